@@ -1,0 +1,151 @@
+// Package limits says how often something may happen. Limits are data: each has a name, a number and a time.
+//
+// There are two kinds. A [Window] bounds hits in any stretch of time, exactly: the row keeps the times of the
+// latest hits. A [Streak] counts failures in a row and blocks for longer and longer; one success ends it.
+// Both are paid before the work they guard, by a conditional write that is part of the caller's own statement, and live
+// in the database: restarts, replicas and parallel requests share them. An error is a refusal.
+package limits
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+// Window allows Burst hits in any Period.
+type Window struct {
+	Name   string
+	Burst  int
+	Period time.Duration
+}
+
+// Hit is one use of a window under a key: a keyed hash of the number, the address, the user's id.
+type Hit struct {
+	Window Window
+	Key    []byte
+}
+
+// Take adds parts to q that take one hit of each of hits if all have room, for as long as part from has a row.
+// Part `limit_taken` then has one row with `allowed` (bool) and `retry_at` (the earliest time at which all have
+// room again; NULL when allowed). Parts that depend on it select `FROM limit_taken WHERE allowed`.
+//
+// Under a race the conditional write of each window decides, so that no window is ever overspent; a hit in a window
+// whose neighbour refused in that same instant is then spent for nothing.
+func Take(q *postgres.Query, from string, hits ...Hit) {
+	names, keys := make([]string, len(hits)), make([][]byte, len(hits))
+	bursts, periods := make([]int64, len(hits)), make([]float64, len(hits))
+	for i, h := range hits {
+		names[i], keys[i] = h.Window.Name, h.Key
+		bursts[i], periods[i] = int64(h.Window.Burst), h.Window.Period.Seconds()
+	}
+	q.With("limit_asked", fmt.Sprintf(`
+		SELECT * FROM unnest(%s::text[], %s::bytea[], %s::bigint[], %s::float8[]) AS l(name, key, burst, seconds)
+		 WHERE EXISTS (SELECT FROM %s)`,
+		q.Bind(pq.Array(names)), q.Bind(pq.Array(keys)), q.Bind(pq.Array(bursts)), q.Bind(pq.Array(periods)), from))
+	// A window that is full has room again when its burst-th latest hit leaves it.
+	q.With("limit_full", `
+		SELECT max(w.hits[cardinality(w.hits) - l.burst + 1] + make_interval(secs => l.seconds)) AS retry_at
+		  FROM limit_asked l JOIN windows w USING (name, key)
+		 WHERE cardinality(w.hits) >= l.burst
+		   AND w.hits[cardinality(w.hits) - l.burst + 1] > wall() - make_interval(secs => l.seconds)`)
+	q.With("limit_hit", `
+		INSERT INTO windows AS w (name, key, hits, expires_at)
+		SELECT name, key, ARRAY[wall()], wall() + make_interval(secs => seconds)
+		  FROM limit_asked WHERE (SELECT retry_at FROM limit_full) IS NULL
+		 ORDER BY name, key
+		ON CONFLICT (name, key) DO UPDATE
+		   SET hits = (w.hits || excluded.hits)[greatest(1, cardinality(w.hits) + 2 - (SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key)):],
+		       expires_at = excluded.expires_at
+		 WHERE cardinality(w.hits) < (SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key)
+		    OR w.hits[cardinality(w.hits) - (SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key) + 1]
+		       <= excluded.hits[1] - (excluded.expires_at - excluded.hits[1])
+		RETURNING w.name, w.key`)
+	q.With("limit_taken", `
+		SELECT (SELECT count(*) FROM limit_hit) = (SELECT count(*) FROM limit_asked)
+		       AND (SELECT count(*) FROM limit_asked) > 0 AS allowed,
+		       coalesce((SELECT retry_at FROM limit_full),
+		                CASE WHEN (SELECT count(*) FROM limit_hit) < (SELECT count(*) FROM limit_asked)
+		                     THEN wall() + interval '1 minute' END) AS retry_at`)
+}
+
+// Streak blocks a key after failures in a row.
+type Streak struct {
+	// Scope is stored with each key: "password", "factor".
+	Scope string
+	// Delays are the waits after the first failures that have one: {5: 1s} means that after the fifth the next try has
+	// to wait a second. May be nil.
+	DelayFrom int
+	// Limit is how many failures in a row lead to a block, again and again.
+	Limit int
+	// Block is the first block; each further one is twice as long, up to MaxBlock.
+	Block, MaxBlock time.Duration
+	// Ceiling is how many in a row block for good, until an operator or a recovery clears the count.
+	Ceiling int
+}
+
+// blocked is SQL for the end of the block that the n-th failure in a row brings, or NULL.
+func (s Streak) blocked(n string) string {
+	delay := "NULL"
+	if s.DelayFrom > 0 {
+		delay = fmt.Sprintf("CASE WHEN %[1]s >= %[2]d THEN wall() + make_interval(secs => power(2, least(%[1]s - %[2]d, 10))) END", n, s.DelayFrom)
+	}
+	// Past the first block, each failure that is not a delay's own brings the next block.
+	return fmt.Sprintf(`CASE WHEN %[1]s >= %[2]d THEN 'infinity'::timestamptz
+		WHEN %[1]s %% %[3]d = 0 THEN wall() + least(make_interval(secs => %[4]f * power(2, least(%[1]s / %[3]d - 1, 20))), make_interval(secs => %[5]f))
+		ELSE %[6]s END`, n, s.Ceiling, s.Limit, s.Block.Seconds(), s.MaxBlock.Seconds(), delay)
+}
+
+// Pay adds part `streak_paid` to q: it counts one failure for the key that SQL expression key gives, for as long as
+// part from has a row and the key is not blocked, and returns `key`, `failures` and `blocked_until` as they are after it. Whoever succeeds
+// takes the failure back with [Streak.Clear]. No row: blocked, and nothing was counted.
+func (s Streak) Pay(q *postgres.Query, from, key string) {
+	q.With("streak_paid", s.pay(q, from, key, "true", "false"))
+}
+
+// PayUnless is Pay for callers whose statement knows at once whether the try succeeds: where won, an SQL condition over
+// part from, is true the streak ends instead, if clears is true, and stays as it is otherwise.
+func (s Streak) PayUnless(q *postgres.Query, from, key, won string, clears bool) {
+	q.With("streak_paid", s.pay(q, from, key, "NOT ("+won+")", fmt.Sprint(clears)))
+}
+
+func (s Streak) pay(q *postgres.Query, from, key, failed, clears string) string {
+	scope := q.Bind(s.Scope)
+	return fmt.Sprintf(`
+		INSERT INTO streaks AS s (scope, key, failures, blocked_until, updated_at)
+		SELECT %[1]s, %[2]s, CASE WHEN %[4]s THEN 1 ELSE 0 END, CASE WHEN %[4]s THEN %[6]s END, wall() FROM %[3]s
+		ON CONFLICT (scope, key) DO UPDATE
+		   SET failures = CASE WHEN excluded.failures = 1 THEN s.failures + 1 WHEN %[5]s THEN 0 ELSE s.failures END,
+		       blocked_until = CASE WHEN excluded.failures = 1 THEN %[7]s END,
+		       updated_at = wall()
+		 WHERE s.blocked_until IS NULL OR s.blocked_until <= wall()
+		RETURNING s.key, s.failures, s.blocked_until`,
+		scope, key, from, failed, clears, s.blocked("1"), s.blocked("(s.failures + 1)"))
+}
+
+// Clear adds part `streak_cleared` to q: the count of the key is gone, for as long as part from has a row.
+func (s Streak) Clear(q *postgres.Query, from, key string) {
+	q.With("streak_cleared", fmt.Sprintf(`
+		DELETE FROM streaks USING %[1]s WHERE streaks.scope = %[2]s AND streaks.key = %[3]s`, from, q.Bind(s.Scope), key))
+}
+
+// BlockedUntil is an SQL expression for the end of the key's block, or NULL.
+func (s Streak) BlockedUntil(q *postgres.Query, key string) string {
+	return fmt.Sprintf(`(SELECT s.blocked_until FROM streaks s WHERE s.scope = %s AND s.key = %s AND s.blocked_until > wall())`,
+		q.Bind(s.Scope), key)
+}
+
+// SourceKey is the part of a network address that is counted: an IPv6 caller owns a /64.
+func SourceKey(addr netip.Addr) []byte {
+	addr = addr.Unmap().WithZone("")
+	if addr.Is6() {
+		prefix, err := addr.Prefix(64)
+		if err == nil {
+			addr = prefix.Addr()
+		}
+	}
+	return addr.AsSlice()
+}

@@ -1,0 +1,229 @@
+package limits_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/limits"
+	"github.com/watchword-auth/watchword/internal/pgtest"
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+type taken struct {
+	Allowed bool       `db:"allowed"`
+	RetryAt *time.Time `db:"retry_at"`
+}
+
+func take(t *testing.T, db *postgres.DB, hits ...limits.Hit) taken {
+	t.Helper()
+	q := new(postgres.Query)
+	q.With("asked", "SELECT 1")
+	limits.Take(q, "asked", hits...)
+	q.Finally("SELECT allowed, retry_at FROM limit_taken")
+	var got taken
+	if err := db.Get(t.Context(), &got, q); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	hour := limits.Hit{Window: limits.Window{Name: "number-hour", Burst: 3, Period: time.Hour}, Key: []byte("a")}
+	for i, wait := range []time.Duration{0, 20 * time.Minute, 20 * time.Minute} {
+		db.Advance(t, wait)
+		if got := take(t, db.DB, hour); !got.Allowed || got.RetryAt != nil {
+			t.Fatalf("hit %d: %+v, want allowed", i+1, got)
+		}
+	}
+	got := take(t, db.DB, hour)
+	if got.Allowed || got.RetryAt == nil {
+		t.Fatalf("hit 4 in the hour: %+v, want refused with a time", got)
+	}
+	if wait := got.RetryAt.Sub(db.Now(t)); wait < 19*time.Minute || wait > 20*time.Minute {
+		t.Fatalf("retry in %v, want 20m: when the first hit leaves the window", wait)
+	}
+	db.Advance(t, 20*time.Minute+time.Second)
+	if got := take(t, db.DB, hour); !got.Allowed {
+		t.Fatal("refused after the first hit left the window")
+	}
+	if got := take(t, db.DB, hour); got.Allowed {
+		t.Fatal("two hits for one that left")
+	}
+	other := hour
+	other.Key = []byte("b")
+	if got := take(t, db.DB, other); !got.Allowed {
+		t.Fatal("another key is refused")
+	}
+}
+
+func TestWindowsTogetherOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	narrow := limits.Hit{Window: limits.Window{Name: "narrow", Burst: 1, Period: time.Minute}, Key: []byte("a")}
+	wide := limits.Hit{Window: limits.Window{Name: "wide", Burst: 2, Period: time.Minute}, Key: []byte("a")}
+	if !take(t, db.DB, narrow, wide).Allowed {
+		t.Fatal("first pair refused")
+	}
+	if take(t, db.DB, narrow, wide).Allowed {
+		t.Fatal("narrow overspent")
+	}
+	if !take(t, db.DB, wide).Allowed {
+		t.Fatal("the refused pair was charged to the wide window")
+	}
+}
+
+func TestWindowUnderRace(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	replica := db.Open(t)
+	hit := limits.Hit{Window: limits.Window{Name: "race", Burst: 5, Period: time.Hour}, Key: []byte("a")}
+	var wg sync.WaitGroup
+	allowed := make(chan bool, 50)
+	for i := range 50 {
+		wg.Go(func() {
+			on := db.DB
+			if i%2 == 0 {
+				on = replica
+			}
+			allowed <- take(t, on, hit).Allowed
+		})
+	}
+	wg.Wait()
+	close(allowed)
+	n := 0
+	for ok := range allowed {
+		if ok {
+			n++
+		}
+	}
+	if n != 5 {
+		t.Fatalf("%d of 50 parallel hits allowed, want 5", n)
+	}
+}
+
+var password = limits.Streak{Scope: "password", DelayFrom: 5, Limit: 10, Block: 15 * time.Minute, MaxBlock: 2 * time.Hour, Ceiling: 100}
+
+type paid struct {
+	Failures     int     `db:"failures"`
+	BlockedUntil *string `db:"blocked_until"`
+}
+
+func pay(t *testing.T, db *postgres.DB) (paid, bool) {
+	t.Helper()
+	q := new(postgres.Query)
+	q.With("asked", "SELECT "+q.Bind([]byte("key"))+"::bytea AS key")
+	password.Pay(q, "asked", "asked.key")
+	q.Finally("SELECT failures, blocked_until::text FROM streak_paid")
+	var got paid
+	err := db.Get(t.Context(), &got, q)
+	if errors.Is(err, postgres.ErrNotFound) {
+		return paid{}, false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got, true
+}
+
+func TestStreak(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	for n := 1; n <= 4; n++ {
+		if got, ok := pay(t, db.DB); !ok || got.BlockedUntil != nil {
+			t.Fatalf("failure %d: %+v %v, want free", n, got, ok)
+		}
+	}
+	for n, wait := range []time.Duration{1, 2, 4, 8, 16} { // the fifth to the ninth
+		if _, ok := pay(t, db.DB); !ok {
+			t.Fatalf("failure %d refused", n+5)
+		}
+		if _, ok := pay(t, db.DB); ok {
+			t.Fatalf("no delay after failure %d", n+5)
+		}
+		db.Advance(t, wait*time.Second)
+	}
+	for block, minutes := range []time.Duration{15, 30, 60, 120, 120} {
+		for {
+			got, ok := pay(t, db.DB)
+			if !ok {
+				t.Fatalf("refused before block %d", block+1)
+			}
+			if got.Failures%10 == 0 {
+				break
+			}
+			db.Advance(t, 20*time.Minute) // past every delay
+		}
+		db.Advance(t, minutes*time.Minute-time.Second)
+		if _, ok := pay(t, db.DB); ok {
+			t.Fatalf("block %d ended before %d min", block+1, minutes)
+		}
+		db.Advance(t, 2*time.Second)
+	}
+	for n := 51; n <= 100; n++ {
+		if _, ok := pay(t, db.DB); !ok {
+			t.Fatalf("failure %d refused", n)
+		}
+		db.Advance(t, 3*time.Hour)
+	}
+	db.Advance(t, 1000*time.Hour)
+	if _, ok := pay(t, db.DB); ok {
+		t.Fatal("the hundredth failure in a row did not block for good")
+	}
+	q := new(postgres.Query)
+	q.With("asked", "SELECT "+q.Bind([]byte("key"))+"::bytea AS key")
+	password.Clear(q, "asked", "asked.key")
+	q.Finally("SELECT 1")
+	if _, err := db.Run(t.Context(), q); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := pay(t, db.DB); !ok || got.Failures != 1 {
+		t.Fatalf("after Clear: %+v %v, want a first failure", got, ok)
+	}
+}
+
+func TestStreakUnderRace(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	var wg sync.WaitGroup
+	counted := make(chan bool, 200)
+	for range 200 {
+		wg.Go(func() { _, ok := pay(t, db.DB); counted <- ok })
+	}
+	wg.Wait()
+	close(counted)
+	n := 0
+	for ok := range counted {
+		if ok {
+			n++
+		}
+	}
+	if n != 5 { // the fifth brings a delay
+		t.Fatalf("%d of 200 parallel failures evaluated, want 5", n)
+	}
+}
+
+func TestSourceKey(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		a, b string
+		same bool
+	}{
+		{"192.0.2.1", "::ffff:192.0.2.1", true},
+		{"192.0.2.1", "192.0.2.2", false},
+		{"2001:db8::1", "2001:db8::ffff:1", true},
+		{"2001:db8::1", "2001:db8:0:1::1", false},
+	} {
+		a, b := limits.SourceKey(netip.MustParseAddr(tt.a)), limits.SourceKey(netip.MustParseAddr(tt.b))
+		if same := fmt.Sprint(a) == fmt.Sprint(b); same != tt.same {
+			t.Errorf("%s and %s counted together: %v, want %v", tt.a, tt.b, same, tt.same)
+		}
+	}
+}

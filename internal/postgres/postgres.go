@@ -1,0 +1,208 @@
+// Package postgres opens the database and runs statements.
+//
+// Hot paths are single statements: a [Query] is put together from common table expressions that
+// different packages contribute, so that a state change and all that hangs on it (the counted attempt,
+// the outbox row, the audit record) commit together and cost one round trip. Nothing here begins a
+// transaction on its own.
+//
+// Time is the database's: SQL compares with wall(), never with a clock of this process.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
+)
+
+// Config says how to reach the database.
+type Config struct {
+	// DSN is a libpq connection string or URL for statements; a pooler may stand behind it.
+	DSN string
+	// DirectDSN reaches the server itself, for LISTEN and migrations. Default: DSN.
+	DirectDSN string
+	// MaxConns bounds open connections; as many stay open when idle. Default 16.
+	MaxConns int
+	// Pooled says that a transaction pooler stands behind DSN: statements are then not prepared.
+	Pooled bool
+	// StatementTimeout ends a statement on the server. Default 5 s.
+	StatementTimeout time.Duration
+	// Dialer, when set, makes the connections. Tests count round trips through it.
+	Dialer pq.Dialer
+}
+
+// DB is a pool that prepares each statement once per connection. It is safe for concurrent use.
+type DB struct {
+	*sqlx.DB
+	cfg      Config
+	prepared sync.Map // query text → *sqlx.Stmt
+}
+
+// ErrNotFound says that a statement found no row. What that means is the caller's to say.
+var ErrNotFound = sql.ErrNoRows
+
+// Open makes the pool. It does not connect: the first statement does.
+func Open(cfg Config) (*DB, error) {
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = 16
+	}
+	if cfg.StatementTimeout == 0 {
+		cfg.StatementTimeout = 5 * time.Second
+	}
+	if cfg.DirectDSN == "" {
+		cfg.DirectDSN = cfg.DSN
+	}
+	dsn, err := withParameters(cfg.DSN, map[string]string{
+		"binary_parameters": "yes",
+		"connect_timeout":   "5",
+		"statement_timeout": fmt.Sprint(cfg.StatementTimeout.Milliseconds()),
+		"lock_timeout":      fmt.Sprint(cfg.StatementTimeout.Milliseconds()),
+		"application_name":  "watchword",
+	})
+	if err != nil {
+		return nil, err
+	}
+	connector, err := pq.NewConnector(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("database address: %w", redact(err))
+	}
+	if cfg.Dialer != nil {
+		connector.Dialer(cfg.Dialer)
+	}
+	pool := sqlx.NewDb(sql.OpenDB(connector), "postgres")
+	pool.SetMaxOpenConns(cfg.MaxConns)
+	pool.SetMaxIdleConns(cfg.MaxConns)
+	pool.SetConnMaxLifetime(30 * time.Minute)
+	return &DB{DB: pool, cfg: cfg}, nil
+}
+
+// DirectDSN reaches the server itself, for LISTEN and migrations.
+func (db *DB) DirectDSN() string { return db.cfg.DirectDSN }
+
+// Get runs q and reads its one row into dest, a struct or a scalar. No row is [ErrNotFound].
+func (db *DB) Get(ctx context.Context, dest any, q *Query) error {
+	text := q.String()
+	if db.cfg.Pooled {
+		return sqlx.GetContext(ctx, db.DB, dest, text, q.args...)
+	}
+	stmt, err := db.prepare(ctx, text)
+	if err != nil {
+		return err
+	}
+	return stmt.GetContext(ctx, dest, q.args...)
+}
+
+// Select runs q and reads all rows into dest, a slice.
+func (db *DB) Select(ctx context.Context, dest any, q *Query) error {
+	text := q.String()
+	if db.cfg.Pooled {
+		return sqlx.SelectContext(ctx, db.DB, dest, text, q.args...)
+	}
+	stmt, err := db.prepare(ctx, text)
+	if err != nil {
+		return err
+	}
+	return stmt.SelectContext(ctx, dest, q.args...)
+}
+
+// Run runs q for its effect and says how many rows its final statement touched.
+func (db *DB) Run(ctx context.Context, q *Query) (int64, error) {
+	text := q.String()
+	var res sql.Result
+	var err error
+	if db.cfg.Pooled {
+		res, err = db.ExecContext(ctx, text, q.args...)
+	} else {
+		var stmt *sqlx.Stmt
+		if stmt, err = db.prepare(ctx, text); err == nil {
+			res, err = stmt.ExecContext(ctx, q.args...)
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// Close closes the statements and the pool.
+func (db *DB) Close() error {
+	db.prepared.Range(func(_, stmt any) bool {
+		stmt.(*sqlx.Stmt).Close() //nolint:errcheck // the pool is closing anyway
+		return true
+	})
+	return db.DB.Close()
+}
+
+func (db *DB) prepare(ctx context.Context, text string) (*sqlx.Stmt, error) {
+	if stmt, ok := db.prepared.Load(text); ok {
+		return stmt.(*sqlx.Stmt), nil
+	}
+	stmt, err := db.PreparexContext(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	if have, loaded := db.prepared.LoadOrStore(text, stmt); loaded {
+		stmt.Close() //nolint:errcheck // another goroutine was first
+		return have.(*sqlx.Stmt), nil
+	}
+	return stmt, nil
+}
+
+// Unavailable reports whether err means that the database could not do its work now: down, restarting,
+// full, read-only, out of time. The caller says so to its own caller (503), and never that something does not exist.
+// Every error of the database but a missing row is one, as far as a person or an application is concerned.
+func Unavailable(err error) bool {
+	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	var opErr *net.OpError
+	var pqErr *pq.Error
+	return errors.As(err, &pqErr) || errors.As(err, &opErr) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, sql.ErrConnDone) || errors.Is(err, net.ErrClosed)
+}
+
+// Retryable reports whether running the same statement again may help: a serialization failure or a deadlock.
+func Retryable(err error) bool {
+	return pq.As(err, pqerror.TRSerializationFailure, pqerror.TRDeadlockDetected) != nil
+}
+
+// withParameters adds connection parameters that dsn does not set itself.
+func withParameters(dsn string, add map[string]string) (string, error) {
+	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
+		u, err := url.Parse(dsn)
+		if err != nil {
+			return "", errors.New("database address: not a valid URL")
+		}
+		values := u.Query()
+		for key, value := range add {
+			if !values.Has(key) {
+				values.Set(key, value)
+			}
+		}
+		u.RawQuery = values.Encode()
+		return u.String(), nil
+	}
+	for key, value := range add {
+		if !strings.Contains(dsn, key+"=") {
+			dsn += " " + key + "=" + value
+		}
+	}
+	return strings.TrimSpace(dsn), nil
+}
+
+// redact keeps the driver from telling a connection string that holds a password.
+func redact(err error) error {
+	if strings.Contains(err.Error(), "://") || strings.Contains(err.Error(), "password") {
+		return errors.New("not a valid connection string")
+	}
+	return err
+}
