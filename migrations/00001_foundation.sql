@@ -14,6 +14,7 @@ CREATE TABLE subscribers (
     profile             bytea NOT NULL,       -- sealed JSON of OpenID Connect Core 5.1 standard claims
     created_at          timestamptz NOT NULL DEFAULT wall(),
     updated_at          timestamptz NOT NULL DEFAULT wall(),
+    not_before          timestamptz,          -- sessions and grants that began earlier are worth nothing
     disabled_at         timestamptz
 );
 CREATE INDEX subscribers_by_name ON subscribers (username, id);

@@ -72,6 +72,19 @@ func Take(q *postgres.Query, from string, hits ...Hit) {
 		                     THEN wall() + interval '1 minute' END) AS retry_at`)
 }
 
+// Refund adds part `limit_refunded` to q: the newest hit of each of hits is taken back, for as long as part from has a row.
+func Refund(q *postgres.Query, from string, hits ...Hit) {
+	names, keys := make([]string, len(hits)), make([][]byte, len(hits))
+	for i, h := range hits {
+		names[i], keys[i] = h.Window.Name, h.Key
+	}
+	q.With("limit_refunded", fmt.Sprintf(`
+		UPDATE windows w SET hits = w.hits[:cardinality(w.hits) - 1]
+		  FROM unnest(%s::text[], %s::bytea[]) AS l(name, key)
+		 WHERE w.name = l.name AND w.key = l.key AND cardinality(w.hits) > 0 AND EXISTS (SELECT FROM %s)`,
+		q.Bind(pq.Array(names)), q.Bind(pq.Array(keys)), from))
+}
+
 // Streak blocks a key after failures in a row.
 type Streak struct {
 	// Scope is stored with each key: "password", "factor".

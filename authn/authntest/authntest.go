@@ -1,0 +1,162 @@
+// Package authntest makes small worlds for tests: a database with subscribers who have passwords and phones, the sign-in service over
+// it, and the phones, whose texts a test reads.
+package authntest
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/factors/smsotp"
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/pgtest"
+	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/sms"
+)
+
+// Host of the issuer that texts are bound to.
+const Host = "login.example"
+
+// Password of every subscriber.
+const Password = "correct horse battery staple"
+
+// World is one test's own.
+type World struct {
+	DB      *pgtest.Database
+	Keys    *keyring.Ring
+	Service *authn.Service
+}
+
+// New makes a world without subscribers.
+func New(t testing.TB) *World {
+	t.Helper()
+	w := &World{DB: pgtest.New(t), Keys: keyring.Ephemeral()}
+	w.Service = w.Replica(t, w.DB.DB)
+	return w
+}
+
+// Replica makes another service over the world's database, on its own pool if db is that.
+func (w *World) Replica(t testing.TB, db *postgres.DB) *authn.Service {
+	t.Helper()
+	texts, err := sms.NewTexts("Watchword", Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	factor, err := smsotp.New(texts, 6, 10*time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ledger, err := factors.NewLedger(db, w.Keys, &sms.Outbox{Keys: w.Keys}, factors.DefaultLimits(), factor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	passwords, err := authn.NewPasswords(authn.HashingConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authn.Service{DB: db, Keys: w.Keys, Ledger: ledger, Passwords: passwords, Config: authn.DefaultConfig()}
+}
+
+// Subscriber enrols somebody with [Password], and with a phone unless number is empty.
+func (w *World) Subscriber(t testing.TB, username, number string) uuid.UUID {
+	t.Helper()
+	var bound []authn.Binding
+	if number != "" {
+		parsed, err := sms.ParseNumber(number, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, unique := smsotp.Phone(uuid.Nil, parsed)
+		bound = append(bound, authn.Binding{Authenticator: a, Unique: unique})
+	}
+	id, err := w.Service.Create(t.Context(), username, Password, authn.Profile{
+		"name": "Alice Example", "given_name": "Alice", "family_name": "Example", "preferred_username": username,
+		"email": username + "@mail.example", "email_verified": true, "phone_number": number, "phone_number_verified": true,
+		"address": map[string]any{"country": "US"}, "updated_at": 1700000000,
+	}, bound...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+var lastLine = regexp.MustCompile(`\n\n@` + regexp.QuoteMeta(Host) + ` #(\d+)`)
+
+// Code reads the newest text of a challenge, as the phone would show it; "" when nothing was sent.
+func (w *World) Code(t testing.TB, challenge uuid.UUID) string {
+	t.Helper()
+	var bodies [][]byte
+	if err := w.DB.SelectContext(t.Context(), &bodies,
+		`SELECT body FROM messages WHERE challenge_id = $1 AND body IS NOT NULL ORDER BY created_at DESC LIMIT 1`, challenge); err != nil {
+		t.Fatal(err)
+	}
+	if len(bodies) == 0 {
+		return ""
+	}
+	text, err := w.Keys.Open(bodies[0], "message of challenge "+challenge.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The body may be JSON, where a line break is two characters.
+	found := lastLine.FindSubmatch(bytes.ReplaceAll(text, []byte(`\n`), []byte("\n")))
+	if found == nil {
+		t.Fatal("the text does not end with the code bound to the host")
+	}
+	return string(found[1])
+}
+
+// Texts counts the messages that were stored.
+func (w *World) Texts(t testing.TB) (n int) {
+	t.Helper()
+	if err := w.DB.GetContext(t.Context(), &n, `SELECT count(*) FROM messages`); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// From is a context of a request that came from the address.
+func From(ctx context.Context, address string) context.Context {
+	return audit.With(ctx, audit.Context{Source: netip.MustParseAddr(address), RequestID: "req_test"})
+}
+
+// Beginning is what an application asks for that leaves everything to policy.
+func Beginning() authn.Beginning {
+	return authn.Beginning{
+		RelyingParty: authn.RelyingParty{ID: "demo", Name: "Demo", HomeURI: "https://rp.example/", Origin: "https://rp.example", FirstParty: true},
+		Requirement:  authn.Requirement{MaxAge: -1}, Payload: []byte("{}"),
+	}
+}
+
+// SignIn walks through password and code and gives the finished sign-in with the cookie that is then valid.
+func (w *World) SignIn(t testing.TB, cookie authn.Cookie, username string, b authn.Beginning) (*authn.Progress, authn.Cookie) {
+	t.Helper()
+	ctx := From(t.Context(), "192.0.2.1")
+	step := func(p *authn.Progress, err error) *authn.Progress {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Cookie != "" {
+			cookie = p.Cookie
+		}
+		return p
+	}
+	p := step(w.Service.Begin(ctx, cookie, b))
+	if p.Decision.Step == authn.StepPassword {
+		p = step(w.Service.Password(ctx, cookie, p.SignIn.ID, username, Password, "en"))
+	}
+	if p.Decision.Step == authn.StepFactor {
+		id := p.SignIn.ID
+		p = step(w.Service.Load(ctx, cookie, id))
+		p = step(w.Service.Code(ctx, cookie, id, w.Code(t, p.SignIn.Challenge.ID)))
+	}
+	return p, cookie
+}

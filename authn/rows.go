@@ -1,0 +1,128 @@
+package authn
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+// eventsSQL lists the events of session s.
+const eventsSQL = `(SELECT coalesce(jsonb_agg(jsonb_build_object('at', e.at, 'strength', e.strength, 'amr', to_jsonb(e.amr),
+	'authenticator_id', e.authenticator_id, 'sign_in_id', e.sign_in_id) ORDER BY e.at), '[]') FROM session_events e WHERE e.session_id = s.id)`
+
+// StandingSQL is an SQL condition: what the subscriber of that id was given at the time that expression since gives still stands. It does not when
+// the subscriber is disabled, nor when the password was changed or everything was signed out later than that.
+func StandingSQL(subscriber, since string) string {
+	return fmt.Sprintf(`EXISTS (SELECT FROM subscribers standing WHERE standing.id = %s AND standing.disabled_at IS NULL
+		AND (standing.not_before IS NULL OR standing.not_before <= %s))`, subscriber, since)
+}
+
+// alive is an SQL condition on a row of sessions: neither ended nor too old nor unused for too long.
+func (s *Service) alive(q *postgres.Query, row string) string {
+	return fmt.Sprintf(`%[1]s.ended_at IS NULL AND %[1]s.last_seen_at > wall() - make_interval(secs => %[2]s)
+		AND %[1]s.created_at > wall() - make_interval(secs => %[3]s)`,
+		row, q.Bind(s.Config.Idle.Seconds())+"::float8", q.Bind(s.Config.Absolute.Seconds())+"::float8")
+}
+
+// live is the FROM and WHERE of a sign-in that this browser may go on with.
+func (s *Service) live(q *postgres.Query, cookie Cookie, id uuid.UUID) string {
+	return fmt.Sprintf(`
+		FROM sign_ins si JOIN sessions s ON s.id = si.session_id
+		WHERE si.id = %s AND s.token_hash = %s AND si.done_at IS NULL AND si.expires_at > wall() AND %s`,
+		q.Bind(id)+"::uuid", q.Bind(cookie.hash())+"::bytea", s.alive(q, "s"))
+}
+
+// columns of sign-in si with session s.
+func (s *Service) columns(q *postgres.Query) string {
+	return `si.id, si.relying_party, si.requirement, si.payload, si.locales, si.login_hint, si.consented, si.created_at, si.expires_at,
+		wall() AS now, s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at,
+		(SELECT u.username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
+		(SELECT c.scopes FROM consents c WHERE c.subscriber_id = s.subscriber_id AND c.relying_party = si.relying_party->>'id') AS allowed,
+		` + eventsSQL + ` AS events, ` + factors.BoundSQL("s.subscriber_id") + ` AS bound, ` + s.Ledger.StateSQL(q, "si.challenge_id") + ` AS challenge`
+}
+
+type sessionRow struct {
+	SessionID        uuid.UUID  `db:"session_id"`
+	SID              string     `db:"sid"`
+	SubscriberID     *uuid.UUID `db:"subscriber_id"`
+	SessionCreatedAt time.Time  `db:"session_created_at"`
+	Username         *string    `db:"username"`
+	Events           []byte     `db:"events"`
+}
+
+func (row *sessionRow) session() (Session, error) {
+	session := Session{ID: row.SessionID, SID: row.SID, CreatedAt: row.SessionCreatedAt}
+	if row.SubscriberID != nil {
+		session.Subscriber = *row.SubscriberID
+	}
+	if row.Username != nil {
+		session.Username = *row.Username
+	}
+	var err error
+	session.Events, err = decode[[]Event](row.Events)
+	return session, err
+}
+
+type signInRow struct {
+	sessionRow
+	ID           uuid.UUID      `db:"id"`
+	RelyingParty []byte         `db:"relying_party"`
+	Requirement  []byte         `db:"requirement"`
+	Payload      []byte         `db:"payload"`
+	Locales      string         `db:"locales"`
+	LoginHint    []byte         `db:"login_hint"`
+	Consented    pq.StringArray `db:"consented"`
+	Allowed      pq.StringArray `db:"allowed"`
+	CreatedAt    time.Time      `db:"created_at"`
+	ExpiresAt    time.Time      `db:"expires_at"`
+	Now          time.Time      `db:"now"`
+	Bound        []byte         `db:"bound"`
+	Challenge    []byte         `db:"challenge"`
+}
+
+func (s *Service) read(ctx context.Context, q *postgres.Query) (*SignIn, error) {
+	var row signInRow
+	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
+		return nil, ErrSignInOver
+	} else if err != nil {
+		return nil, err
+	}
+	return s.signIn(&row)
+}
+
+func (s *Service) signIn(row *signInRow) (*SignIn, error) {
+	in := &SignIn{ID: row.ID, Payload: row.Payload, Locales: row.Locales, Consented: row.Consented, Allowed: row.Allowed,
+		CreatedAt: row.CreatedAt, ExpiresAt: row.ExpiresAt, Now: row.Now}
+	var err error
+	if in.Session, err = row.session(); err != nil {
+		return nil, fmt.Errorf("session of sign-in: %w", err)
+	}
+	if err := json.Unmarshal(row.RelyingParty, &in.RelyingParty); err != nil {
+		return nil, fmt.Errorf("relying party of sign-in: %w", err)
+	}
+	if err := json.Unmarshal(row.Requirement, &in.Requirement); err != nil {
+		return nil, fmt.Errorf("requirement of sign-in: %w", err)
+	}
+	if len(row.LoginHint) > 0 {
+		hint, err := s.Keys.Open(row.LoginHint, "login hint "+row.ID.String())
+		if err != nil {
+			return nil, err
+		}
+		in.LoginHint = string(hint)
+	}
+	bound, err := s.Ledger.DecodeBound(row.Bound)
+	if err != nil {
+		return nil, err
+	}
+	s.offer(&in.Session, bound)
+	in.Challenge, err = factors.DecodeState(row.Challenge)
+	return in, err
+}

@@ -1,0 +1,597 @@
+package authn
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/limits"
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+// Config of sign-ins. The zero value is not usable: begin with [DefaultConfig].
+type Config struct {
+	Policy Policy
+	// Idle ends a session that nobody used. Default 30 min, ceiling 1 h: SP 800-63B-4 section 5.2.
+	Idle time.Duration
+	// Absolute ends every session. Default 12 h, ceiling 24 h.
+	Absolute time.Duration
+	// SignIn is how long one attempt may take. Default 60 min.
+	SignIn time.Duration
+	// Passwords wrong in a row, and from one address over all names.
+	Failures       limits.Streak
+	SourceFailures limits.Window
+}
+
+// DefaultConfig has the numbers that the pages' texts depend on.
+func DefaultConfig() Config {
+	return Config{
+		Policy: Policy{Floor: RestrictedLevel, MaxAge: 12 * time.Hour},
+		Idle:   30 * time.Minute, Absolute: 12 * time.Hour, SignIn: time.Hour,
+		Failures:       limits.Streak{Scope: "password", DelayFrom: 5, Limit: 10, Block: 15 * time.Minute, MaxBlock: 15 * time.Minute, Ceiling: 100},
+		SourceFailures: limits.Window{Name: "password-source", Burst: 30, Period: 5 * time.Minute},
+	}
+}
+
+// Service runs sign-ins. It is safe for concurrent use.
+type Service struct {
+	DB        *postgres.DB
+	Keys      factors.Keys
+	Ledger    *factors.Ledger
+	Passwords *Passwords
+	Config    Config
+}
+
+// Cookie is the value of a browser's session cookie; it prints as nothing.
+type Cookie string
+
+// String keeps the cookie out of logs.
+func (Cookie) String() string { return "[secret]" }
+
+func (c Cookie) hash() []byte {
+	sum := sha256.Sum256([]byte(c))
+	return sum[:]
+}
+
+// Progress is a sign-in after a step, with what is due next.
+type Progress struct {
+	SignIn   *SignIn
+	Decision Decision
+	// Cookie to set. Empty: the browser keeps the one it has.
+	Cookie Cookie
+}
+
+// Beginning is what an application asked for.
+type Beginning struct {
+	RelyingParty RelyingParty
+	Requirement  Requirement
+	Payload      []byte
+	Locales      string
+	LoginHint    string
+}
+
+// Begin stores a sign-in and says what is due, in one round trip. A browser without a live session gets a new one, unless the
+// request is silent: then nothing is stored.
+func (s *Service) Begin(ctx context.Context, cookie Cookie, b Beginning) (*Progress, error) {
+	rp, err := json.Marshal(b.RelyingParty)
+	if err != nil {
+		return nil, err
+	}
+	required, err := json.Marshal(b.Requirement)
+	if err != nil {
+		return nil, err
+	}
+	id, sessionID, token := uuid.New(), uuid.New(), Cookie(keyring.Token())
+	var hint []byte
+	if b.LoginHint != "" {
+		if hint, err = s.Keys.Seal([]byte(b.LoginHint), "login hint "+id.String()); err != nil {
+			return nil, err
+		}
+	}
+	q := new(postgres.Query)
+	q.With("session_found", fmt.Sprintf(`
+		UPDATE sessions SET last_seen_at = wall() WHERE token_hash = %s AND %s RETURNING *`,
+		q.Bind(cookie.hash())+"::bytea", s.alive(q, "sessions")))
+	q.With("session_made", fmt.Sprintf(`
+		INSERT INTO sessions (id, token_hash, sid) SELECT %s, %s, %s
+		 WHERE NOT EXISTS (SELECT FROM session_found) AND NOT %s RETURNING *`,
+		q.Bind(sessionID)+"::uuid", q.Bind(token.hash())+"::bytea", q.Bind(uuid.NewString())+"::text", q.Bind(b.Requirement.Silent)+"::bool"))
+	q.With("s", "SELECT * FROM session_found UNION ALL SELECT * FROM session_made")
+	q.With("si", fmt.Sprintf(`
+		INSERT INTO sign_ins (id, expires_at, session_id, relying_party, requirement, payload, locales, login_hint)
+		SELECT %s, wall() + make_interval(secs => %s), s.id, %s, %s, %s, %s, %s FROM s RETURNING *`,
+		q.Bind(id)+"::uuid", q.Bind(s.Config.SignIn.Seconds())+"::float8", q.Bind(string(rp))+"::jsonb", q.Bind(string(required))+"::jsonb",
+		q.Bind(b.Payload)+"::bytea", q.Bind(b.Locales)+"::text", q.Bind(hint)+"::bytea"))
+	q.Finally("SELECT " + s.columns(q) + " FROM si, s")
+	signIn, err := s.read(ctx, q)
+	if errors.Is(err, ErrSignInOver) { // silent, and nobody is signed in
+		return &Progress{Decision: Decision{Step: StepFail, Failure: LoginRequired}}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("begin sign-in: %w", err)
+	}
+	if signIn.Session.ID != sessionID {
+		token = ""
+	}
+	return &Progress{SignIn: signIn, Decision: s.Decide(signIn), Cookie: token}, nil
+}
+
+// Load reads a sign-in of this browser, in one round trip.
+func (s *Service) Load(ctx context.Context, cookie Cookie, id uuid.UUID) (*Progress, error) {
+	q := new(postgres.Query)
+	q.Finally("SELECT " + s.columns(q) + s.live(q, cookie, id))
+	signIn, err := s.read(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("load sign-in: %w", err)
+	}
+	return &Progress{SignIn: signIn, Decision: s.Decide(signIn)}, nil
+}
+
+// Decide asks [Decide] about a sign-in as it was read.
+func (s *Service) Decide(in *SignIn) Decision {
+	_, consent := in.NeedsConsent()
+	return Decide(in.Now, &in.Session, in.ID, &in.RelyingParty, &in.Requirement, consent, s.Config.Policy)
+}
+
+// Password tries a password. Where the decision is that the same person is asked [Decision.Again], name is ignored.
+// Its errors are [ErrWrongPair], a [LockedError], [ErrOverloaded], [ErrSignInOver] and [ErrNotThisStep].
+//
+// The attempt is paid, for the name and for the address, before the password is looked at. A right one gives the session a
+// new cookie; if a factor is due, its challenge and message are stored in the same statement.
+func (s *Service) Password(ctx context.Context, cookie Cookie, id uuid.UUID, name, password, locale string) (*Progress, error) {
+	canonical, err := Canonical(name)
+	if err != nil || !usable(password) {
+		canonical = "" // counted and refused like any other name that does not exist
+	}
+	tried, err := s.payPassword(ctx, cookie, id, canonical)
+	if err != nil {
+		return nil, err
+	}
+	hash := tried.hash
+	if tried.disabled || canonical == "" && !tried.again {
+		hash = "" // costs the same, matches nothing
+	}
+	right, updated, err := s.Passwords.check(ctx, hash, password)
+	if err != nil {
+		return nil, err
+	}
+	if !right || !usable(password) {
+		return nil, errors.Join(ErrWrongPair, s.recordWrong(ctx, tried))
+	}
+	return s.passPassword(ctx, cookie, tried, updated, locale)
+}
+
+// triedPassword is what the paying statement found.
+type triedPassword struct {
+	signIn     *SignIn
+	again      bool
+	subscriber uuid.UUID
+	username   string
+	hash       string
+	disabled   bool
+	bound      []factors.Authenticator
+	key        []byte // what the failure was counted under
+}
+
+func (s *Service) payPassword(ctx context.Context, cookie Cookie, id uuid.UUID, canonical string) (*triedPassword, error) {
+	// Whether the name on the page or the one of the session counts depends on the sign-in, which this statement reads too.
+	fingerprint := s.Keys.Fingerprint("identifier", canonical)
+	q := new(postgres.Query)
+	q.With("attempt", "SELECT "+s.columns(q)+s.live(q, cookie, id))
+	q.With("found", fmt.Sprintf(`
+		SELECT u.* FROM attempt a, subscribers u
+		 WHERE u.id = CASE WHEN a.subscriber_id IS NOT NULL AND (a.requirement->>'subscriber' IS NULL OR (a.requirement->>'subscriber')::uuid = a.subscriber_id)
+		                   THEN a.subscriber_id ELSE (SELECT subscriber_id FROM identifiers WHERE fingerprint = %s) END`,
+		q.Bind(fingerprint)+"::bytea"))
+	q.With("tried", fmt.Sprintf("SELECT coalesce((SELECT uuid_send(id) FROM found), %s) AS key FROM attempt", q.Bind(fingerprint)+"::bytea"))
+	limits.Take(q, "attempt", s.sourceHit(ctx)...)
+	q.With("open", "SELECT key FROM tried, limit_taken WHERE allowed")
+	s.Config.Failures.Pay(q, "open", "open.key")
+	q.With("refused", "SELECT key FROM tried WHERE NOT EXISTS (SELECT FROM streak_paid)")
+	audit.Record(ctx, q, "refused", audit.Event{Name: "password.check", Outcome: audit.Refused, Actor: "subscriber"},
+		audit.Expressions{
+			"reason":  "CASE WHEN (SELECT allowed FROM limit_taken) THEN 'blocked' ELSE 'source_limit' END",
+			"subject": "(SELECT id FROM found)", "session_id": "(SELECT session_id FROM attempt)",
+		})
+	q.Finally(fmt.Sprintf(`
+		SELECT a.*, t.key AS counted, f.id AS found_id, f.username AS found_name, f.password_hash, f.disabled_at IS NOT NULL AS disabled,
+		       %s AS found_bound, EXISTS (SELECT FROM streak_paid) AS paid,
+		       (SELECT allowed FROM limit_taken) AS source_allowed, (SELECT retry_at FROM limit_taken) AS source_retry_at,
+		       %s AS blocked_until
+		  FROM attempt a, tried t LEFT JOIN found f ON true`,
+		factors.BoundSQL("f.id"), s.Config.Failures.BlockedUntil(q, "t.key")))
+	var row struct {
+		signInRow
+		Counted       []byte         `db:"counted"`
+		FoundID       *uuid.UUID     `db:"found_id"`
+		FoundName     *string        `db:"found_name"`
+		PasswordHash  *string        `db:"password_hash"`
+		Disabled      *bool          `db:"disabled"`
+		FoundBound    []byte         `db:"found_bound"`
+		Paid          bool           `db:"paid"`
+		SourceAllowed bool           `db:"source_allowed"`
+		SourceRetryAt *time.Time     `db:"source_retry_at"`
+		BlockedUntil  pqInfinityTime `db:"blocked_until"`
+	}
+	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
+		return nil, ErrSignInOver
+	} else if err != nil {
+		return nil, fmt.Errorf("pay for a password: %w", err)
+	}
+	signIn, err := s.signIn(&row.signInRow)
+	if err != nil {
+		return nil, err
+	}
+	decision := s.Decide(signIn)
+	switch {
+	case decision.Step != StepPassword:
+		return nil, ErrNotThisStep
+	case !row.SourceAllowed:
+		locked := &LockedError{Source: true}
+		if row.SourceRetryAt != nil {
+			locked.Until = *row.SourceRetryAt
+		}
+		return nil, locked
+	case !row.Paid:
+		return nil, &LockedError{Until: row.BlockedUntil.Time}
+	}
+	tried := &triedPassword{signIn: signIn, again: decision.Again, key: row.Counted}
+	if row.FoundID != nil {
+		tried.subscriber, tried.username, tried.disabled = *row.FoundID, *row.FoundName, *row.Disabled
+		if row.PasswordHash != nil {
+			tried.hash = *row.PasswordHash
+		}
+		if tried.bound, err = s.Ledger.DecodeBound(row.FoundBound); err != nil {
+			return nil, err
+		}
+	}
+	return tried, nil
+}
+
+func (s *Service) recordWrong(ctx context.Context, tried *triedPassword) error {
+	q := new(postgres.Query)
+	q.With("wrong", "SELECT 1")
+	reason := "wrong"
+	if tried.disabled {
+		reason = "disabled"
+	}
+	audit.Record(ctx, q, "wrong", audit.Event{Name: "password.check", Outcome: audit.Refused, Reason: reason, Actor: "subscriber",
+		Subject: tried.subscriber, Client: tried.signIn.RelyingParty.ID, Session: tried.signIn.Session.ID}, nil)
+	q.Finally("SELECT 1")
+	if _, err := s.DB.Run(ctx, q); err != nil {
+		return fmt.Errorf("record a wrong password: %w", err)
+	}
+	return nil
+}
+
+func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedPassword, updated, locale string) (*Progress, error) {
+	in, token := *tried.signIn, Cookie(keyring.Token())
+	event := Event{At: in.Now, Strength: Knowledge, AMR: []string{"pwd"}, SignInID: in.ID}
+	stranger := in.Session.Subscriber != uuid.Nil && in.Session.Subscriber != tried.subscriber
+	if stranger {
+		in.Session = Session{ID: uuid.New(), SID: uuid.NewString()}
+	}
+	in.Session.Subscriber, in.Session.Username = tried.subscriber, tried.username
+	in.Session.Events = append(in.Session.Events, event)
+	s.offer(&in.Session, tried.bound)
+	decision := s.Decide(&in)
+
+	q := new(postgres.Query)
+	q.With("attempt", "SELECT si.id, s.id AS session_id"+s.live(q, cookie, in.ID)+" FOR UPDATE OF s")
+	hash, subscriber := q.Bind(token.hash())+"::bytea", q.Bind(tried.subscriber)+"::uuid"
+	if stranger { // another person at the same browser: another session
+		q.With("session_left", `UPDATE sessions SET ended_at = wall(), end_reason = 'replaced' FROM attempt WHERE sessions.id = attempt.session_id`)
+		q.With("session_passed", fmt.Sprintf(`
+			INSERT INTO sessions (id, token_hash, sid, subscriber_id) SELECT %s, %s, %s, %s FROM attempt RETURNING id`,
+			q.Bind(in.Session.ID)+"::uuid", hash, q.Bind(in.Session.SID)+"::text", subscriber))
+	} else {
+		q.With("session_passed", fmt.Sprintf(`
+			UPDATE sessions SET token_hash = %s, subscriber_id = %s, created_at = wall(), last_seen_at = wall()
+			  FROM attempt WHERE sessions.id = attempt.session_id AND coalesce(subscriber_id, %[2]s) = %[2]s RETURNING sessions.id`, hash, subscriber))
+	}
+	s.addEvent(q, "session_passed", event)
+	s.Config.Failures.Clear(q, "session_passed", q.Bind(tried.key)+"::bytea")
+	limits.Refund(q, "session_passed", s.sourceHit(ctx)...)
+	if updated != "" {
+		q.With("rehashed", fmt.Sprintf("UPDATE subscribers SET password_hash = %s WHERE id = %s AND EXISTS (SELECT FROM session_passed)", q.Bind(updated)+"::text", subscriber))
+	}
+	audit.Record(ctx, q, "session_passed", audit.Event{Name: "password.check", Outcome: audit.Success, Actor: "subscriber",
+		Subject: tried.subscriber, Client: in.RelyingParty.ID, Session: in.Session.ID}, nil)
+	var challenge uuid.UUID
+	if decision.Step == StepFactor {
+		a, err := s.pick(&in.Session, decision.Strength, uuid.Nil)
+		if err != nil {
+			return nil, err
+		}
+		if challenge, err = s.Ledger.Open(ctx, q, "session_passed", a, s.binding(&in, decision), locale); err != nil {
+			return nil, err
+		}
+	}
+	q.With("sign_in_moved", fmt.Sprintf(`
+		UPDATE sign_ins SET session_id = %s, challenge_id = %s FROM session_passed WHERE sign_ins.id = %s`,
+		q.Bind(in.Session.ID)+"::uuid", q.Bind(optional(challenge))+"::uuid", q.Bind(in.ID)+"::uuid"))
+	q.Finally("SELECT wall() FROM session_passed")
+	if err := s.DB.Get(ctx, &in.Now, q); errors.Is(err, postgres.ErrNotFound) {
+		return nil, ErrSignInOver // ended in another tab meanwhile
+	} else if err != nil {
+		return nil, fmt.Errorf("pass a password: %w", err)
+	}
+	return &Progress{SignIn: &in, Decision: decision, Cookie: token}, nil
+}
+
+// Code tries an answer on the sign-in's challenge. Its errors are [factors.ErrMismatch], [factors.ErrOver], a
+// [factors.BlockedError], the factors.ErrCode… of what was typed, [ErrSignInOver] and [ErrNotThisStep].
+func (s *Service) Code(ctx context.Context, cookie Cookie, id uuid.UUID, typed string) (*Progress, error) {
+	p, err := s.Load(ctx, cookie, id)
+	if err != nil {
+		return nil, err
+	}
+	in := p.SignIn
+	a, factor, err := s.challenged(p)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := factor.Parse(typed)
+	if err != nil {
+		return nil, err
+	}
+	token := Cookie(keyring.Token())
+	event := Event{At: in.Now, Strength: strength(factor), AMR: factor.AMR(), AuthenticatorID: a.ID, SignInID: in.ID}
+	at, err := s.Ledger.Answer(ctx, in.Challenge.ID, a, s.binding(in, p.Decision), answer, func(q *postgres.Query, won string) string {
+		q.With("session_raised", fmt.Sprintf(`
+			UPDATE sessions SET token_hash = %s, last_seen_at = wall() FROM %s
+			 WHERE sessions.id = %s AND token_hash = %s AND ended_at IS NULL AND subscriber_id = %s.subject RETURNING sessions.id`,
+			q.Bind(token.hash())+"::bytea", won, q.Bind(in.Session.ID)+"::uuid", q.Bind(cookie.hash())+"::bytea", won))
+		s.addEvent(q, "session_raised", event)
+		return "(SELECT to_jsonb(wall()) FROM session_raised)"
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(at) == 0 || json.Unmarshal(at, &in.Now) != nil {
+		return nil, ErrSignInOver // the session ended between the two statements
+	}
+	event.At = in.Now
+	in.Session.Events = append(in.Session.Events, event)
+	return &Progress{SignIn: in, Decision: s.Decide(in), Cookie: token}, nil
+}
+
+// Resend sends the challenge's code again. Its errors are [factors.ErrOver], a [factors.WaitError], [ErrSignInOver] and [ErrNotThisStep].
+func (s *Service) Resend(ctx context.Context, cookie Cookie, id uuid.UUID, locale string) error {
+	p, err := s.Load(ctx, cookie, id)
+	if err != nil {
+		return err
+	}
+	a, _, err := s.challenged(p)
+	if err != nil {
+		return err
+	}
+	return s.Ledger.Resend(ctx, p.SignIn.Challenge.ID, a, s.binding(p.SignIn, p.Decision), locale)
+}
+
+// Choose asks for another authenticator of the subscriber, or for the same one anew: the challenge in flight ends. Its errors are those
+// of [Service.Load] and [ErrNotThisStep].
+func (s *Service) Choose(ctx context.Context, cookie Cookie, id, authenticator uuid.UUID, locale string) (*Progress, error) {
+	p, err := s.Load(ctx, cookie, id)
+	if err != nil {
+		return nil, err
+	}
+	if p.Decision.Step != StepFactor {
+		return nil, ErrNotThisStep
+	}
+	a, err := s.pick(&p.SignIn.Session, p.Decision.Strength, authenticator)
+	if err != nil {
+		return nil, err
+	}
+	q := new(postgres.Query)
+	q.With("chosen", "SELECT si.id"+s.live(q, cookie, id))
+	challenge, err := s.Ledger.Open(ctx, q, "chosen", a, s.binding(p.SignIn, p.Decision), locale)
+	if err != nil {
+		return nil, err
+	}
+	q.With("sign_in_moved", fmt.Sprintf("UPDATE sign_ins SET challenge_id = %s FROM chosen WHERE sign_ins.id = chosen.id", q.Bind(challenge)+"::uuid"))
+	q.Finally("SELECT 1 FROM chosen")
+	n, err := s.DB.Run(ctx, q)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("choose an authenticator: %w", err)
+	case n == 0:
+		return nil, ErrSignInOver
+	}
+	return p, nil
+}
+
+// Consent records what a person allows: scopes that were asked for and no others.
+func (s *Service) Consent(ctx context.Context, cookie Cookie, id uuid.UUID) (*Progress, error) {
+	p, err := s.Load(ctx, cookie, id)
+	if err != nil {
+		return nil, err
+	}
+	if p.Decision.Step != StepConsent {
+		return nil, ErrNotThisStep
+	}
+	in := p.SignIn
+	q := new(postgres.Query)
+	scopes := q.Bind(pq.Array(in.Requirement.Scopes)) + "::text[]"
+	q.With("attempt", "SELECT si.id, s.subscriber_id"+s.live(q, cookie, id)+" AND s.subscriber_id = "+q.Bind(in.Session.Subscriber)+"::uuid")
+	q.With("allowed", fmt.Sprintf("UPDATE sign_ins SET consented = %s FROM attempt WHERE sign_ins.id = attempt.id RETURNING attempt.subscriber_id", scopes))
+	q.With("kept", fmt.Sprintf(`
+		INSERT INTO consents AS c (subscriber_id, relying_party, scopes) SELECT subscriber_id, %s, %s FROM allowed
+		ON CONFLICT (subscriber_id, relying_party) DO UPDATE
+		   SET scopes = (SELECT array_agg(DISTINCT x) FROM unnest(c.scopes || excluded.scopes) x), granted_at = wall()`,
+		q.Bind(in.RelyingParty.ID)+"::text", scopes))
+	audit.Record(ctx, q, "allowed", audit.Event{Name: "consent.give", Outcome: audit.Success, Actor: "subscriber",
+		Subject: in.Session.Subscriber, Client: in.RelyingParty.ID, Session: in.Session.ID}, nil)
+	q.Finally("SELECT 1 FROM allowed")
+	n, err := s.DB.Run(ctx, q)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("record consent: %w", err)
+	case n == 0:
+		return nil, ErrSignInOver
+	}
+	in.Consented = in.Requirement.Scopes
+	p.Decision = s.Decide(in)
+	return p, nil
+}
+
+// Complete adds part `sign_in_done` to q: the sign-in is finished, once, if its session is still what it was when in was read. What the
+// application is given must select from it. The part has columns id, session_id, subscriber_id and sid.
+func (s *Service) Complete(q *postgres.Query, in *SignIn, cookie Cookie) {
+	q.With("session_kept", fmt.Sprintf(`
+		UPDATE sessions SET last_seen_at = wall() WHERE id = %s AND token_hash = %s AND subscriber_id = %s AND %s AND %s
+		RETURNING id, subscriber_id, sid`,
+		q.Bind(in.Session.ID)+"::uuid", q.Bind(cookie.hash())+"::bytea", q.Bind(in.Session.Subscriber)+"::uuid", s.alive(q, "sessions"), StandingSQL("subscriber_id", "created_at")))
+	q.With("sign_in_done", fmt.Sprintf(`
+		UPDATE sign_ins SET done_at = wall() FROM session_kept k
+		 WHERE sign_ins.id = %s AND sign_ins.session_id = k.id AND done_at IS NULL AND expires_at > wall()
+		RETURNING sign_ins.id, k.id AS session_id, k.subscriber_id, k.sid`, q.Bind(in.ID)+"::uuid"))
+}
+
+// Cancel ends a sign-in without success: the person went back, or it failed. Its challenge and message end with it.
+func (s *Service) Cancel(ctx context.Context, cookie Cookie, in *SignIn, reason string) error {
+	q := new(postgres.Query)
+	q.With("leaving", "SELECT si.id, s.subscriber_id"+s.live(q, cookie, in.ID))
+	q.With("sign_in_done", "UPDATE sign_ins SET done_at = wall() FROM leaving WHERE sign_ins.id = leaving.id")
+	s.Ledger.CancelOne(q, "leaving", "(SELECT challenge_id FROM sign_ins x WHERE x.id = leaving.id)")
+	audit.Record(ctx, q, "leaving", audit.Event{Name: "sign_in.end", Outcome: audit.Refused, Reason: reason, Actor: "subscriber",
+		Subject: in.Session.Subscriber, Client: in.RelyingParty.ID, Session: in.Session.ID}, nil)
+	q.Finally("SELECT 1 FROM leaving")
+	n, err := s.DB.Run(ctx, q)
+	switch {
+	case err != nil:
+		return fmt.Errorf("cancel sign-in: %w", err)
+	case n == 0:
+		return ErrSignInOver
+	}
+	return nil
+}
+
+// Current reads who this browser is signed in as. Nobody is a session with Subscriber uuid.Nil.
+func (s *Service) Current(ctx context.Context, cookie Cookie) (Session, error) {
+	q := new(postgres.Query)
+	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at,
+		(SELECT username FROM subscribers u WHERE u.id = s.subscriber_id) AS username, %s AS events
+		FROM sessions s WHERE s.token_hash = %s AND %s`, eventsSQL, q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
+	var row sessionRow
+	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
+		return Session{}, nil
+	} else if err != nil {
+		return Session{}, fmt.Errorf("read session: %w", err)
+	}
+	return row.session()
+}
+
+// End adds part `session_ended` to q: the session of this cookie ends, with every challenge of its subscriber in this browser. The
+// part has columns id and subscriber_id.
+func (s *Service) End(ctx context.Context, q *postgres.Query, cookie Cookie, reason string) {
+	q.With("session_ended", fmt.Sprintf(`
+		UPDATE sessions SET ended_at = wall(), end_reason = %s WHERE token_hash = %s AND ended_at IS NULL RETURNING id, subscriber_id`,
+		q.Bind(reason)+"::text", q.Bind(cookie.hash())+"::bytea"))
+	s.Ledger.CancelBrowser(q, "session_ended", "session_ended.subscriber_id", "uuid_send(session_ended.id)")
+	audit.Record(ctx, q, "session_ended", audit.Event{Name: "session.end", Outcome: audit.Success, Reason: reason, Actor: "subscriber"},
+		audit.Expressions{"subject": "session_ended.subscriber_id", "session_id": "session_ended.id"})
+}
+
+// challenged gives the authenticator that the due challenge was made for.
+func (s *Service) challenged(p *Progress) (factors.Authenticator, factors.Factor, error) {
+	if p.Decision.Step != StepFactor {
+		return factors.Authenticator{}, nil, ErrNotThisStep
+	}
+	if p.SignIn.Challenge == nil {
+		return factors.Authenticator{}, nil, factors.ErrOver
+	}
+	a, err := s.pick(&p.SignIn.Session, p.Decision.Strength, p.SignIn.Challenge.AuthenticatorID)
+	if err != nil {
+		return factors.Authenticator{}, nil, factors.ErrOver // unbound meanwhile
+	}
+	factor, _ := s.Ledger.Factor(a.Kind)
+	return a, factor, nil
+}
+
+// pick finds the authenticator to ask for: the named one, or the one used last.
+func (s *Service) pick(session *Session, least Strength, id uuid.UUID) (factors.Authenticator, error) {
+	for i, a := range session.Bound {
+		if session.Offers[i] >= least && (id == uuid.Nil || a.ID == id) {
+			return a, nil
+		}
+	}
+	return factors.Authenticator{}, ErrNotThisStep
+}
+
+func (s *Service) binding(in *SignIn, d Decision) factors.Binding {
+	purpose := factors.Login
+	if d.Raises {
+		purpose = factors.StepUp
+	}
+	return factors.Binding{Purpose: purpose, Subject: in.Session.Subscriber, Browser: in.Session.ID, Context: in.ID[:]}
+}
+
+func (s *Service) offer(session *Session, bound []factors.Authenticator) {
+	session.Bound, session.Offers = bound, make([]Strength, len(bound))
+	for i, a := range bound {
+		if factor, ok := s.Ledger.Factor(a.Kind); ok {
+			session.Offers[i] = strength(factor)
+		}
+	}
+}
+
+func strength(f factors.Factor) Strength {
+	if f.Restricted() {
+		return Restricted
+	}
+	return Unrestricted
+}
+
+func (s *Service) sourceHit(ctx context.Context) []limits.Hit {
+	source := audit.From(ctx).Source
+	if !source.IsValid() {
+		return []limits.Hit{{Window: s.Config.SourceFailures, Key: []byte("unknown")}} // never unlimited
+	}
+	return []limits.Hit{{Window: s.Config.SourceFailures, Key: limits.SourceKey(source)}}
+}
+
+func (s *Service) addEvent(q *postgres.Query, from string, e Event) {
+	q.With("session_event", fmt.Sprintf(`
+		INSERT INTO session_events (session_id, strength, amr, authenticator_id, sign_in_id)
+		SELECT id, %s, %s, %s, %s FROM %s`,
+		q.Bind(int64(e.Strength))+"::smallint", q.Bind(pq.Array(e.AMR))+"::text[]", q.Bind(optional(e.AuthenticatorID))+"::uuid", q.Bind(e.SignInID)+"::uuid", from))
+}
+
+func optional(id uuid.UUID) any {
+	if id == uuid.Nil {
+		return nil
+	}
+	return id
+}
+
+// pqInfinityTime reads a timestamp that may be 'infinity'.
+type pqInfinityTime struct{ Time time.Time }
+
+// forever stands for 'infinity': blocked until somebody acts.
+var forever = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Scan implements sql.Scanner.
+func (t *pqInfinityTime) Scan(src any) error {
+	switch v := src.(type) {
+	case nil:
+	case time.Time:
+		t.Time = v
+	case []byte:
+		if !bytes.Equal(v, []byte("infinity")) {
+			return fmt.Errorf("timestamp %q", v)
+		}
+		t.Time = forever
+	}
+	return nil
+}

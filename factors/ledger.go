@@ -1,0 +1,464 @@
+package factors
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/limits"
+	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/sms"
+)
+
+// Limits of the ledger. The zero value is not usable: begin with [DefaultLimits].
+type Limits struct {
+	// Attempts a challenge bears. Default and ceiling 5: RTS Art. 4(3)(b).
+	Attempts int
+	// Sends of one challenge, the first included. Default 5.
+	Sends int
+	// Codes of one challenge that are good at once. Default and ceiling 3.
+	Codes int
+	// Live challenges of one subject. Default and ceiling 3.
+	Live int
+	// Cooldown before the first resend; twice as long before the second, four times before every later one. Default 30 s.
+	Cooldown time.Duration
+	// Windows on sends, by what is counted.
+	NumberHour, NumberDay, SubjectHour, Source, Everyone limits.Window
+	// Failures in a row of one subject, over all factors. Strict is for challenges that add proof to a session.
+	Failures, Strict limits.Streak
+}
+
+// DefaultLimits are the numbers that the pages' texts depend on.
+func DefaultLimits() Limits {
+	failures := limits.Streak{Scope: "factor", Limit: 10, Block: 15 * time.Minute, MaxBlock: 2 * time.Hour, Ceiling: 100}
+	strict := failures
+	strict.Limit = 5
+	return Limits{
+		Attempts: 5, Sends: 5, Codes: 3, Live: 3, Cooldown: 30 * time.Second,
+		NumberHour:  limits.Window{Name: "send-number-hour", Burst: 5, Period: time.Hour},
+		NumberDay:   limits.Window{Name: "send-number-day", Burst: 10, Period: 24 * time.Hour},
+		SubjectHour: limits.Window{Name: "send-subject-hour", Burst: 5, Period: time.Hour},
+		Source:      limits.Window{Name: "send-source", Burst: 25, Period: 5 * time.Minute},
+		Everyone:    limits.Window{Name: "send-everyone-day", Burst: 10000, Period: 24 * time.Hour},
+		Failures:    failures, Strict: strict,
+	}
+}
+
+// Keys are the secrets of the ledger. They live outside the database.
+type Keys interface {
+	Seal(plain []byte, context string) ([]byte, error)
+	Open(sealed []byte, context string) ([]byte, error)
+	Hash(label string, parts ...[]byte) []byte
+	Hashes(label string, parts ...[]byte) [][]byte
+	Fingerprint(label, value string) []byte
+}
+
+// Ledger keeps challenges. It is safe for concurrent use.
+type Ledger struct {
+	DB     *postgres.DB
+	Keys   Keys
+	Outbox *sms.Outbox
+	Limits Limits
+
+	kinds map[string]Factor
+}
+
+// NewLedger makes a ledger that knows the given factors.
+func NewLedger(db *postgres.DB, keys Keys, outbox *sms.Outbox, limits Limits, known ...Factor) (*Ledger, error) {
+	l := &Ledger{DB: db, Keys: keys, Outbox: outbox, Limits: limits, kinds: map[string]Factor{}}
+	for _, f := range known {
+		if _, twice := l.kinds[f.Kind()]; twice {
+			return nil, fmt.Errorf("two factors of kind %q", f.Kind())
+		}
+		l.kinds[f.Kind()] = f
+	}
+	return l, nil
+}
+
+// Factor is the factor of that kind.
+func (l *Ledger) Factor(kind string) (Factor, bool) {
+	f, ok := l.kinds[kind]
+	return f, ok
+}
+
+// Binding is everything that an answer must come with, besides the code. A challenge answers to exactly one.
+type Binding struct {
+	Purpose Purpose
+	Subject uuid.UUID
+	// Browser is the session, or the program's credential, that asked. It holds at most one live challenge per purpose.
+	Browser uuid.UUID
+	// Context is what the answer is for: the sign-in, or the hash of a transaction's canonical record.
+	Context []byte
+}
+
+func (b Binding) sum() []byte {
+	h := sha256.New()
+	for _, part := range [][]byte{[]byte(b.Purpose), b.Subject[:], b.Browser[:], b.Context} {
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+		h.Write(length[:])
+		h.Write(part)
+	}
+	return h.Sum(nil)
+}
+
+const macLabel = "challenge code"
+
+// strict purposes add proof to a session that exists: they have the tighter limit on failures in a row.
+func (l *Ledger) streak(p Purpose) limits.Streak {
+	if p == StepUp {
+		return l.Limits.Strict
+	}
+	return l.Limits.Failures
+}
+
+// Open adds to q what asks a's holder for an answer, for as long as part from has a row: the challenge (part
+// `challenge_opened`, columns id and challenge_id), the end of the one that this browser had for the purpose, the message and
+// its audit record. It gives the id of the challenge. Nothing is sent when a window on sends is full: the
+// challenge then has no code, and its next_send_at says when one may be asked for.
+func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Authenticator, b Binding, locale string) (uuid.UUID, error) {
+	factor, ok := l.kinds[a.Kind]
+	if !ok {
+		return uuid.Nil, fmt.Errorf("authenticator %s: no factor of kind %q is installed", a.ID, a.Kind)
+	}
+	issued, err := factor.Issue(ctx, a, Prompt{Purpose: b.Purpose, Locale: locale})
+	if err != nil {
+		return uuid.Nil, fmt.Errorf("issue %s: %w", a, err)
+	}
+	id := uuid.New()
+	q.With("challenge_superseded", fmt.Sprintf(`
+		UPDATE challenges SET ended_at = wall(), outcome = 'superseded'
+		 WHERE subject = %[1]s AND ended_at IS NULL AND EXISTS (SELECT FROM %[3]s)
+		   AND (browser = %[2]s AND purpose = %[4]s OR created_at <= (
+		        SELECT created_at FROM challenges WHERE subject = %[1]s AND ended_at IS NULL AND expires_at > wall()
+		         ORDER BY created_at DESC OFFSET %[5]s LIMIT 1))
+		RETURNING id AS challenge_id`,
+		q.Bind(b.Subject)+"::uuid", q.Bind(b.Browser[:])+"::bytea", from, q.Bind(string(b.Purpose))+"::text", q.Bind(l.Limits.Live-1)+"::int"))
+	l.Outbox.Cancel(q, "challenge_superseded")
+
+	sends := "challenge_quiet"
+	if issued.Message != nil {
+		limits.Take(q, from, l.sendHits(ctx, a, b, issued.Message.To)...)
+		sends = "challenge_sends"
+		q.With(sends, "SELECT allowed, retry_at FROM limit_taken WHERE EXISTS (SELECT FROM "+from+")")
+	} else {
+		q.With(sends, "SELECT false AS allowed, NULL::timestamptz AS retry_at FROM "+from)
+	}
+	var mac []byte
+	if issued.Code != "" {
+		mac = l.mac(id, b, issued.Code)
+	}
+	life := q.Bind(issued.Life.Seconds()) + "::float8"
+	q.With("challenge_opened", fmt.Sprintf(`
+		INSERT INTO challenges (id, subject, authenticator_id, kind, purpose, binding, browser, macs, mac_expiries,
+		                        max_attempts, sends, next_send_at, expires_at)
+		SELECT %[1]s, %[2]s, %[3]s, %[4]s, %[5]s, %[6]s, %[7]s,
+		       CASE WHEN allowed THEN ARRAY[%[8]s] ELSE '{}' END,
+		       CASE WHEN allowed THEN ARRAY[wall() + make_interval(secs => %[9]s)] ELSE '{}' END,
+		       %[10]s, CASE WHEN allowed THEN 1 ELSE 0 END,
+		       CASE WHEN allowed THEN wall() + make_interval(secs => %[11]s) ELSE retry_at END,
+		       wall() + make_interval(secs => %[9]s)
+		  FROM %[12]s
+		RETURNING id, id AS challenge_id, sends`,
+		q.Bind(id)+"::uuid", q.Bind(b.Subject)+"::uuid", q.Bind(a.ID)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(string(b.Purpose))+"::text",
+		q.Bind(b.sum())+"::bytea", q.Bind(b.Browser[:])+"::bytea", q.Bind(mac)+"::bytea", life, q.Bind(l.Limits.Attempts)+"::int",
+		q.Bind(l.Limits.Cooldown.Seconds())+"::float8", sends))
+	audit.Record(ctx, q, "challenge_opened", audit.Event{Name: "challenge.open", Outcome: audit.Success, Actor: "subscriber",
+		Subject: b.Subject, Session: b.Browser, Object: id.String()},
+		audit.Expressions{"reason": "CASE WHEN challenge_opened.sends = 0 THEN " + q.Bind(quietReason(issued)) + "::text ELSE '' END"})
+	if issued.Message != nil {
+		m := *issued.Message
+		m.ID, m.Challenge, m.Purpose, m.Life = uuid.New(), id, string(b.Purpose), issued.Life
+		q.With("challenge_message", "SELECT 1 FROM challenge_opened WHERE sends > 0")
+		if err := l.Outbox.Enqueue(q, m, "challenge_message"); err != nil {
+			return uuid.Nil, fmt.Errorf("store message of challenge: %w", err)
+		}
+	}
+	return id, nil
+}
+
+func quietReason(i Issued) string {
+	if i.Message != nil {
+		return "send_limit"
+	}
+	return ""
+}
+
+// Resend sends a code again. While fewer than Limits.Codes are good it is a further one; otherwise the newest is repeated.
+// The attempts stay as they are. The state that it gives is that before the send; err is [ErrOver] for a challenge that is not
+// live and this binding's own, and [WaitError] when it is too early.
+func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Binding, locale string) error {
+	factor, ok := l.kinds[a.Kind]
+	if !ok {
+		return fmt.Errorf("authenticator %s: no factor of kind %q is installed", a.ID, a.Kind)
+	}
+	issued, err := factor.Issue(ctx, a, Prompt{Purpose: b.Purpose, Locale: locale})
+	if err != nil {
+		return fmt.Errorf("issue %s: %w", a, err)
+	}
+	if issued.Message == nil {
+		return ErrOver // nothing of this kind is ever sent
+	}
+	q := new(postgres.Query)
+	l.live(q, id, b, "AND c.authenticator_id = "+q.Bind(a.ID)+"::uuid")
+	maxSends := q.Bind(l.Limits.Sends) + "::int"
+	q.With("challenge_due", "SELECT id FROM challenge_live WHERE sends < "+maxSends+" AND (next_send_at IS NULL OR next_send_at <= wall())")
+	limits.Take(q, "challenge_due", l.sendHits(ctx, a, b, issued.Message.To)...)
+	fresh := "(SELECT count(*) FROM unnest(c.mac_expiries) e WHERE e > wall()) < " + q.Bind(l.Limits.Codes) + "::int"
+	life := q.Bind(issued.Life.Seconds()) + "::float8"
+	q.With("challenge_resent", fmt.Sprintf(`
+		UPDATE challenges c
+		   SET sends = c.sends + 1,
+		       next_send_at = wall() + make_interval(secs => %[1]s * power(2, least(c.sends, 2))),
+		       macs = CASE WHEN %[2]s THEN c.macs || %[3]s ELSE c.macs END,
+		       mac_expiries = CASE WHEN %[2]s THEN c.mac_expiries || (wall() + make_interval(secs => %[4]s)) ELSE c.mac_expiries END,
+		       expires_at = CASE WHEN %[2]s THEN wall() + make_interval(secs => %[4]s) ELSE c.expires_at END
+		  FROM challenge_live l, limit_taken t
+		 WHERE c.id = l.id AND c.created_at = l.created_at AND t.allowed
+		   AND EXISTS (SELECT FROM challenge_due)
+		RETURNING c.id AS challenge_id, c.mac_expiries[cardinality(c.mac_expiries)] = wall() + make_interval(secs => %[4]s) AS further`,
+		q.Bind(l.Limits.Cooldown.Seconds())+"::float8", fresh, q.Bind(l.mac(id, b, issued.Code))+"::bytea", life))
+	audit.Record(ctx, q, "challenge_resent", audit.Event{Name: "challenge.resend", Outcome: audit.Success, Actor: "subscriber",
+		Subject: b.Subject, Session: b.Browser, Object: id.String()}, nil)
+	q.With("challenge_message", "SELECT challenge_id FROM challenge_resent WHERE further")
+	m := *issued.Message
+	m.ID, m.Challenge, m.Purpose, m.Life = uuid.New(), id, string(b.Purpose), issued.Life
+	if err := l.Outbox.Enqueue(q, m, "challenge_message"); err != nil {
+		return fmt.Errorf("store message of challenge: %w", err)
+	}
+	q.With("challenge_repeat", "SELECT challenge_id FROM challenge_resent WHERE NOT further")
+	l.Outbox.Repeat(q, uuid.New(), "challenge_repeat")
+	q.Finally(`SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_resent) AS sent,
+		(SELECT sends FROM challenge_live) >= ` + maxSends + ` AS used_up,
+		coalesce((SELECT next_send_at FROM challenge_live WHERE next_send_at > wall()), (SELECT retry_at FROM limit_taken)) AS retry_at,
+		EXISTS (SELECT FROM challenge_due) AS due`)
+	var got struct {
+		Live    bool       `db:"live"`
+		Sent    bool       `db:"sent"`
+		UsedUp  *bool      `db:"used_up"`
+		RetryAt *time.Time `db:"retry_at"`
+		Due     bool       `db:"due"`
+	}
+	if err := l.DB.Get(ctx, &got, q); err != nil {
+		return fmt.Errorf("resend challenge: %w", err)
+	}
+	switch {
+	case got.Sent:
+		return nil
+	case !got.Live:
+		return ErrOver
+	case got.UsedUp != nil && *got.UsedUp:
+		return &WaitError{UsedUp: true}
+	default:
+		wait := &WaitError{Limited: got.Due}
+		if got.RetryAt != nil {
+			wait.Until = *got.RetryAt
+		}
+		return wait
+	}
+}
+
+// WaitError says that no message is sent now.
+type WaitError struct {
+	Until   time.Time // when one may be asked for; zero with UsedUp
+	Limited bool      // a window on sends is full, rather than the pause between two sends
+	UsedUp  bool      // the challenge has had all its sends
+}
+
+func (e *WaitError) Error() string { return "factors: no message may be sent now" }
+
+// Effect adds to q what a right answer changes: parts that select from part won, which has one row (id, subject,
+// authenticator_id) if and only if the challenge is consumed by this very statement. It may give an SQL expression of type jsonb whose
+// value is handed back, or "".
+type Effect func(q *postgres.Query, won string) (returning string)
+
+// Answer tries answer on the challenge. Nil means that it was right, the challenge is consumed and effect has
+// happened, all in one statement; returned is what effect asked to have back. Otherwise err is [ErrMismatch], [ErrOver] or a
+// [BlockedError], or a fault of the system, and effect has not happened.
+//
+// For codes of the ledger's own it is one round trip. For a [Checker] it is two: the attempt is paid and committed before
+// the check, and the challenge consumed after it.
+func (l *Ledger) Answer(ctx context.Context, id uuid.UUID, a Authenticator, b Binding, answer string, effect Effect) (returned json.RawMessage, err error) {
+	if checker, ok := l.kinds[a.Kind].(Checker); ok {
+		return l.answerChecked(ctx, checker, id, a, b, answer, effect)
+	}
+	q := new(postgres.Query)
+	candidates := l.Keys.Hashes(macLabel, id[:], b.sum(), []byte(answer))
+	right := "EXISTS (SELECT FROM unnest(c.macs, c.mac_expiries) AS m(mac, until) WHERE m.until > wall() AND m.mac = ANY(" + q.Bind(pq.Array(candidates)) + "::bytea[]))"
+	l.pay(ctx, q, id, b, right)
+	return l.finish(ctx, q, b, effect)
+}
+
+func (l *Ledger) answerChecked(ctx context.Context, checker Checker, id uuid.UUID, a Authenticator, b Binding, answer string, effect Effect) (json.RawMessage, error) {
+	q := new(postgres.Query)
+	l.pay(ctx, q, id, b, "false")
+	if _, err := l.finish(ctx, q, b, nil); !errors.Is(err, ErrMismatch) {
+		return nil, err
+	}
+	if err := checker.Check(ctx, a, answer); err != nil {
+		return nil, err // ErrMismatch, or a fault: the attempt stays paid either way
+	}
+	q = new(postgres.Query)
+	q.With("challenge_paid", fmt.Sprintf(`
+		UPDATE challenges SET ended_at = wall(), outcome = 'verified'
+		 WHERE id = %s AND binding = %s AND ended_at IS NULL AND expires_at > wall() AND subject = %s
+		RETURNING id, subject, authenticator_id, attempts, max_attempts, true AS won`,
+		q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(b.Subject)+"::uuid"))
+	l.streak(b.Purpose).Clear(q, "challenge_paid", "uuid_send(challenge_paid.subject)")
+	q.With("challenge_live", "SELECT id FROM challenge_paid")
+	q.With("streak_paid", "SELECT NULL::timestamptz AS blocked_until FROM challenge_paid")
+	l.settle(ctx, q, b)
+	return l.finish(ctx, q, b, effect)
+}
+
+// live adds part `challenge_live`: the challenge, locked, if it can be answered under b.
+func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
+	q.With("challenge_live", fmt.Sprintf(`
+		SELECT c.* FROM challenges c
+		 WHERE c.id = %s AND c.binding = %s AND c.ended_at IS NULL AND c.attempts < c.max_attempts AND c.expires_at > wall()
+		   AND (SELECT count(*) FROM challenges n WHERE n.subject = c.subject AND n.ended_at IS NULL
+		           AND n.expires_at > wall() AND n.created_at > c.created_at) < %s %s
+		   FOR UPDATE OF c`,
+		q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(l.Limits.Live)+"::int", and))
+}
+
+// pay adds what one attempt does: it is counted on the challenge and on the subject, and where the SQL condition right
+// holds, the challenge is consumed instead of the failure being counted.
+func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Binding, right string) {
+	l.live(q, id, b, "")
+	q.With("challenge_right", "SELECT c.subject, "+right+" AS is_right FROM challenge_live c")
+	clears := b.Purpose == Login || b.Purpose == StepUp // a completed multi-factor authentication
+	l.streak(b.Purpose).PayUnless(q, "challenge_right", "uuid_send(challenge_right.subject)", "challenge_right.is_right", clears)
+	q.With("challenge_paid", fmt.Sprintf(`
+		UPDATE challenges c
+		   SET attempts = c.attempts + 1,
+		       ended_at = CASE WHEN r.is_right OR %[1]s AND c.attempts + 1 >= c.max_attempts THEN wall() END,
+		       outcome = CASE WHEN r.is_right THEN 'verified' WHEN %[1]s AND c.attempts + 1 >= c.max_attempts THEN 'failed' END
+		  FROM challenge_live l, challenge_right r, streak_paid
+		 WHERE c.id = l.id AND c.created_at = l.created_at AND c.ended_at IS NULL AND c.attempts < c.max_attempts
+		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won`,
+		// A factor that checks by itself has not looked yet when its last attempt is paid.
+		fmt.Sprint(right != "false")))
+	l.settle(ctx, q, b)
+}
+
+// settle adds what follows part `challenge_paid`.
+func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding) {
+	q.With("challenge_won", "SELECT id, subject, authenticator_id FROM challenge_paid WHERE won")
+	q.With("challenge_used", `UPDATE authenticators a SET last_used_at = wall() FROM challenge_won w WHERE a.id = w.authenticator_id`)
+	q.With("challenge_closed", "SELECT id AS challenge_id FROM challenge_paid WHERE won OR attempts >= max_attempts")
+	l.Outbox.Cancel(q, "challenge_closed")
+	audit.Record(ctx, q, "challenge_paid", audit.Event{Name: "challenge.answer", Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
+		audit.Expressions{
+			"outcome": "CASE WHEN challenge_paid.won THEN 'success' ELSE 'refused' END",
+			"reason":  "CASE WHEN challenge_paid.won THEN '' WHEN challenge_paid.attempts >= challenge_paid.max_attempts THEN 'wrong_last' ELSE 'wrong' END",
+			"object":  "challenge_paid.id::text",
+		})
+}
+
+// finish runs an answer's statement and tells its outcome.
+func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effect Effect) (json.RawMessage, error) {
+	returning := ""
+	if effect != nil {
+		returning = effect(q, "challenge_won")
+	}
+	if returning == "" {
+		returning = "NULL::jsonb"
+	}
+	q.Finally(fmt.Sprintf(`
+		SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_paid) AS paid,
+		       EXISTS (SELECT FROM challenge_won) AS won, %s AS returned, %s AS blocked_until`,
+		returning, l.streak(b.Purpose).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
+	var got struct {
+		Live     bool   `db:"live"`
+		Paid     bool   `db:"paid"`
+		Won      bool   `db:"won"`
+		Returned []byte `db:"returned"`
+
+		BlockedUntil *time.Time `db:"blocked_until"`
+	}
+	if err := l.DB.Get(ctx, &got, q); err != nil {
+		return nil, fmt.Errorf("answer challenge: %w", err)
+	}
+	switch {
+	case got.Won:
+		return got.Returned, nil
+	case got.Paid:
+		return nil, ErrMismatch
+	case got.Live:
+		blocked := new(BlockedError)
+		if got.BlockedUntil != nil {
+			blocked.Until = *got.BlockedUntil
+		}
+		return nil, blocked
+	default:
+		return nil, ErrOver
+	}
+}
+
+// CancelAll adds part `challenge_canceled`: all live challenges of the subject that SQL expression subject gives end, with their
+// messages, for as long as part from has a row.
+func (l *Ledger) CancelAll(q *postgres.Query, from, subject string) {
+	l.cancel(q, from, "c.subject = "+subject)
+}
+
+// CancelBrowser is [Ledger.CancelAll] for the challenges that one browser holds.
+func (l *Ledger) CancelBrowser(q *postgres.Query, from, subject, browser string) {
+	l.cancel(q, from, "c.subject = "+subject+" AND c.browser = "+browser)
+}
+
+// CancelOne is [Ledger.CancelAll] for one challenge, by SQL expression id.
+func (l *Ledger) CancelOne(q *postgres.Query, from, id string) {
+	l.cancel(q, from, "c.id = "+id)
+}
+
+func (l *Ledger) cancel(q *postgres.Query, from, which string) {
+	q.With("challenge_canceled", fmt.Sprintf(`
+		UPDATE challenges c SET ended_at = wall(), outcome = 'canceled'
+		  FROM %s WHERE %s AND c.ended_at IS NULL
+		RETURNING c.id AS challenge_id`, from, which))
+	l.Outbox.Cancel(q, "challenge_canceled")
+}
+
+// Unlock adds part `streak_unlocked` to q: failures in a row of the subject whose id SQL expression key gives as bytes are forgotten.
+func (l *Ledger) Unlock(q *postgres.Query, from, key string) {
+	q.With("streak_unlocked", fmt.Sprintf("DELETE FROM streaks USING %s WHERE streaks.scope = %s AND streaks.key = %s",
+		from, q.Bind(l.Limits.Failures.Scope)+"::text", key))
+}
+
+// StateSQL is an SQL expression of type jsonb for the state of the challenge that SQL expression id names; NULL when there is
+// none. Read it with [DecodeState]. Whoever selects it must have made sure that the challenge is the caller's own.
+func (l *Ledger) StateSQL(q *postgres.Query, id string) string {
+	return fmt.Sprintf(`(SELECT jsonb_build_object('id', c.id, 'authenticator_id', c.authenticator_id, 'kind', c.kind, 'purpose', c.purpose,
+		'attempts', c.attempts, 'max_attempts', c.max_attempts, 'sends', c.sends, 'next_send_at', c.next_send_at,
+		'sent_at', (SELECT max(m.created_at) FROM messages m WHERE m.challenge_id = c.id),
+		'expires_at', c.expires_at, 'ended_at', c.ended_at, 'outcome', coalesce(c.outcome, ''),
+		'blocked_until', %s, 'delivery', %s)
+		FROM challenges c WHERE c.id = %s)`,
+		l.Limits.Failures.BlockedUntil(q, "uuid_send(c.subject)"), sms.DeliverySQL("c.id"), id)
+}
+
+func (l *Ledger) mac(id uuid.UUID, b Binding, code string) []byte {
+	return l.Keys.Hash(macLabel, id[:], b.sum(), []byte(code))
+}
+
+// sendHits are the windows that one message counts in.
+func (l *Ledger) sendHits(ctx context.Context, a Authenticator, b Binding, to sms.Number) []limits.Hit {
+	number := l.Keys.Fingerprint("number", to.Reveal())
+	hits := []limits.Hit{
+		{Window: l.Limits.NumberHour, Key: number}, {Window: l.Limits.NumberDay, Key: number},
+		{Window: l.Limits.SubjectHour, Key: b.Subject[:]}, {Window: l.Limits.Everyone, Key: []byte{}},
+	}
+	if source := audit.From(ctx).Source; source.IsValid() {
+		hits = append(hits, limits.Hit{Window: l.Limits.Source, Key: limits.SourceKey(source)})
+	}
+	return hits
+}
