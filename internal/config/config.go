@@ -1,0 +1,243 @@
+// Package config is the operator's configuration: one Go struct, [Config], whose tags say everything there is to know
+// about a key: its default, its bounds, whether it is secret, whether a running server takes a new value, and what it is for. The
+// reference page, the JSON Schema, the sample file and the list of variables are made from the same tags.
+//
+// # Layers
+//
+// Defaults, then YAML files in the order given, then environment variables (WATCHWORD_OTP__LIFETIME is otp.lifetime), then
+// flags: each layer replaces single keys of those before. A secret may also be given as the name of a file that holds it: key dsn_file,
+// variable WATCHWORD_DATABASE__DSN_FILE. Giving both in one place is an error, because it is never clear which was meant.
+//
+// # Refusals
+//
+// A key that nobody knows is an error that names the nearest one that exists, with file and line: a misspelt limit must not quietly
+// be the default. Ceilings are compiled in. All problems are reported at once, each with its cure; only a file that is not
+// YAML is reported alone, because nothing after it means anything. The value of a secret is in no message and in no print.
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/text/language"
+)
+
+// Config is every key there is. Tags: key (name in YAML), default, min and max (hard bounds), doc, unit of nothing: durations
+// and sizes carry their own; secret and reload are "true" where they apply; required keys have no default.
+type Config struct {
+	Issuer           string         `key:"issuer" required:"true" doc:"URL under which browsers and applications reach this server. It decides host, cookies, links and metadata. https, except on loopback."`
+	Listen           string         `key:"listen" default:"127.0.0.1:8080" doc:"Address and port for browsers and applications."`
+	ManagementListen string         `key:"management_listen" default:"127.0.0.1:9464" doc:"Address and port for /healthz, /readyz and /metrics. Never reachable from outside."`
+	TrustedProxies   []netip.Prefix `key:"trusted_proxies" doc:"Networks of the reverse proxies in front, as CIDRs. Only what they forward is believed about a client's address. Empty: nobody is believed."`
+	DrainTimeout     time.Duration  `key:"drain_timeout" default:"30s" min:"0s" max:"5m" doc:"How long a stopping server lets requests finish."`
+	DefaultLocale    string         `key:"default_locale" default:"en" doc:"Language of pages and texts when nobody chose another."`
+
+	TLS      TLS      `key:"tls"`
+	Database Database `key:"database"`
+	Keys     Keys     `key:"keys"`
+	OTP      OTP      `key:"otp"`
+	SMS      SMS      `key:"sms"`
+	Password Password `key:"password"`
+	Session  Session  `key:"session"`
+	Tokens   Tokens   `key:"tokens"`
+	ACR      ACR      `key:"acr"`
+	Branding Branding `key:"branding"`
+	Clients  Clients  `key:"clients"`
+	Log      Log      `key:"log"`
+}
+
+// TLS of the server itself.
+type TLS struct {
+	CertFile string `key:"cert_file" doc:"PEM certificate chain. Empty: TLS ends at the reverse proxy."`
+	KeyFile  string `key:"key_file" doc:"PEM private key of the certificate."`
+}
+
+// Database is PostgreSQL.
+type Database struct {
+	DSN       Secret `key:"dsn" required:"true" secret:"true" doc:"Connection string, as a URL or as key=value pairs."`
+	DirectDSN Secret `key:"direct_dsn" secret:"true" doc:"Connection string that reaches the server itself, for migrations and notifications. Only needed when database.dsn leads to a pooler."`
+	MaxConns  int    `key:"max_conns" default:"16" min:"2" max:"1000" doc:"Most connections that are open at once."`
+	Pooled    bool   `key:"pooled" default:"false" doc:"A transaction pooler stands behind database.dsn: statements are not prepared."`
+}
+
+// Keys live outside the database.
+type Keys struct {
+	Dir string `key:"dir" default:"/etc/watchword/keys" doc:"Directory of the key files that seal and hash what the database holds. Only the server's user may read them."`
+}
+
+// OTP bounds security codes.
+type OTP struct {
+	Digits   int           `key:"digits" default:"6" min:"6" max:"8" doc:"Digits of a security code."`
+	Lifetime time.Duration `key:"lifetime" default:"10m" min:"1m" max:"10m" doc:"How long a security code is good (NIST SP 800-63B-4, 3.1.3.2)."`
+	Attempts int           `key:"attempts" default:"5" min:"1" max:"5" doc:"Wrong codes that end a challenge (Regulation (EU) 2018/389, Art. 4(3)(b))."`
+}
+
+// SMS is how texts are carried.
+type SMS struct {
+	ServiceName string   `key:"service_name" default:"Watchword" doc:"Name of the service in text messages. Short, in characters of the GSM alphabet."`
+	Countries   []string `key:"countries" doc:"Countries that are served, as ISO 3166-1 codes. Empty: all of them."`
+	DailyBudget int      `key:"daily_budget" default:"10000" min:"1" max:"100000000" doc:"Most text messages in 24 hours, over everybody."`
+	Vendors     Vendors  `key:"vendors"`
+}
+
+// Vendors that carry texts; one with settings is in use.
+type Vendors struct {
+	Simulator Simulator `key:"simulator"`
+}
+
+// Simulator is the carrier on your desk.
+type Simulator struct {
+	URL string `key:"url" doc:"Address of a carrier simulator. For development: it shows every text to whoever asks."`
+}
+
+// Password bounds what checking passwords may cost.
+type Password struct {
+	Memory      Size `key:"memory" default:"19MiB" min:"19MiB" max:"1GiB" doc:"Memory of one argon2id computation. Passwords are hashed anew when this rises and their owner signs in."`
+	Time        int  `key:"time" default:"2" min:"2" max:"20" doc:"Passes of one argon2id computation."`
+	Concurrency int  `key:"concurrency" default:"2" min:"1" max:"256" doc:"Computations at once. Memory in use is at most this many times password.memory."`
+	Queue       int  `key:"queue" default:"64" min:"1" max:"10000" doc:"Sign-ins that may wait for a computation. More are told to come back (503)."`
+}
+
+// Session is the browser's.
+type Session struct {
+	Idle     time.Duration `key:"idle" default:"30m" min:"1m" max:"1h" doc:"A session that nobody used this long ends (NIST SP 800-63B-4, 5.2)."`
+	Absolute time.Duration `key:"absolute" default:"12h" min:"5m" max:"24h" doc:"Every session ends after this long."`
+	SignIn   time.Duration `key:"sign_in" default:"1h" min:"5m" max:"1h" doc:"How long one sign-in may take."`
+}
+
+// Tokens that applications get.
+type Tokens struct {
+	CodeTTL    time.Duration `key:"code_ttl" default:"60s" min:"5s" max:"60s" doc:"Life of an authorization code."`
+	AccessTTL  time.Duration `key:"access_ttl" default:"10m" min:"1m" max:"1h" doc:"Life of an access token and of an ID Token."`
+	RefreshTTL time.Duration `key:"refresh_ttl" default:"720h" min:"1h" max:"8760h" doc:"Life of a refresh token, over all its rotations."`
+}
+
+// ACR names the levels that tokens tell.
+type ACR struct {
+	Recovery     string `key:"recovery" default:"urn:watchword:acr:recovery" doc:"acr of a session that may only repair its account."`
+	Password     string `key:"password" default:"urn:watchword:acr:1" doc:"acr of a password alone."`
+	Restricted   string `key:"restricted" default:"urn:watchword:acr:2" doc:"acr of a password and a text message, or a backup code."`
+	Unrestricted string `key:"unrestricted" default:"urn:watchword:acr:3" doc:"acr of a password and an authenticator app."`
+}
+
+// Branding is what pages show.
+type Branding struct {
+	Name             string `key:"name" default:"Watchword" doc:"Name of the service on pages."`
+	SupportURL       string `key:"support_url" doc:"Where people find help."`
+	PrivacyURL       string `key:"privacy_url" doc:"Privacy notice."`
+	AccessibilityURL string `key:"accessibility_url" doc:"Accessibility statement."`
+}
+
+// Clients that an operator exempts by name.
+type Clients struct {
+	PKCEExempt  []string `key:"pkce_exempt" doc:"Ids of confidential applications that may come without PKCE. For certification only."`
+	NonceExempt []string `key:"nonce_exempt" doc:"Ids of confidential applications that may come without a nonce and without PKCE. For certification only."`
+}
+
+// Log is what the server tells its operator.
+type Log struct {
+	Level  string `key:"level" default:"info" enum:"debug,info,warn,error" reload:"true" doc:"Least severe messages that are logged."`
+	Format string `key:"format" default:"json" enum:"json,text" doc:"Form of log lines."`
+}
+
+// Production reports whether anything but this machine can be meant: then nothing is forgiven.
+func (c *Config) Production() bool {
+	u, err := url.Parse(c.Issuer)
+	return err != nil || u.Scheme != "http" || !Loopback(u.Hostname())
+}
+
+// Loopback reports whether host names this machine.
+func Loopback(host string) bool {
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// check finds what bounds of single keys cannot say.
+func (c *Config) check(report func(key, what, cure string)) {
+	c.checkIssuer(report)
+	for key, address := range map[string]string{"listen": c.Listen, "management_listen": c.ManagementListen} {
+		if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+			report(key, fmt.Sprintf("%q is not an address with a port", address), "write it as 127.0.0.1:8080, or :8080 for every address")
+		}
+	}
+	if c.Listen == c.ManagementListen {
+		report("management_listen", "is the address that browsers use", "give it a port of its own")
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		report("tls.cert_file", "a certificate and its key go together", "set both tls.cert_file and tls.key_file, or neither")
+	}
+	if c.Keys.Dir == "" {
+		report("keys.dir", "is empty", "name a directory and make keys in it with: watchword key create")
+	}
+	if c.Session.Idle > c.Session.Absolute {
+		report("session.idle", "is longer than session.absolute", "lower session.idle")
+	}
+	for i, country := range c.SMS.Countries {
+		c.SMS.Countries[i] = strings.ToUpper(country)
+		if region, err := language.ParseRegion(country); err != nil || !region.IsCountry() || len(country) != 2 {
+			report("sms.countries", fmt.Sprintf("%q is not a country", country), "write ISO 3166-1 codes of two letters, such as US")
+		}
+	}
+	if _, err := language.Parse(c.DefaultLocale); err != nil {
+		report("default_locale", fmt.Sprintf("%q is not a language", c.DefaultLocale), "write a BCP 47 tag, such as en or de")
+	}
+	for key, value := range map[string]string{
+		"branding.support_url": c.Branding.SupportURL, "branding.privacy_url": c.Branding.PrivacyURL,
+		"branding.accessibility_url": c.Branding.AccessibilityURL, "sms.vendors.simulator.url": c.SMS.Vendors.Simulator.URL,
+	} {
+		if u, err := url.Parse(value); value != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+			report(key, "is not a web address", "write it as https://…")
+		}
+	}
+	if u, err := url.Parse(c.SMS.Vendors.Simulator.URL); err == nil && c.SMS.Vendors.Simulator.URL != "" && !Loopback(u.Hostname()) && c.Production() {
+		report("sms.vendors.simulator.url", "leaves this machine: a simulator shows every code to whoever asks", "use the simulator on loopback only")
+	}
+	c.checkNames(report)
+}
+
+func (c *Config) checkIssuer(report func(key, what, cure string)) {
+	if c.Issuer == "" {
+		return // reported as missing
+	}
+	u, err := url.Parse(c.Issuer)
+	switch {
+	case err != nil || u.Host == "" || u.Opaque != "":
+		report("issuer", "is not a web address", "write it as https://login.example.com")
+	case u.RawQuery != "" || u.ForceQuery || strings.Contains(c.Issuer, "#") || u.User != nil:
+		report("issuer", "has a query, a fragment or a user name", "leave only scheme, host and port (OpenID Connect Discovery 1.0, 3)")
+	case u.Path != "":
+		report("issuer", "has a path", "leave only scheme, host and port, without a slash at the end")
+	case u.Host != strings.ToLower(u.Host):
+		report("issuer", "has capital letters in its host", "write the host in small letters, as browsers do")
+	case u.Scheme == "https":
+	case u.Scheme == "http" && Loopback(u.Hostname()):
+	default:
+		report("issuer", "is not https", "use https; http is for loopback (http://localhost:8080) only")
+	}
+}
+
+func (c *Config) checkNames(report func(key, what, cure string)) {
+	names := []string{c.ACR.Recovery, c.ACR.Password, c.ACR.Restricted, c.ACR.Unrestricted}
+	for i, key := range []string{"acr.recovery", "acr.password", "acr.restricted", "acr.unrestricted"} {
+		switch {
+		case names[i] == "" || strings.ContainsAny(names[i], " \t\r\n"):
+			report(key, "is empty or has a space in it", "applications send several names with spaces between them: choose one without")
+		case slices.Index(names, names[i]) != i:
+			report(key, "names a second level by the same name", "give every level a name of its own")
+		}
+	}
+	if name := c.SMS.ServiceName; name == "" || len(name) > 30 || strings.ContainsAny(name, "\r\n#@") {
+		report("sms.service_name", "does not fit into a text message", "use 1 to 30 characters without line breaks, # or @")
+	}
+	if c.Branding.Name == "" {
+		report("branding.name", "is empty", "pages have to say whose they are")
+	}
+}
