@@ -281,6 +281,7 @@ func TestPassword(t *testing.T) {
 		w.Subscriber(t, "alice", "+12025550143")
 		replica := w.Replica(t, w.DB.Open(t))
 		b := begin(t, w, authntest.Beginning())
+		w.DB.Freeze(t)
 		var wg sync.WaitGroup
 		results := make(chan error, 200)
 		for i := range 200 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -34,12 +35,12 @@ type Texts struct {
 // NewTexts makes texts in the name of service whose codes are bound to host, the issuer's. Service has at most 20 characters of the GSM 7-bit
 // alphabet, so that no text needs a second segment.
 func NewTexts(service, host string) (*Texts, error) {
-	switch _, err := gsm7.Encode([]byte(service)); {
+	switch {
 	case service == "" || strings.ContainsFunc(service, unicode.IsControl):
 		return nil, errors.New("service name for texts: give one of 1 to 20 characters")
 	case len([]rune(service)) > maxService:
 		return nil, fmt.Errorf("service name for texts has more than %d characters: shorten it, so that texts stay within one segment", maxService)
-	case err != nil:
+	case !inGSM7(service):
 		return nil, errors.New("service name for texts has a character that the GSM 7-bit alphabet lacks: texts would take two segments")
 	case strings.ContainsFunc(service, unicode.IsDigit):
 		return nil, errors.New("service name for texts has a digit: phones could take it for the code")
@@ -65,6 +66,17 @@ func NewTexts(service, host string) (*Texts, error) {
 	}
 	t.matcher = language.NewMatcher(t.tags)
 	return t, nil
+}
+
+// tables guards the library's alphabets, which it makes when they are first asked for without a lock of its own.
+var tables sync.Mutex
+
+// inGSM7 reports whether s can be sent in the GSM 7-bit alphabet, 3GPP TS 23.038 section 6.2.1.
+func inGSM7(s string) bool {
+	tables.Lock()
+	defer tables.Unlock()
+	_, err := gsm7.Encode([]byte(s))
+	return err == nil
 }
 
 // Code renders the text that carries code for purpose, and names the language it is in. Its last line is the one that browsers

@@ -192,6 +192,7 @@ func TestStreak(t *testing.T) {
 func TestStreakUnderRace(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
+	db.Freeze(t)
 	var wg sync.WaitGroup
 	counted := make(chan bool, 200)
 	for range 200 {

@@ -112,6 +112,17 @@ func (d *Database) Advance(t testing.TB, by time.Duration) {
 	}
 }
 
+// Freeze stops the database's clock, so that a race has all the time it needs.
+func (d *Database) Freeze(t testing.TB) {
+	t.Helper()
+	_, err := d.ExecContext(t.Context(), `DO $$ BEGIN
+		EXECUTE format('CREATE OR REPLACE FUNCTION wall() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS $f$SELECT %L::timestamptz$f$', wall());
+		END $$`)
+	if err != nil {
+		t.Fatalf("freeze the clock: %v", err)
+	}
+}
+
 // Now is the database's time.
 func (d *Database) Now(t testing.TB) time.Time {
 	t.Helper()
