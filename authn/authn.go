@@ -95,6 +95,7 @@ type Session struct {
 	ID         uuid.UUID
 	SID        string    // the name applications know it by
 	Subscriber uuid.UUID // uuid.Nil until a password was right
+	Subject    string    // sub: the name applications know the subscriber by
 	Username   string
 	Events     []Event
 	Bound      []factors.Authenticator // what the subscriber can be asked for, the last used first
@@ -116,8 +117,8 @@ type Requirement struct {
 	Silent bool `json:"silent,omitempty"`
 	// Consent wants the consent page even if consent was given: prompt=consent.
 	Consent bool `json:"consent,omitempty"`
-	// Subscriber that the application expects, from id_token_hint or the claims parameter; uuid.Nil: anybody.
-	Subscriber uuid.UUID `json:"subscriber,omitzero"`
+	// Subject that the application expects, from id_token_hint or the claims parameter; "": anybody.
+	Subject string `json:"subject,omitempty"`
 	// Scopes that a person has to allow, unless the application is the operator's own.
 	Scopes []string `json:"scopes,omitempty"`
 }

@@ -80,7 +80,7 @@ func Decide(now time.Time, session *Session, signIn uuid.UUID, rp *RelyingParty,
 	}
 	target := targetLevel(session, rp, required, policy)
 	password := newest(session.Events, now, signIn, required, policy, Knowledge, Knowledge)
-	other := required.Subscriber != uuid.Nil && session.Subscriber != uuid.Nil && session.Subscriber != required.Subscriber
+	other := required.Subject != "" && session.Subscriber != uuid.Nil && session.Subject != required.Subject
 
 	if password == nil || session.Subscriber == uuid.Nil || other {
 		switch {

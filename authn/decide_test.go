@@ -98,11 +98,11 @@ func TestDecide(t *testing.T) {
 		{name: "older than policy allows", who: alice, events: []Event{pwd(minutes(13*60), former), text(minutes(13*60), former)}, offers: sms, required: any,
 			want: want{step: StepPassword, again: true}},
 		{name: "AZ-17 somebody else is signed in, silent", who: bob, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms,
-			required: Requirement{MaxAge: -1, Silent: true, Subscriber: alice}, want: want{step: StepFail, failure: LoginRequired}},
+			required: Requirement{MaxAge: -1, Silent: true, Subject: alice.String()}, want: want{step: StepFail, failure: LoginRequired}},
 		{name: "somebody else is signed in", who: bob, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms,
-			required: Requirement{MaxAge: -1, Subscriber: alice}, want: want{step: StepPassword}},
+			required: Requirement{MaxAge: -1, Subject: alice.String()}, want: want{step: StepPassword}},
 		{name: "somebody else signed in though alice was expected", who: bob, events: []Event{pwd(minutes(1), this)}, offers: sms,
-			required: Requirement{MaxAge: -1, Subscriber: alice}, want: want{step: StepFail, failure: LoginRequired}},
+			required: Requirement{MaxAge: -1, Subject: alice.String()}, want: want{step: StepFail, failure: LoginRequired}},
 		{name: "consent is missing", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms, required: any, consent: true,
 			want: want{step: StepConsent, level: RestrictedLevel, amr: []string{"pwd", "sms", "mfa"}, authTime: minutes(10)}},
 		{name: "consent is missing, silent", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms,
@@ -114,7 +114,7 @@ func TestDecide(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			session := &Session{Subscriber: tt.who, Events: tt.events, Offers: tt.offers}
+			session := &Session{Subscriber: tt.who, Subject: tt.who.String(), Events: tt.events, Offers: tt.offers}
 			got := Decide(noon, session, this, &RelyingParty{Floor: tt.floor}, &tt.required, tt.consent, Policy{Floor: RestrictedLevel, MaxAge: 12 * time.Hour})
 			if got.Step != tt.want.step || got.Failure != tt.want.failure || got.Level != tt.want.level || !slices.Equal(got.AMR(), tt.want.amr) ||
 				!got.AuthTime.Equal(tt.want.authTime) || got.Again != tt.want.again || got.Raises != tt.want.raises || got.Strength != tt.want.strength {

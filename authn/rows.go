@@ -45,6 +45,7 @@ func (s *Service) columns(q *postgres.Query) string {
 	return `si.id, si.relying_party, si.requirement, si.payload, si.locales, si.login_hint, si.consented, si.created_at, si.expires_at,
 		wall() AS now, s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at,
 		(SELECT u.username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
+		(SELECT u.subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject,
 		(SELECT c.scopes FROM consents c WHERE c.subscriber_id = s.subscriber_id AND c.relying_party = si.relying_party->>'id') AS allowed,
 		` + eventsSQL + ` AS events, ` + factors.BoundSQL("s.subscriber_id") + ` AS bound, ` + s.Ledger.StateSQL(q, "si.challenge_id") + ` AS challenge`
 }
@@ -55,6 +56,7 @@ type sessionRow struct {
 	SubscriberID     *uuid.UUID `db:"subscriber_id"`
 	SessionCreatedAt time.Time  `db:"session_created_at"`
 	Username         *string    `db:"username"`
+	Subject          *string    `db:"subject"`
 	Events           []byte     `db:"events"`
 }
 
@@ -63,8 +65,8 @@ func (row *sessionRow) session() (Session, error) {
 	if row.SubscriberID != nil {
 		session.Subscriber = *row.SubscriberID
 	}
-	if row.Username != nil {
-		session.Username = *row.Username
+	if row.Username != nil && row.Subject != nil {
+		session.Username, session.Subject = *row.Username, *row.Subject
 	}
 	var err error
 	session.Events, err = decode[[]Event](row.Events)

@@ -176,6 +176,7 @@ type triedPassword struct {
 	signIn     *SignIn
 	again      bool
 	subscriber uuid.UUID
+	subject    string
 	username   string
 	hash       string
 	disabled   bool
@@ -190,7 +191,7 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, id uuid.UUID, 
 	q.With("attempt", "SELECT "+s.columns(q)+s.live(q, cookie, id))
 	q.With("found", fmt.Sprintf(`
 		SELECT u.* FROM attempt a, subscribers u
-		 WHERE u.id = CASE WHEN a.subscriber_id IS NOT NULL AND (a.requirement->>'subscriber' IS NULL OR (a.requirement->>'subscriber')::uuid = a.subscriber_id)
+		 WHERE u.id = CASE WHEN a.subscriber_id IS NOT NULL AND coalesce(a.requirement->>'subject', a.subject) = a.subject
 		                   THEN a.subscriber_id ELSE (SELECT subscriber_id FROM identifiers WHERE fingerprint = %s) END`,
 		q.Bind(fingerprint)+"::bytea"))
 	q.With("tried", fmt.Sprintf("SELECT coalesce((SELECT uuid_send(id) FROM found), %s) AS key FROM attempt", q.Bind(fingerprint)+"::bytea"))
@@ -204,7 +205,7 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, id uuid.UUID, 
 			"subject": "(SELECT id FROM found)", "session_id": "(SELECT session_id FROM attempt)",
 		})
 	q.Finally(fmt.Sprintf(`
-		SELECT a.*, t.key AS counted, f.id AS found_id, f.username AS found_name, f.password_hash, f.disabled_at IS NOT NULL AS disabled,
+		SELECT a.*, t.key AS counted, f.id AS found_id, f.username AS found_name, f.subject AS found_subject, f.password_hash, f.disabled_at IS NOT NULL AS disabled,
 		       %s AS found_bound, EXISTS (SELECT FROM streak_paid) AS paid,
 		       (SELECT allowed FROM limit_taken) AS source_allowed, (SELECT retry_at FROM limit_taken) AS source_retry_at,
 		       %s AS blocked_until
@@ -215,6 +216,7 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, id uuid.UUID, 
 		Counted       []byte         `db:"counted"`
 		FoundID       *uuid.UUID     `db:"found_id"`
 		FoundName     *string        `db:"found_name"`
+		FoundSubject  *string        `db:"found_subject"`
 		PasswordHash  *string        `db:"password_hash"`
 		Disabled      *bool          `db:"disabled"`
 		FoundBound    []byte         `db:"found_bound"`
@@ -247,7 +249,7 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, id uuid.UUID, 
 	}
 	tried := &triedPassword{signIn: signIn, again: decision.Again, key: row.Counted}
 	if row.FoundID != nil {
-		tried.subscriber, tried.username, tried.disabled = *row.FoundID, *row.FoundName, *row.Disabled
+		tried.subscriber, tried.subject, tried.username, tried.disabled = *row.FoundID, *row.FoundSubject, *row.FoundName, *row.Disabled
 		if row.PasswordHash != nil {
 			tried.hash = *row.PasswordHash
 		}
@@ -281,7 +283,7 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 	if stranger {
 		in.Session = Session{ID: uuid.New(), SID: uuid.NewString()}
 	}
-	in.Session.Subscriber, in.Session.Username = tried.subscriber, tried.username
+	in.Session.Subscriber, in.Session.Subject, in.Session.Username = tried.subscriber, tried.subject, tried.username
 	in.Session.Events = append(in.Session.Events, event)
 	s.offer(&in.Session, tried.bound)
 	decision := s.Decide(&in)
@@ -481,7 +483,8 @@ func (s *Service) Cancel(ctx context.Context, cookie Cookie, in *SignIn, reason 
 func (s *Service) Current(ctx context.Context, cookie Cookie) (Session, error) {
 	q := new(postgres.Query)
 	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at,
-		(SELECT username FROM subscribers u WHERE u.id = s.subscriber_id) AS username, %s AS events
+		(SELECT username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
+		(SELECT subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject, %s AS events
 		FROM sessions s WHERE s.token_hash = %s AND %s`, eventsSQL, q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
 	var row sessionRow
 	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {

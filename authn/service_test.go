@@ -406,7 +406,11 @@ func TestAnotherPersonAtTheSameBrowser(t *testing.T) {
 	bob := w.Subscriber(t, "bob", "+12025550144")
 	p, cookie := w.SignIn(t, "", "alice", authntest.Beginning())
 	fresh := authntest.Beginning()
-	fresh.Requirement.Subscriber = bob
+	who, err := w.Service.Find(t.Context(), "bob")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh.Requirement.Subject = who.Subject
 	b := &browser{World: w, service: w.Service, cookie: cookie}
 	b.begin(t, fresh)
 	got, err := b.password(t, "bob", authntest.Password)

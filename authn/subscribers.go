@@ -28,6 +28,7 @@ var (
 // Subscriber is a person who is enrolled.
 type Subscriber struct {
 	ID         uuid.UUID
+	Subject    string // sub: the name applications know
 	Username   string
 	Profile    Profile // OpenID Connect Core 5.1 standard claims
 	CreatedAt  time.Time
@@ -130,10 +131,11 @@ func (s *Service) List(ctx context.Context, after string, limit int) ([]*Subscri
 }
 
 func (s *Service) subscribers(ctx context.Context, q *postgres.Query, where string, limit int) ([]*Subscriber, error) {
-	q.Finally(fmt.Sprintf(`SELECT u.id, u.username, u.profile, u.created_at, u.disabled_at, u.password_hash IS NOT NULL AS has_secret, %s AS bound
+	q.Finally(fmt.Sprintf(`SELECT u.id, u.subject, u.username, u.profile, u.created_at, u.disabled_at, u.password_hash IS NOT NULL AS has_secret, %s AS bound
 		FROM subscribers u WHERE %s ORDER BY u.username, u.id LIMIT %s`, factors.BoundSQL("u.id"), where, q.Bind(limit)+"::int"))
 	var rows []struct {
 		ID         uuid.UUID  `db:"id"`
+		Subject    string     `db:"subject"`
 		Username   string     `db:"username"`
 		Profile    []byte     `db:"profile"`
 		CreatedAt  time.Time  `db:"created_at"`
@@ -154,7 +156,7 @@ func (s *Service) subscribers(ctx context.Context, q *postgres.Query, where stri
 		if err != nil {
 			return nil, err
 		}
-		list[i] = &Subscriber{ID: row.ID, Username: row.Username, Profile: profile, CreatedAt: row.CreatedAt, DisabledAt: row.DisabledAt,
+		list[i] = &Subscriber{ID: row.ID, Subject: row.Subject, Username: row.Username, Profile: profile, CreatedAt: row.CreatedAt, DisabledAt: row.DisabledAt,
 			HasSecret: row.HasSecret, Bound: bound}
 	}
 	return list, nil

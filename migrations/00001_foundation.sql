@@ -8,6 +8,7 @@ CREATE FUNCTION wall() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS 
 
 CREATE TABLE subscribers (
     id                  uuid PRIMARY KEY,
+    subject             text NOT NULL UNIQUE DEFAULT gen_random_uuid()::text, -- sub: the name applications know
     username            text NOT NULL,
     password_hash       text,                 -- PHC string; NULL: no password can match
     password_changed_at timestamptz,
@@ -206,8 +207,8 @@ CREATE TABLE signing_keys (
     public       jsonb NOT NULL,              -- JWK
     state        text NOT NULL CHECK (state IN ('pending', 'active', 'retired')),
     created_at   timestamptz NOT NULL DEFAULT wall(),
-    activated_at timestamptz,
-    retired_at   timestamptz
+    active_from  timestamptz NOT NULL,        -- published from the beginning, used from then on
+    retired_at   timestamptz                  -- published until the last token that it signed has ended
 );
 
 -- What one sign-in gave one application. acr, amr, auth_time and sid are said here once; every token is
@@ -216,6 +217,7 @@ CREATE TABLE grants (
     id            uuid PRIMARY KEY,
     client_id     text NOT NULL REFERENCES clients ON DELETE CASCADE,
     subscriber_id uuid REFERENCES subscribers ON DELETE CASCADE, -- NULL: the client itself
+    sub           text NOT NULL,              -- of the subscriber, or the client's id
     session_id    uuid,
     sid           text,
     scopes        text[] NOT NULL,

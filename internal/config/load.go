@@ -22,7 +22,7 @@ type Sources struct {
 }
 
 // Problem is one thing that is wrong, and how to right it.
-type Problem struct {
+type Problem struct { //nolint:errname // it is data as well
 	Key   string `json:"key,omitempty"`
 	Where string `json:"where,omitempty"` // "watchword.yaml:12", "WATCHWORD_LISTEN", "--set"
 	What  string `json:"what"`
@@ -43,7 +43,7 @@ func (p *Problem) Error() string {
 // Problems finds every [Problem] in err.
 func Problems(err error) []*Problem {
 	var one *Problem
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the tree is walked here
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []*Problem
 		for _, e := range joined.Unwrap() {
 			all = append(all, Problems(e)...)
@@ -128,7 +128,6 @@ func (l *loader) set(o *Option, v value, where string) {
 
 // layer collects what one place says, so that a value and its _FILE can be held against each other.
 type layer struct {
-	where  string
 	values map[string]value
 	files  map[string]string // path of a secret → name of the file that holds it
 	wheres map[string]string

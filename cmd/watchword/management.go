@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+// metrics are what an operator's monitoring reads. Labels are bounded: never a user, a number or free text.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.HistogramVec
+	calls    *prometheus.HistogramVec
+	swept    prometheus.Counter
+}
+
+func newMetrics(db *postgres.DB) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "watchword", Name: "http_request_duration_seconds", Help: "Time to answer a request.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"route", "method", "status"}),
+		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "watchword", Name: "vendor_call_seconds", Help: "Time of a call to a vendor, by what came of it.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"vendor", "result"}),
+	}
+	b := buildInfo()
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "watchword", Name: "build_info", Help: "Always 1.",
+		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "go": b.Go},
+	})
+	info.Set(1)
+	m.registry.MustRegister(m.requests, m.calls, info, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewDBStatsCollector(db.DB.DB, "watchword"))
+	return m
+}
+
+// readiness answers whether this replica can serve: each check by name.
+type readiness struct {
+	draining atomic.Bool
+	checks   map[string]func(context.Context) error
+}
+
+func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	ctx, cancel := context.WithTimeout(req.Context(), 2*time.Second)
+	defer cancel()
+	ready, results := true, map[string]string{}
+	for name, check := range r.checks {
+		results[name] = "ok"
+		if err := check(ctx); err != nil {
+			ready, results[name] = false, err.Error()
+		}
+	}
+	results["draining"] = "no"
+	if r.draining.Load() {
+		ready, results["draining"] = false, "yes"
+	}
+	status := http.StatusOK
+	if !ready {
+		status = http.StatusServiceUnavailable
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]any{"ready": ready, "checks": results}) //nolint:errcheck,errchkjson // the asker is gone
+}
+
+// management is the listener for operators: it is never reachable from outside.
+func management(m *metrics, r *readiness) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Write([]byte("{\"ok\":true}\n")) //nolint:errcheck // the asker is gone
+	})
+	mux.Handle("GET /readyz", r)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// reachable is a listening address as one that can be called: a server on every address answers on loopback.
+func reachable(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+// preflight finds everything that keeps a server from starting. It changes nothing.
+func preflight(ctx context.Context, cfg *config.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	return errors.Join(checkKeys(cfg), checkCertificate(cfg), checkDatabase(ctx, cfg))
+}
+
+// problemsOf lists what is wrong, whether the configuration or its surroundings.
+func problemsOf(err error) []*config.Problem {
+	var f *failure
+	if errors.As(err, &f) {
+		return f.problems
+	}
+	return config.Problems(err)
+}
+
+func checkKeys(cfg *config.Config) error {
+	_, err := keyring.Load(cfg.Keys.Dir)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, keyring.ErrMissing):
+		return &config.Problem{Key: "keys.dir", What: oneLine(err),
+			Cure: "make keys for a new database with: watchword key create; an existing database needs the keys that it was made with"}
+	default:
+		return &config.Problem{Key: "keys.dir", What: oneLine(err), Cure: "the files belong to the server's user alone (chmod 600); restore them from a backup if they are damaged"}
+	}
+}
+
+func checkCertificate(cfg *config.Config) error {
+	if cfg.TLS.CertFile == "" {
+		return nil
+	}
+	if _, err := tls.LoadX509KeyPair(cfg.TLS.CertFile, cfg.TLS.KeyFile); err != nil {
+		return &config.Problem{Key: "tls.cert_file", What: oneLine(err), Cure: "name a PEM certificate chain and the key that belongs to it"}
+	}
+	return nil
+}
+
+func checkDatabase(ctx context.Context, cfg *config.Config) error {
+	var problems []error
+	for _, o := range []struct {
+		key string
+		dsn config.Secret
+	}{{"database.dsn", cfg.Database.DSN}, {"database.direct_dsn", cfg.Database.DirectDSN}} {
+		if o.dsn == "" {
+			continue
+		}
+		if problem := checkDSN(ctx, cfg, o.key, o.dsn.Reveal()); problem != nil {
+			problems = append(problems, problem)
+		}
+	}
+	if len(problems) > 0 {
+		return errors.Join(problems...) // nothing more can be asked
+	}
+	steps, err := postgres.Migrations(ctx, directDSN(cfg))
+	if err != nil {
+		return &config.Problem{Key: "database.dsn", What: "the tables cannot be looked at: " + oneLine(err), Cure: "give the role the right to read its own schema"}
+	}
+	pending := 0
+	for _, step := range steps {
+		if !step.Applied {
+			pending++
+		}
+	}
+	if pending > 0 {
+		return &config.Problem{Key: "database.dsn", What: fmt.Sprintf("the database lacks %s", count(pending, "migration")), Cure: "run: watchword migrate up"}
+	}
+	return nil
+}
+
+func checkDSN(ctx context.Context, cfg *config.Config, key, dsn string) error {
+	parsed, err := pq.NewConfig(dsn)
+	if err != nil {
+		return &config.Problem{Key: key, What: "is not a connection string", Cure: "write it as postgres://user@host/database?sslmode=verify-full"} // the cause could quote the password
+	}
+	if cfg.Production() && !onThisMachine(parsed) && parsed.SSLMode != pq.SSLModeVerifyFull && parsed.SSLMode != pq.SSLModeVerifyCA {
+		return &config.Problem{Key: key, What: "reaches another machine without verifying whom it talks to", Cure: "add sslmode=verify-full, and sslrootcert if the authority is your own"}
+	}
+	connector, err := pq.NewConnectorConfig(parsed)
+	if err != nil {
+		return &config.Problem{Key: key, What: "is not a connection string", Cure: "write it as postgres://user@host/database?sslmode=verify-full"}
+	}
+	db := sql.OpenDB(connector)
+	defer db.Close() //nolint:errcheck // one statement was run
+	var superuser bool
+	if err := db.QueryRowContext(ctx, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user").Scan(&superuser); err != nil {
+		return &config.Problem{Key: key, What: "the database does not answer: " + oneLine(err), Cure: "see that PostgreSQL runs, and that host, user and database of the connection string exist"}
+	}
+	if superuser && cfg.Production() {
+		return &config.Problem{Key: key, What: "the role is a superuser", Cure: "make one that owns nothing but its database: CREATE ROLE watchword LOGIN; CREATE DATABASE watchword OWNER watchword"}
+	}
+	return nil
+}
+
+// onThisMachine reports whether c is a Unix socket or loopback.
+func onThisMachine(c pq.Config) bool {
+	if strings.HasPrefix(c.Host, "/") || strings.HasPrefix(c.Host, "@") {
+		return true
+	}
+	if c.Hostaddr.IsValid() {
+		return c.Hostaddr.IsLoopback()
+	}
+	ip, err := netip.ParseAddr(c.Host)
+	return c.Host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// directDSN reaches the database server itself.
+func directDSN(cfg *config.Config) string {
+	if cfg.Database.DirectDSN != "" {
+		return cfg.Database.DirectDSN.Reveal()
+	}
+	return cfg.Database.DSN.Reveal()
+}
+
+// oneLine shortens an error to what an operator can act on.
+func oneLine(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op
+	}
+	return strings.ReplaceAll(strings.TrimPrefix(err.Error(), "pq: "), "\n", "; ")
+}
