@@ -19,8 +19,7 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.HistogramVec
-	calls    *prometheus.HistogramVec
-	swept    prometheus.Counter
+	sends    *prometheus.HistogramVec
 }
 
 func newMetrics(db *postgres.DB) *metrics {
@@ -30,8 +29,8 @@ func newMetrics(db *postgres.DB) *metrics {
 			Namespace: "watchword", Name: "http_request_duration_seconds", Help: "Time to answer a request.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"route", "method", "status"}),
-		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: "watchword", Name: "vendor_call_seconds", Help: "Time of a call to a vendor, by what came of it.",
+		sends: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "watchword", Name: "otp_send_seconds", Help: "Time from storing a text to the vendor's answer, by what came of it.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"vendor", "result"}),
 	}
@@ -41,7 +40,7 @@ func newMetrics(db *postgres.DB) *metrics {
 		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "go": b.Go},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.requests, m.calls, info, collectors.NewGoCollector(),
+	m.registry.MustRegister(m.requests, m.sends, info, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewDBStatsCollector(db.DB.DB, "watchword"))
 	return m
 }

@@ -22,7 +22,11 @@ import (
 func preflight(ctx context.Context, cfg *config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	return errors.Join(checkKeys(cfg), checkCertificate(cfg), checkDatabase(ctx, cfg))
+	err := errors.Join(checkKeys(cfg), checkCertificate(cfg), checkVendor(cfg), checkDatabase(ctx, cfg))
+	if err == nil {
+		err = checkSealed(ctx, cfg)
+	}
+	return err
 }
 
 // problemsOf lists what is wrong, whether the configuration or its surroundings.
@@ -45,6 +49,27 @@ func checkKeys(cfg *config.Config) error {
 	default:
 		return &config.Problem{Key: "keys.dir", What: oneLine(err), Cure: "the files belong to the server's user alone (chmod 600); restore them from a backup if they are damaged"}
 	}
+}
+
+// checkVendor finds out whether there is anybody who could carry a text.
+func checkVendor(cfg *config.Config) error {
+	if cfg.SMS.Vendors.Simulator.URL == "" {
+		return &config.Problem{Key: "sms.vendors", What: "no vendor has settings: codes could not be sent", Cure: "give one its settings, such as sms.vendors.simulator.url for a trial"}
+	}
+	return nil
+}
+
+// checkSealed finds out whether the key files are those that the database was made with.
+func checkSealed(ctx context.Context, cfg *config.Config) error {
+	s, err := assemble(cfg)
+	if err != nil {
+		return &config.Problem{What: oneLine(err), Cure: "change the configuration accordingly"}
+	}
+	defer s.db.Close() //nolint:errcheck // nothing was begun
+	if err := s.keys.Refresh(ctx); err != nil {
+		return &config.Problem{Key: "keys.dir", What: "the keys do not open what the database holds: " + oneLine(err), Cure: "restore the key files that this database was made with"}
+	}
+	return nil
 }
 
 func checkCertificate(cfg *config.Config) error {

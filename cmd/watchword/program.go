@@ -101,7 +101,8 @@ func (p *Program) command() *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(p.configCommand(), p.initCommand(), p.migrateCommand(), p.versionCommand(), p.healthcheckCommand(), p.manCommand())
+	root.AddCommand(p.configCommand(), p.initCommand(), p.migrateCommand(), p.serveCommand(), p.devCommand(), p.userCommand(), p.clientCommand(), p.keyCommand(),
+		p.versionCommand(), p.healthcheckCommand(), p.manCommand())
 	p.strict(root)
 	return root
 }
@@ -117,6 +118,7 @@ func (p *Program) strict(cmd *cobra.Command) {
 		}
 	}
 	if cmd.HasSubCommands() && cmd.RunE == nil {
+		cmd.SuggestionsMinimumDistance = 2
 		cmd.Args = cobra.ArbitraryArgs
 		cmd.RunE = func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -124,7 +126,7 @@ func (p *Program) strict(cmd *cobra.Command) {
 			}
 			hint := "see: " + c.CommandPath() + " --help"
 			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-				hint = "did you mean: " + c.CommandPath() + " " + near[0] + "?"
+				hint = "did you mean: " + c.CommandPath() + " " + strings.Join(near, " or ") + "?"
 			}
 			return fail(exitUsage, hint, "unknown command %q of %s", args[0], c.CommandPath())
 		}
@@ -146,7 +148,10 @@ func (p *Program) complain(f *failure) {
 	}
 	fmt.Fprintf(p.Stderr, "watchword: %s\n", f.Error())
 	for _, problem := range f.problems {
-		fmt.Fprintf(p.Stderr, "  %s\n    hint: %s\n", problem.Error(), problem.Cure)
+		fmt.Fprintf(p.Stderr, "  %s\n", problem.Error())
+		if problem.Cure != "" {
+			fmt.Fprintf(p.Stderr, "    hint: %s\n", problem.Cure)
+		}
 	}
 	if f.hint != "" {
 		fmt.Fprintf(p.Stderr, "hint: %s\n", f.hint)

@@ -35,7 +35,7 @@ func TestLayers(t *testing.T) {
 	second := file(t, "otp: {lifetime: 8m}\nlog: {level: warn}\npassword: {memory: 64MiB}\n")
 	c, origins, err := config.Load(config.Sources{
 		Files: []string{first, second},
-		Env:   []string{"WATCHWORD_OTP__LIFETIME=7m", "WATCHWORD_DATABASE__DSN=host=/run", "PATH=/bin", "WATCHWORD_SERVICE_HOST=10.0.0.1", "WATCHWORD_PORT_8080_TCP=x", "WATCHWORD_CONFIG=x"},
+		Env:   []string{"WATCHWORD_OTP__LIFETIME=7m", "WATCHWORD_DATABASE__DSN=host=/run", "PATH=/bin", "WATCHWORD_SERVICE_HOST=10.0.0.1", "WATCHWORD_PORT_8080_TCP=x", "WATCHWORD_CONFIG=x", "WATCHWORD_LISTEN=", "WATCHWORD_NONSENSE="},
 		Flags: []string{"log.level=debug"},
 	})
 	if err != nil {

@@ -26,7 +26,7 @@ type Problem struct { //nolint:errname // it is data as well
 	Key   string `json:"key,omitempty"`
 	Where string `json:"where,omitempty"` // "watchword.yaml:12", "WATCHWORD_LISTEN", "--set"
 	What  string `json:"what"`
-	Cure  string `json:"hint"`
+	Cure  string `json:"hint,omitempty"`
 }
 
 func (p *Problem) Error() string {
@@ -311,7 +311,7 @@ func (l *loader) environment(env []string) {
 	for _, entry := range env {
 		name, text, _ := strings.Cut(entry, "=")
 		key, ours := strings.CutPrefix(name, EnvPrefix)
-		if !ours || name == ConfigVariable || serviceLink.MatchString(name) {
+		if !ours || text == "" || name == ConfigVariable || serviceLink.MatchString(name) { // empty is how compose files say: not set
 			continue
 		}
 		path := strings.ToLower(strings.ReplaceAll(key, "__", "."))

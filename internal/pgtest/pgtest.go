@@ -30,7 +30,10 @@ var shared struct {
 const template = "watchword_template"
 
 // Main runs the package's tests and stops the server afterwards. Call it from TestMain.
-func Main(m *testing.M) {
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is [Main] for a TestMain that has more to do before it exits.
+func Run(m *testing.M) int {
 	code := m.Run()
 	if shared.server != nil {
 		shared.server.Stop()
@@ -38,7 +41,7 @@ func Main(m *testing.M) {
 	if shared.dir != "" {
 		os.RemoveAll(shared.dir) //nolint:errcheck // a temporary directory
 	}
-	os.Exit(code)
+	return code
 }
 
 func start() {
@@ -65,6 +68,8 @@ type Database struct {
 	*postgres.DB
 	DSN        string
 	RoundTrips *atomic.Int64 // counted at the socket: every request that waited for an answer
+
+	name string
 }
 
 // New makes a database for t. A machine without PostgreSQL fails the test: nothing here is worth
@@ -79,7 +84,7 @@ func New(t testing.TB) *Database {
 	if err := shared.server.CreateDatabase(t.Context(), name, template); err != nil {
 		t.Fatalf("create database: %v", err)
 	}
-	d := &Database{DSN: shared.server.DSN(name), RoundTrips: new(atomic.Int64)}
+	d := &Database{DSN: shared.server.DSN(name), RoundTrips: new(atomic.Int64), name: name}
 	d.DB = d.Open(t)
 	return d
 }
@@ -97,6 +102,21 @@ func (d *Database) Open(t testing.TB) *postgres.DB {
 		}
 	})
 	return db
+}
+
+// Outage cuts every connection to the database and lets none in.
+func (d *Database) Outage(t testing.TB) {
+	t.Helper()
+	db, err := postgres.Open(postgres.Config{DSN: shared.server.DSN("postgres"), MaxConns: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() //nolint:errcheck // two statements were run
+	for _, statement := range []string{`ALTER DATABASE ` + d.name + ` ALLOW_CONNECTIONS false`, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '` + d.name + `'`} {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("outage: %v", err)
+		}
+	}
 }
 
 // Advance moves the database's clock.

@@ -1,0 +1,422 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/examples/demo/app"
+	"github.com/watchword-auth/watchword/factors/smsotp"
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/pgserver"
+	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/oidc"
+	"github.com/watchword-auth/watchword/sms"
+	"github.com/watchword-auth/watchword/sms/carriersim"
+)
+
+// The person and the application that a development server knows. They are worth nothing: it listens on loopback alone.
+const (
+	demoUsername = "demo"
+	demoPassword = "plain sailing tonight"
+	demoPhone    = "+12025550143" // of the range that is reserved for fiction
+	demoClient   = "demo"
+)
+
+// world is a development server's whole surroundings, as --ready tells scripts.
+type world struct {
+	Issuer       string `json:"issuer"`
+	Inbox        string `json:"inbox"`
+	Demo         string `json:"demo"`
+	Management   string `json:"management"`
+	ClientID     string `json:"client_id"`
+	ClientSecret string `json:"client_secret"`
+	RedirectURI  string `json:"redirect_uri"`
+	Username     string `json:"username"`
+	Password     string `json:"password"`
+	Phone        string `json:"phone"`
+	PID          int    `json:"pid"`
+}
+
+type devOptions struct {
+	listen, data, ready string
+	ephemeral           bool
+}
+
+func (p *Program) devCommand() *cobra.Command {
+	var o devOptions
+	cmd := &cobra.Command{
+		Use: "dev", Short: "Run everything on this machine, to try it and to develop against", Args: cobra.NoArgs,
+		Long: "Dev starts a PostgreSQL of its own from the binaries that are installed, makes tables and keys, a demo user with a phone and a demo\n" +
+			"application, and a carrier simulator whose inbox shows the texts as they arrive. It prints the links to open. What happened is there\n" +
+			"again at the next start, unless --ephemeral.",
+		Example: "  watchword dev\n  watchword dev --ephemeral --listen localhost:0 --ready /tmp/watchword.json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if len(p.configFiles) > 0 {
+				return fail(exitUsage, "change single keys with --set, or use watchword serve", "dev makes its own configuration")
+			}
+			return p.dev(cmd.Context(), o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.listen, "listen", "localhost:8080", "host and port of the issuer; the demo application and the inbox take the next ports; port 0 takes free ones")
+	flags.StringVar(&o.data, "data", "", "directory that keeps the database and the keys (default "+p.dataDir()+")")
+	flags.BoolVar(&o.ephemeral, "ephemeral", false, "forget everything at the end")
+	flags.StringVar(&o.ready, "ready", "", "file to write once everything runs: JSON with addresses and credentials")
+	cmd.MarkFlagsMutuallyExclusive("data", "ephemeral")
+	return cmd
+}
+
+// dataDir is where a development server's data stays.
+func (p *Program) dataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/watchword-dev" // PostgreSQL runs as another user, who cannot enter root's home
+	}
+	base := p.env("XDG_DATA_HOME")
+	if base == "" {
+		base = filepath.Join(p.env("HOME"), ".local", "share")
+	}
+	return filepath.Join(base, "watchword")
+}
+
+// dev runs a development server until ctx ends.
+func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
+	listeners, issuer, err := devListeners(o.listen)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, l := range listeners {
+			l.Close() //nolint:errcheck // closed already by whoever served on it
+		}
+	}()
+	dir, release, err := p.claimData(o)
+	if err != nil {
+		return err
+	}
+	defer release()
+	p.say("Starting PostgreSQL…")
+	database, err := pgserver.Start(ctx, pgserver.Options{Dir: filepath.Join(dir, "postgres"), Fast: o.ephemeral, MaxConnections: 50})
+	if errors.Is(err, pgserver.ErrNotInstalled) {
+		return fail(exitFailed, "Debian, Ubuntu: apt-get install postgresql · macOS: brew install postgresql@17 · Fedora: dnf install postgresql-server", "%w", err)
+	}
+	if err != nil {
+		return fail(exitFailed, "try a fresh directory with --data, or --ephemeral", "PostgreSQL does not start: %w", err)
+	}
+	defer database.Stop()
+	began := time.Now()
+	s, err := p.devServices(ctx, database, dir, issuer, listeners)
+	if err != nil {
+		return err
+	}
+	inbox, demo := "http://"+listeners[2].Addr().String(), "http://"+listeners[1].Addr().String()
+	level := new(slog.LevelVar)
+	srv, err := newServer(s, p.logger(s.cfg, level))
+	if err != nil {
+		return errors.Join(err, s.db.Close())
+	}
+	w, err := s.furnish(ctx, issuer, demo, inbox)
+	if err != nil {
+		return errors.Join(err, s.db.Close())
+	}
+	w.Management = "http://" + listeners[3].Addr().String()
+
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	simulator := &http.Server{ // no time limit on answers: the inbox page listens for texts as long as it is open
+		Handler: carriersim.New(time.Now), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		BaseContext: func(net.Listener) context.Context { return background },
+	}
+	application := srv.httpServer(background, app.New(app.Config{Issuer: issuer, BaseURL: demo, ClientID: w.ClientID, ClientSecret: w.ClientSecret}))
+	for _, side := range []struct {
+		server   *http.Server
+		listener net.Listener
+	}{{application, listeners[1]}, {simulator, listeners[2]}} {
+		go side.server.Serve(side.listener) //nolint:errcheck // it ends when it is closed
+		defer side.server.Close()           //nolint:errcheck // everything ends here
+	}
+	running := make(chan error, 1)
+	go func() { running <- srv.run(ctx, listeners[0], listeners[3]) }()
+	if err := answers(ctx, issuer, running); err != nil {
+		return err
+	}
+	if o.ready != "" {
+		if err := writeReady(o.ready, w); err != nil {
+			return err
+		}
+		defer os.Remove(o.ready) //nolint:errcheck // it may be gone
+	}
+	debug.FreeOSMemory()
+	p.welcome(w, dir, o.ephemeral, time.Since(began))
+	return <-running
+}
+
+// devListeners opens the four ports: issuer, demo application, inbox, management. The demo application and the inbox are reached under another
+// host name, because cookies do not tell ports apart.
+func devListeners(address string) (all [4]net.Listener, issuer string, err error) {
+	host, portText, err := net.SplitHostPort(address)
+	port, portErr := strconv.Atoi(portText)
+	if err != nil || portErr != nil || port < 0 || port > 65532 {
+		return all, "", fail(exitUsage, "write --listen localhost:8080", "%q is not a host and a port", address)
+	}
+	if host == "" {
+		host = "localhost"
+	}
+	if !config.Loopback(host) {
+		return all, "", fail(exitUsage, "use localhost; for other machines there is: watchword serve", "a development server is for this machine only: its inbox shows every code")
+	}
+	other := "127.0.0.1"
+	if host == other {
+		other = "localhost"
+	}
+	hosts := [4]string{host, other, other, other}
+	for i := range all {
+		at := "0"
+		if port != 0 {
+			at = strconv.Itoa(port + i)
+		}
+		if all[i], err = listen(net.JoinHostPort(hosts[i], at)); err != nil {
+			for _, l := range all[:i] {
+				l.Close() //nolint:errcheck // nothing was served yet
+			}
+			var f *failure
+			if errors.As(err, &f) {
+				f.hint = "is another watchword dev running? Stop it, or choose other ports with --listen localhost:0"
+			}
+			return all, "", err
+		}
+		all[i] = named{all[i], hosts[i]}
+	}
+	return all, "http://" + all[0].Addr().String(), nil
+}
+
+// named is a listener that tells the host name it was opened for, not the address behind it.
+type named struct {
+	net.Listener
+	host string
+}
+
+// Addr implements net.Listener.
+func (n named) Addr() net.Addr {
+	_, port, err := net.SplitHostPort(n.Listener.Addr().String())
+	if err != nil {
+		return n.Listener.Addr()
+	}
+	return hostPort(net.JoinHostPort(n.host, port))
+}
+
+type hostPort string
+
+// Network implements net.Addr.
+func (hostPort) Network() string { return "tcp" }
+
+// String implements net.Addr.
+func (h hostPort) String() string { return string(h) }
+
+// claimData makes the directory ready and keeps others out of it until release is called.
+func (p *Program) claimData(o devOptions) (dir string, release func(), err error) {
+	if o.ephemeral {
+		if dir, err = os.MkdirTemp("", "watchword-dev-"); err != nil {
+			return "", nil, err
+		}
+		return dir, func() { os.RemoveAll(dir) }, os.Chmod(dir, 0o711) //nolint:gosec // PostgreSQL's own user has to pass through
+	}
+	if dir = o.data; dir == "" {
+		dir = p.dataDir()
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", nil, err
+	}
+	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // as above
+		return "", nil, fail(exitFailed, "choose another directory with --data", "the data directory cannot be made: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator names it
+	if err != nil {
+		return "", nil, fail(exitFailed, "choose another directory with --data", "the data directory cannot be written to: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close() //nolint:errcheck // nothing was written
+		return "", nil, fail(exitFailed, "stop it, choose another directory with --data, or use --ephemeral", "another watchword dev uses %s", dir)
+	}
+	return dir, func() { lock.Close() }, nil //nolint:errcheck // the lock ends with the process in any case
+}
+
+// devServices makes tables, keys and services.
+func (p *Program) devServices(ctx context.Context, database *pgserver.Server, dir, issuer string, listeners [4]net.Listener) (*services, error) {
+	if err := database.CreateDatabase(ctx, "watchword", ""); err != nil {
+		return nil, err
+	}
+	if _, err := postgres.Migrate(ctx, database.DSN("watchword")); err != nil {
+		return nil, fail(exitFailed, "try a fresh directory with --data, or --ephemeral", "the tables cannot be made: %w", err)
+	}
+	keys := filepath.Join(dir, "keys")
+	if _, err := os.Stat(keys); errors.Is(err, os.ErrNotExist) {
+		if err := keyring.Create(keys); err != nil {
+			return nil, err
+		}
+	}
+	cfg, _, err := config.Load(config.Sources{
+		Env: []string{"WATCHWORD_DATABASE__DSN=" + database.DSN("watchword")},
+		Flags: append([]string{
+			"issuer=" + issuer, "keys.dir=" + keys, "log.level=warn", "log.format=text", "drain_timeout=5s",
+			"listen=" + listeners[0].Addr().String(), "management_listen=" + listeners[3].Addr().String(),
+			"sms.vendors.simulator.url=http://" + listeners[2].Addr().String(),
+		}, p.configSet...),
+	})
+	if problems := config.Problems(err); len(problems) > 0 {
+		return nil, &failure{code: exitUsage, err: fmt.Errorf("--set has %s", count(len(problems), "problem")), problems: problems}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return assemble(cfg)
+}
+
+// furnish makes the demo user and the demo application, or finds them again.
+func (s *services) furnish(ctx context.Context, issuer, demo, inbox string) (*world, error) {
+	w := &world{
+		Issuer: issuer, Inbox: inbox, Demo: demo, ClientID: demoClient, RedirectURI: app.RedirectURI(demo),
+		Username: demoUsername, Password: demoPassword, Phone: demoPhone, PID: os.Getpid(),
+	}
+	if _, err := s.signIns.Find(ctx, demoUsername); errors.Is(err, authn.ErrNoSubscriber) {
+		number, err := sms.ParseNumber(demoPhone, "")
+		if err != nil {
+			return nil, err
+		}
+		phone, unique := smsotp.Phone(uuid.Nil, number)
+		if _, err := s.signIns.Create(ctx, demoUsername, demoPassword, demoProfile(), authn.Binding{Authenticator: phone, Unique: unique}); err != nil {
+			return nil, fmt.Errorf("demo user: %w", err)
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	r := oidc.Registration{
+		Name: "Demo application", HomeURI: demo + "/", RedirectURIs: []string{w.RedirectURI}, PostLogoutRedirectURIs: []string{app.PostLogoutURI(demo)},
+		FirstParty: true, AllowHTTP: true,
+	}
+	for _, grant := range []string{"authorization_code", "refresh_token", "client_credentials"} {
+		r.GrantTypes = append(r.GrantTypes, "")
+		set(&r.GrantTypes[len(r.GrantTypes)-1], grant)
+	}
+	secret, err := s.clients.Create(ctx, demoClient, r)
+	if errors.Is(err, oidc.ErrClientExists) { // of an earlier start, perhaps on other ports; its secret is not stored
+		if err := s.clients.Update(ctx, demoClient, r); err != nil {
+			return nil, fmt.Errorf("demo application: %w", err)
+		}
+		secret, err = s.clients.RotateSecret(ctx, demoClient)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("demo application: %w", err)
+	}
+	w.ClientSecret = secret
+	return w, nil
+}
+
+// demoProfile has every standard claim (OpenID Connect Core 5.1).
+func demoProfile() authn.Profile {
+	return authn.Profile{
+		"name": "Dana Demo", "given_name": "Dana", "family_name": "Demo", "middle_name": "Q", "nickname": "Dee", "preferred_username": demoUsername,
+		"profile": "https://example.com/dana", "picture": "https://example.com/dana.png", "website": "https://dana.example.com",
+		"email": "demo@example.com", "email_verified": true, "gender": "female", "birthdate": "1990-04-01",
+		"zoneinfo": "America/New_York", "locale": "en-US", "phone_number": demoPhone, "phone_number_verified": true,
+		"address": map[string]any{
+			"formatted": "1 Example Street\nWashington, DC 20001\nUnited States", "street_address": "1 Example Street",
+			"locality": "Washington", "region": "DC", "postal_code": "20001", "country": "United States",
+		},
+	}
+}
+
+// answers waits until the issuer answers a request.
+func answers(ctx context.Context, issuer string, running <-chan error) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	answered := make(chan error, 1)
+	go func() {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, issuer+"/.well-known/openid-configuration", nil)
+		if err != nil {
+			answered <- err
+			return
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err == nil {
+			err = res.Body.Close()
+			if res.StatusCode != http.StatusOK {
+				err = errors.Join(err, fmt.Errorf("the issuer answers %s", res.Status))
+			}
+		}
+		answered <- err
+	}()
+	select {
+	case err := <-running:
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		return err
+	case err := <-answered:
+		return err
+	}
+}
+
+// writeReady writes the file whole or not at all: whoever waits for it must not read half of it. It holds a secret.
+func writeReady(name string, w *world) error {
+	data, err := json.MarshalIndent(w, "", "  ")
+	if err != nil {
+		return err
+	}
+	temporary := name + "." + strings.ToLower(rand.Text()[:8])
+	if err := os.WriteFile(temporary, append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, name)
+}
+
+// welcome prints what to open.
+func (p *Program) welcome(w *world, dir string, ephemeral bool, took time.Duration) {
+	if p.format == "json" {
+		p.encode(p.Stdout, w) //nolint:errcheck // nobody reads
+		return
+	}
+	if p.quiet {
+		return
+	}
+	link := func(address string) string {
+		if !p.colour() {
+			return address
+		}
+		return "\x1b[1m" + address + "\x1b[0m"
+	}
+	kept := "Data in " + dir
+	if ephemeral {
+		kept = "Nothing is kept"
+	}
+	fmt.Fprintf(p.Stdout, `
+Watchword is ready, %d ms after PostgreSQL was.
+
+  Demo application  %s
+  Inbox of texts    %s
+
+  Sign in as        %s
+  Password          %s
+  Phone             %s
+
+  Issuer            %s
+  %s. Press Ctrl-C to stop.
+`, took.Milliseconds(), link(w.Demo), link(w.Inbox), w.Username, w.Password, w.Phone, w.Issuer, kept)
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+
+	"github.com/watchword-auth/watchword/internal/pgtest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(withDatabase{m}, map[string]func(){"watchword": main})
+}
+
+// withDatabase stops the tests' PostgreSQL before the test program exits.
+type withDatabase struct{ m *testing.M }
+
+func (w withDatabase) Run() int { return pgtest.Run(w.m) }
+
+// The scripts say what the command line does. Each has a database of its own, with tables, in WATCHWORD_DATABASE__DSN, an empty one in
+// $EMPTY, and an empty one whose owner is no superuser in $OWNED.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			t.Parallel()
+			testscript.Run(t, testscript.Params{
+				Files:               []string{file},
+				RequireExplicitExec: true,
+				Setup:               func(env *testscript.Env) error { return prepare(t, env) },
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "chmod": chmod},
+			})
+		})
+	}
+}
+
+func prepare(t *testing.T, env *testscript.Env) error {
+	db := pgtest.New(t)
+	var name string
+	if err := db.GetContext(t.Context(), &name, "SELECT current_database()"); err != nil {
+		return err
+	}
+	for _, statement := range []string{
+		"CREATE DATABASE " + name + "_empty", "CREATE ROLE " + name + " LOGIN", "CREATE DATABASE " + name + "_owned OWNER " + name,
+	} {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			return err
+		}
+	}
+	env.Setenv("WATCHWORD_DATABASE__DSN", db.DSN)
+	env.Setenv("EMPTY", strings.ReplaceAll(db.DSN, "dbname="+name, "dbname="+name+"_empty"))
+	env.Setenv("OWNED", strings.ReplaceAll(strings.ReplaceAll(db.DSN, "dbname="+name, "dbname="+name+"_owned"), "user=watchword", "user="+name))
+	env.Setenv("WATCHWORD_ISSUER", "http://localhost:8080")
+	env.Setenv("WATCHWORD_KEYS__DIR", env.WorkDir+"/keys")
+	return nil
+}
+
+// exits runs a program that has to end with the given code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits code program arguments…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	err = ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("%v: exit code %d, want %d", args[1:], got, want)
+	}
+}
+
+func chmod(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: chmod mode file")
+	}
+	mode, err := strconv.ParseUint(args[0], 8, 32)
+	ts.Check(err)
+	ts.Check(os.Chmod(ts.MkAbs(args[1]), os.FileMode(mode)))
+}
+
+// Whoever asks for help gets an example.
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if cmd.Short == "" || cmd.Example == "" {
+			t.Errorf("%s has no short description or no example", cmd.CommandPath())
+		}
+		for line := range strings.SplitSeq(cmd.Example, "\n") {
+			if !strings.Contains(line, cmd.CommandPath()) {
+				t.Errorf("%s: the example is of another command: %s", cmd.CommandPath(), line)
+			}
+		}
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	root := (&Program{}).command()
+	for _, cmd := range root.Commands() {
+		walk(cmd)
+	}
+	if len(root.Commands()) < 8 {
+		t.Error(fmt.Sprint("commands are missing: ", root.Commands()))
+	}
+}

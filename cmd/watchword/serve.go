@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/oidc"
+	"github.com/watchword-auth/watchword/sms"
+	"github.com/watchword-auth/watchword/sms/carriersim"
+)
+
+func (p *Program) serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "serve", Short: "Run the server", Args: cobra.NoArgs,
+		Long: "Serve checks everything first and refuses to start with the full list of what is wrong. It stops on SIGTERM or Ctrl-C: requests\n" +
+			"under way are finished, new ones are left to other replicas. On SIGHUP it reads those keys again that the reference marks so.",
+		Example: "  watchword serve --config /etc/watchword/watchword.yaml",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			cfg, _, err := p.load()
+			if err != nil {
+				return err
+			}
+			if problems := problemsOf(preflight(ctx, cfg)); len(problems) > 0 {
+				return &failure{code: exitFailed, err: fmt.Errorf("the server cannot start: found %s", count(len(problems), "problem")), problems: problems}
+			}
+			level := new(slog.LevelVar)
+			log := p.logger(cfg, level)
+			s, err := assemble(cfg)
+			if err != nil {
+				return err
+			}
+			srv, err := newServer(s, log)
+			if err != nil {
+				return errors.Join(err, s.db.Close())
+			}
+			public, err := listen(cfg.Listen)
+			if err != nil {
+				return errors.Join(err, s.db.Close())
+			}
+			manage, err := listen(cfg.ManagementListen)
+			if err != nil {
+				return errors.Join(err, public.Close(), s.db.Close())
+			}
+			srv.reload = func() { p.reload(ctx, log, level) }
+			srv.hangup = p.Hangup
+			return srv.run(ctx, public, manage)
+		},
+	}
+}
+
+// logger writes to standard error. Libraries that know only the process's own logger write to the same.
+func (p *Program) logger(cfg *config.Config, level *slog.LevelVar) *slog.Logger {
+	setLevel(level, cfg)
+	options := &slog.HandlerOptions{Level: level}
+	log := slog.New(slog.NewJSONHandler(p.Stderr, options))
+	if cfg.Log.Format == "text" {
+		log = slog.New(slog.NewTextHandler(p.Stderr, options))
+	}
+	slog.SetDefault(log)
+	return log
+}
+
+func setLevel(level *slog.LevelVar, cfg *config.Config) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(cfg.Log.Level)); err == nil {
+		level.Set(l)
+	}
+}
+
+// reload takes over what the configuration says about keys that may change while the server runs.
+func (p *Program) reload(ctx context.Context, log *slog.Logger, level *slog.LevelVar) {
+	cfg, _, err := p.load()
+	if err != nil {
+		log.ErrorContext(ctx, "configuration not reloaded", "error", err)
+		return
+	}
+	setLevel(level, cfg)
+	log.InfoContext(ctx, "configuration reloaded", "log_level", cfg.Log.Level)
+}
+
+// listen opens an address, and says what to do when somebody else has it.
+func listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address) //nolint:noctx // returns at once
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fail(exitFailed, "stop the other program, or choose another port", "%s is in use by another program", address)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fail(exitFailed, "choose a port from 1024 on, or allow this program the lower ones (CAP_NET_BIND_SERVICE)", "%s may not be used by this user", address)
+	case err != nil:
+		return nil, fail(exitFailed, "write the address as 127.0.0.1:8080, or :8080 for every address", "%s cannot be listened on: %w", address, err)
+	}
+	return l, nil
+}
+
+// server is everything that runs.
+type server struct {
+	*services
+	log      *slog.Logger
+	metrics  *metrics
+	ready    *readiness
+	provider *oidc.Provider
+	worker   *sms.Worker
+	public   http.Handler
+	reload   func()
+	hangup   <-chan os.Signal
+}
+
+// newServer puts together what runs.
+func newServer(s *services, log *slog.Logger) (*server, error) {
+	carrier, err := carriersim.NewVendor(s.cfg.SMS.Vendors.Simulator.URL)
+	if err != nil {
+		return nil, err
+	}
+	srv := &server{services: s, log: log, metrics: newMetrics(s.db)}
+	srv.worker = &sms.Worker{DB: s.db, Keys: s.ring, Vendor: carrier, Log: log, Observe: func(vendor string, class sms.Class, since time.Duration) {
+		result := string(class)
+		if result == "" {
+			result = "accepted"
+		}
+		srv.metrics.sends.WithLabelValues(vendor, result).Observe(since.Seconds())
+	}}
+	lives := oidc.DefaultLives()
+	lives.Code, lives.AccessToken, lives.IDToken, lives.Refresh = s.cfg.Tokens.CodeTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.RefreshTTL
+	srv.provider, err = oidc.New(oidc.Config{
+		Issuer: s.cfg.Issuer, DB: s.db, SignIns: s.signIns, Clients: s.clients, Keys: s.keys, Levels: s.levels, Lives: lives,
+		Locales: []string{"en", "de"}, NoPKCE: s.cfg.Clients.PKCEExempt, Now: time.Now, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	srv.ready = &readiness{checks: map[string]func(context.Context) error{
+		"database":   func(ctx context.Context) error { return short(s.db.PingContext(ctx)) },
+		"migrations": onceDone(func(ctx context.Context) error { return migrated(ctx, s.cfg) }),
+		"keys":       func(context.Context) error { return s.keys.Ready() },
+	}}
+	srv.public, err = srv.routes()
+	return srv, err
+}
+
+// short keeps what monitoring is shown to one line.
+func short(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(oneLine(err))
+}
+
+// onceDone asks until the answer is yes: a migration that was applied stays so.
+func onceDone(check func(context.Context) error) func(context.Context) error {
+	var done atomic.Bool
+	return func(ctx context.Context) error {
+		if done.Load() {
+			return nil
+		}
+		err := check(ctx)
+		done.Store(err == nil)
+		return short(err)
+	}
+}
+
+func migrated(ctx context.Context, cfg *config.Config) error {
+	steps, err := postgres.Migrations(ctx, directDSN(cfg))
+	if err != nil {
+		return err
+	}
+	for _, step := range steps {
+		if !step.Applied {
+			return fmt.Errorf("%s is pending", step.Name)
+		}
+	}
+	return nil
+}
+
+// Bounds of the listeners.
+const (
+	headerTimeout = 5 * time.Second
+	readTimeout   = 10 * time.Second
+	writeTimeout  = 30 * time.Second
+	idleTimeout   = time.Minute
+	maxHeader     = 16 << 10
+	// requestTimeout bounds the work for one request; whoever waits longer is told to come back.
+	requestTimeout = 10 * time.Second
+)
+
+// run serves until ctx ends, then drains: what is under way is finished, and what is open is closed, in that order.
+func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var group errgroup.Group
+	if err := srv.keys.Ensure(background); err != nil {
+		return errors.Join(fmt.Errorf("signing keys: %w", err), public.Close(), manage.Close(), srv.db.Close())
+	}
+	group.Go(func() error { srv.supervise(background, "outbox worker", srv.worker.Run); return nil })
+	group.Go(func() error { srv.supervise(background, "change listener", srv.provider.Run); return nil })
+
+	front := srv.httpServer(background, srv.public)
+	front.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	back := srv.httpServer(background, management(srv.metrics, srv.ready))
+	failed := make(chan error, 2)
+	go func() {
+		if srv.cfg.TLS.CertFile != "" {
+			failed <- front.ServeTLS(public, srv.cfg.TLS.CertFile, srv.cfg.TLS.KeyFile)
+			return
+		}
+		failed <- front.Serve(public)
+	}()
+	go func() { failed <- back.Serve(manage) }()
+	debug.FreeOSMemory() // what starting took, above all the first argon2id
+	srv.log.InfoContext(ctx, "serving", "issuer", srv.cfg.Issuer, "listen", public.Addr().String(), "management_listen", manage.Addr().String(), "version", buildInfo().Version)
+
+	err := srv.await(ctx, failed)
+	srv.ready.draining.Store(true)
+	srv.log.InfoContext(background, "stopping", "drain_timeout", srv.cfg.DrainTimeout.String())
+	drain, cancel := context.WithTimeout(background, srv.cfg.DrainTimeout)
+	defer cancel()
+	if late := front.Shutdown(drain); late != nil {
+		srv.log.WarnContext(background, "requests were cut off", "error", late)
+		err = errors.Join(err, front.Close())
+	}
+	stop()
+	return errors.Join(err, group.Wait(), back.Close(), srv.db.Close())
+}
+
+// await returns when the server has to stop, and why if that was not asked for.
+func (srv *server) await(ctx context.Context, failed <-chan error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-srv.hangup:
+			srv.reload()
+		case err := <-failed:
+			return fmt.Errorf("listener: %w", err)
+		}
+	}
+}
+
+// supervise runs something that should not end, and starts it again when it does.
+func (srv *server) supervise(ctx context.Context, name string, run func(context.Context) error) {
+	for {
+		err := run(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		srv.log.ErrorContext(ctx, "background work ended; starting it again", "work", name, "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (srv *server) httpServer(ctx context.Context, handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader, BaseContext: func(net.Listener) context.Context { return ctx },
+		// What the library has to say is about broken connections: of interest to whoever looks for them.
+		ErrorLog: slog.NewLogLogger(srv.log.Handler(), slog.LevelDebug),
+	}
+}

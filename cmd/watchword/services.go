@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/factors/smsotp"
+	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/oidc"
+	"github.com/watchword-auth/watchword/sms"
+)
+
+// services are the packages put together, for a server and for the commands that administer it.
+type services struct {
+	cfg     *config.Config
+	db      *postgres.DB
+	ring    *keyring.Ring
+	signIns *authn.Service
+	clients *oidc.Clients
+	keys    *oidc.Keys
+	levels  authn.LevelNames
+}
+
+// assemble makes the services. It does not connect: the first statement does.
+func assemble(cfg *config.Config) (_ *services, err error) {
+	ring, err := keyring.Load(cfg.Keys.Dir)
+	if err != nil {
+		return nil, errors.Join(checkKeys(cfg))
+	}
+	issuer, err := url.Parse(cfg.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	db, err := postgres.Open(postgres.Config{
+		DSN: cfg.Database.DSN.Reveal(), DirectDSN: cfg.Database.DirectDSN.Reveal(), MaxConns: cfg.Database.MaxConns, Pooled: cfg.Database.Pooled,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}()
+	texts, err := sms.NewTexts(cfg.SMS.ServiceName, issuer.Hostname())
+	if err != nil {
+		return nil, err
+	}
+	phones, err := smsotp.New(texts, cfg.OTP.Digits, cfg.OTP.Lifetime)
+	if err != nil {
+		return nil, err
+	}
+	bounds := factors.DefaultLimits()
+	bounds.Attempts, bounds.Everyone.Burst = cfg.OTP.Attempts, cfg.SMS.DailyBudget
+	ledger, err := factors.NewLedger(db, ring, &sms.Outbox{Keys: ring}, bounds, phones)
+	if err != nil {
+		return nil, err
+	}
+	passwords, err := authn.NewPasswords(authn.HashingConfig{
+		Memory: uint32(cfg.Password.Memory / 1024), Time: uint32(cfg.Password.Time), Concurrency: cfg.Password.Concurrency, Queue: cfg.Password.Queue,
+	})
+	if err != nil {
+		return nil, err
+	}
+	rules := authn.DefaultConfig()
+	rules.Idle, rules.Absolute, rules.SignIn, rules.Policy.MaxAge = cfg.Session.Idle, cfg.Session.Absolute, cfg.Session.SignIn, cfg.Session.Absolute
+	return &services{
+		cfg: cfg, db: db, ring: ring,
+		signIns: &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules},
+		clients: &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring},
+		levels: authn.LevelNames{
+			authn.RecoveryLevel: cfg.ACR.Recovery, authn.PasswordLevel: cfg.ACR.Password,
+			authn.RestrictedLevel: cfg.ACR.Restricted, authn.UnrestrictedLevel: cfg.ACR.Unrestricted,
+		},
+	}, nil
+}
+
+// with runs one administrative command: it reads the configuration, puts the services together and closes them afterwards.
+func (p *Program) with(ctx context.Context, do func(context.Context, *services) error) error {
+	cfg, _, err := p.load()
+	if err != nil {
+		return err
+	}
+	s, err := assemble(cfg)
+	if problems := problemsOf(err); len(problems) > 0 {
+		return &failure{code: exitFailed, err: fmt.Errorf("the keys cannot be used"), problems: problems}
+	}
+	if err != nil {
+		return err
+	}
+	defer s.db.Close() //nolint:errcheck // what was done is done
+	if err := s.keys.Refresh(ctx); err != nil { // with other keys nobody would be found, and everybody could be made a second time
+		if postgres.Unavailable(err) {
+			return databaseFailure(err)
+		}
+		return fail(exitFailed, "restore the key files that this database was made with", "the keys do not open what the database holds: %w", err)
+	}
+	return databaseFailure(do(ctx, s))
+}

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"golang.org/x/text/language"
+
+	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/factors/smsotp"
+	"github.com/watchword-auth/watchword/sms"
+)
+
+// shownUser is a subscriber as commands print it. The JSON form is stable.
+type shownUser struct {
+	ID          string        `json:"id"`
+	Username    string        `json:"username"`
+	Name        string        `json:"name,omitempty"`
+	Email       string        `json:"email,omitempty"`
+	HasPassword bool          `json:"has_password"`
+	Factors     []shownFactor `json:"factors"`
+	CreatedAt   time.Time     `json:"created_at"`
+	DisabledAt  *time.Time    `json:"disabled_at,omitempty"`
+	NewPassword string        `json:"password,omitempty"` // once, when it was made here
+}
+
+// shownFactor tells of an authenticator what its owner may see.
+type shownFactor struct {
+	ID      string    `json:"id"`
+	Kind    string    `json:"kind"`
+	Hint    string    `json:"hint"`
+	BoundAt time.Time `json:"bound_at"`
+}
+
+func shown(u *authn.Subscriber) shownUser {
+	s := shownUser{ID: u.ID.String(), Username: u.Username, HasPassword: u.HasSecret, Factors: []shownFactor{}, CreatedAt: u.CreatedAt.UTC(), DisabledAt: u.DisabledAt}
+	s.Name, _ = u.Profile["name"].(string)
+	s.Email, _ = u.Profile["email"].(string)
+	for _, a := range u.Bound {
+		s.Factors = append(s.Factors, shownFactor{a.ID.String(), a.Kind, a.Hint, a.BoundAt.UTC()})
+	}
+	return s
+}
+
+func (p *Program) userCommand() *cobra.Command {
+	group := &cobra.Command{Use: "user", Short: "Manage the people who sign in", Example: "  watchword user create alice --phone +12025550143"}
+	group.AddCommand(p.userCreate(), p.userList(), p.userGet(), p.userSetPassword(),
+		p.userChange("disable", "Keep somebody out, everywhere and at once", "watchword user disable alice",
+			"Disable ends the sessions of a user and everything that was given to applications. Nothing is deleted.",
+			"Shut %s out of every application?", func(ctx context.Context, s *services, id uuid.UUID) error { return s.signIns.Disable(ctx, id) }),
+		p.userChange("enable", "Let a disabled user sign in again", "watchword user enable alice", "", "",
+			func(ctx context.Context, s *services, id uuid.UUID) error { return s.signIns.Enable(ctx, id) }),
+		p.userChange("unlock", "Forget wrong passwords and codes", "watchword user unlock alice",
+			"Unlock lets a user try again at once who has given too many wrong passwords or codes.", "",
+			func(ctx context.Context, s *services, id uuid.UUID) error { return s.signIns.Unlock(ctx, id) }),
+	)
+	return group
+}
+
+func (p *Program) userCreate() *cobra.Command {
+	var name, email, phone, locale, passwordFile string
+	var verified, generate, without bool
+	cmd := &cobra.Command{
+		Use: "create USERNAME", Short: "Enrol somebody", Args: cobra.ExactArgs(1),
+		Long: "Create enrols somebody. The password is asked for, or read from a file or the standard input; it is never an argument. With\n" +
+			"--generate-password one is made and printed once.",
+		Example: "  watchword user create alice --name 'Alice Smith' --email alice@example.com --phone +12025550143\n" +
+			"  pass show alice | watchword user create alice --password-file - --format json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				profile, err := profileOf(args[0], name, email, verified, phone, locale)
+				if err != nil {
+					return err
+				}
+				var bound []authn.Binding
+				if phone != "" {
+					number, err := parsePhone(phone, s.cfg.SMS.Countries)
+					if err != nil {
+						return err
+					}
+					profile["phone_number"] = number.Reveal()
+					a, unique := smsotp.Phone(uuid.Nil, number)
+					bound = append(bound, authn.Binding{Authenticator: a, Unique: unique})
+				}
+				password, made := "", ""
+				switch {
+				case without:
+				case generate:
+					made = strings.ToLower(rand.Text()[:20])
+					password = made
+				default:
+					if password, err = p.password(s, passwordFile, args[0], name, email); err != nil {
+						return err
+					}
+				}
+				if err := s.keys.Ensure(ctx); err != nil { // from the first user on the database belongs to its keys
+					return err
+				}
+				id, err := s.signIns.Create(ctx, args[0], password, profile, bound...)
+				if errors.Is(err, authn.ErrTaken) {
+					return fail(exitRefused, "choose another name, or look with: watchword user get "+args[0], "somebody signs in under that name or address already")
+				}
+				if err != nil {
+					return err
+				}
+				u, err := s.signIns.Find(ctx, id.String())
+				if err != nil {
+					return err
+				}
+				if len(bound) == 0 {
+					p.say("%s has no second factor and cannot sign in to applications that want one.", args[0])
+				}
+				out := shown(u)
+				out.NewPassword = made
+				return p.showUser(out)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&name, "name", "", "full name")
+	flags.StringVar(&email, "email", "", "e-mail address")
+	flags.BoolVar(&verified, "email-verified", false, "the address is known to be theirs; they may sign in with it")
+	flags.StringVar(&phone, "phone", "", "mobile number for codes, with country code: +12025550143")
+	flags.StringVar(&locale, "locale", "", "language, as a BCP 47 tag")
+	flags.StringVar(&passwordFile, "password-file", "", "file that holds the password; - is the standard input")
+	flags.BoolVar(&generate, "generate-password", false, "make a password and print it once")
+	flags.BoolVar(&without, "no-password", false, "set none: they cannot sign in until there is one")
+	cmd.MarkFlagsMutuallyExclusive("password-file", "generate-password", "no-password")
+	return cmd
+}
+
+// profileOf puts standard claims together (OpenID Connect Core 5.1).
+func profileOf(username, name, email string, verified bool, phone, locale string) (authn.Profile, error) {
+	profile := authn.Profile{"preferred_username": username}
+	if name != "" {
+		profile["name"] = name
+		if given, family, ok := strings.Cut(name, " "); ok {
+			profile["given_name"], profile["family_name"] = given, family
+		}
+	}
+	if email != "" {
+		if at := strings.LastIndexByte(email, '@'); at < 1 || at == len(email)-1 || strings.ContainsAny(email, " \t\r\n<>") {
+			return nil, fail(exitUsage, "write it as alice@example.com", "that is not an e-mail address")
+		}
+		profile["email"], profile["email_verified"] = email, verified
+	}
+	if phone != "" {
+		profile["phone_number_verified"] = true
+	}
+	if locale != "" {
+		tag, err := language.Parse(locale)
+		if err != nil {
+			return nil, fail(exitUsage, "write a BCP 47 tag, such as en or de-CH", "that is not a language")
+		}
+		profile["locale"] = tag.String()
+	}
+	return profile, nil
+}
+
+// parsePhone reads a number that somebody is to be reached at. countries are those served; none: all of them.
+func parsePhone(text string, countries []string) (sms.Number, error) {
+	number, err := sms.ParseNumber(text, "")
+	if err != nil {
+		return sms.Number{}, fail(exitUsage, "write a mobile number in full, like +12025550143", "%w", err)
+	}
+	if len(countries) > 0 && !slices.Contains(countries, number.Country()) {
+		return sms.Number{}, fail(exitRefused, "add "+number.Country()+" to sms.countries to serve it", "texts to %s are not allowed", number.Country())
+	}
+	return number, nil
+}
+
+// password asks for a new one and holds it against the rules.
+func (p *Program) password(s *services, file string, words ...string) (string, error) {
+	password, err := p.secret("password", file, "--password-file")
+	if err != nil {
+		return "", err
+	}
+	context := []string{s.cfg.Branding.Name, s.cfg.SMS.ServiceName, "watchword"}
+	if issuer, err := url.Parse(s.cfg.Issuer); err == nil {
+		context = append(context, issuer.Hostname())
+	}
+	if err := authn.CheckNewPassword(password, authn.MinPassword, append(context, words...)...); err != nil {
+		return "", fail(exitRefused, fmt.Sprintf("use %d to %d characters that are not easy to guess; several words do well", authn.MinPassword, authn.MaxPassword), "%w", err)
+	}
+	return password, nil
+}
+
+func (p *Program) userList() *cobra.Command {
+	var after string
+	var limit int
+	cmd := &cobra.Command{
+		Use: "list", Short: "List users by name", Args: cobra.NoArgs, Example: "  watchword user list --limit 20 --after alice",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				list, err := s.signIns.List(ctx, after, limit)
+				if err != nil {
+					return err
+				}
+				all := make([]shownUser, len(list))
+				for i, u := range list {
+					all[i] = shown(u)
+				}
+				return p.show(all, func(w io.Writer) {
+					for _, u := range all {
+						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Username, u.ID, u.Name, u.Email, u.state())
+					}
+				})
+			})
+		},
+	}
+	cmd.Flags().StringVar(&after, "after", "", "begin after this name")
+	cmd.Flags().IntVar(&limit, "limit", 100, "how many")
+	return cmd
+}
+
+func (u *shownUser) state() string {
+	switch {
+	case u.DisabledAt != nil:
+		return "disabled"
+	case !u.HasPassword:
+		return "no password"
+	case len(u.Factors) == 0:
+		return "no second factor"
+	}
+	return "active"
+}
+
+func (p *Program) userGet() *cobra.Command {
+	return &cobra.Command{
+		Use: "get USER", Short: "Show one user, by name, address or id", Args: cobra.ExactArgs(1), Example: "  watchword user get alice --format json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				u, err := find(ctx, s, args[0])
+				if err != nil {
+					return err
+				}
+				return p.showUser(shown(u))
+			})
+		},
+	}
+}
+
+func (p *Program) showUser(u shownUser) error {
+	return p.show(u, func(w io.Writer) {
+		line := func(name, value string) {
+			if value != "" {
+				fmt.Fprintf(w, "%s\t%s\n", name, value)
+			}
+		}
+		line("id", u.ID)
+		line("username", u.Username)
+		line("name", u.Name)
+		line("email", u.Email)
+		line("state", u.state())
+		for _, f := range u.Factors {
+			line(f.Kind, "ends in "+f.Hint)
+		}
+		line("created", u.CreatedAt.Format(time.RFC3339))
+		line("password", u.NewPassword)
+	})
+}
+
+func (p *Program) userSetPassword() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "set-password USER", Short: "Replace a password and end all sessions", Args: cobra.ExactArgs(1),
+		Example: "  watchword user set-password alice\n  watchword user set-password alice --password-file new.txt",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				u, err := find(ctx, s, args[0])
+				if err != nil {
+					return err
+				}
+				old := shown(u)
+				password, err := p.password(s, file, u.Username, old.Name, old.Email)
+				if err != nil {
+					return err
+				}
+				if err := s.signIns.SetPassword(ctx, u.ID, password); err != nil {
+					return err
+				}
+				p.say("The password of %s is replaced, and all sessions are ended.", u.Username)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&file, "password-file", "", "file that holds the password; - is the standard input")
+	return cmd
+}
+
+// userChange is a command that does one thing to one user.
+func (p *Program) userChange(verb, short, example, long, question string, do func(context.Context, *services, uuid.UUID) error) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " USER", Short: short, Long: long, Args: cobra.ExactArgs(1), Example: "  " + example,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				u, err := find(ctx, s, args[0])
+				if err != nil {
+					return err
+				}
+				if question != "" {
+					if err := p.confirm(fmt.Sprintf(question, u.Username)); err != nil {
+						return err
+					}
+				}
+				if err := do(ctx, s, u.ID); err != nil {
+					return err
+				}
+				if u, err = s.signIns.Find(ctx, u.ID.String()); err != nil {
+					return err
+				}
+				return p.showUser(shown(u))
+			})
+		},
+	}
+}
+
+func find(ctx context.Context, s *services, idOrName string) (*authn.Subscriber, error) {
+	u, err := s.signIns.Find(ctx, idOrName)
+	if errors.Is(err, authn.ErrNoSubscriber) {
+		return nil, fail(exitNotFound, "see: watchword user list", "there is no user %q", idOrName)
+	}
+	return u, err
+}
