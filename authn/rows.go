@@ -19,7 +19,8 @@ const eventsSQL = `(SELECT coalesce(jsonb_agg(jsonb_build_object('at', e.at, 'st
 	'authenticator_id', e.authenticator_id, 'sign_in_id', e.sign_in_id) ORDER BY e.at), '[]') FROM session_events e WHERE e.session_id = s.id)`
 
 // StandingSQL is an SQL condition: what the subscriber of that id was given at the time that expression since gives still stands. It does not when
-// the subscriber is disabled, nor when the password was changed or everything was signed out later than that.
+// the subscriber is disabled, nor when the password was changed or everything was signed out later than that. Both expressions have to name
+// their table: a bare column would be read as one of subscribers.
 func StandingSQL(subscriber, since string) string {
 	return fmt.Sprintf(`EXISTS (SELECT FROM subscribers standing WHERE standing.id = %s AND standing.disabled_at IS NULL
 		AND (standing.not_before IS NULL OR standing.not_before <= %s))`, subscriber, since)

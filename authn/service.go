@@ -453,7 +453,7 @@ func (s *Service) Complete(q *postgres.Query, in *SignIn, cookie Cookie) {
 	q.With("session_kept", fmt.Sprintf(`
 		UPDATE sessions SET last_seen_at = wall() WHERE id = %s AND token_hash = %s AND subscriber_id = %s AND %s AND %s
 		RETURNING id, subscriber_id, sid`,
-		q.Bind(in.Session.ID)+"::uuid", q.Bind(cookie.hash())+"::bytea", q.Bind(in.Session.Subscriber)+"::uuid", s.alive(q, "sessions"), StandingSQL("subscriber_id", "created_at")))
+		q.Bind(in.Session.ID)+"::uuid", q.Bind(cookie.hash())+"::bytea", q.Bind(in.Session.Subscriber)+"::uuid", s.alive(q, "sessions"), StandingSQL("sessions.subscriber_id", "sessions.created_at")))
 	q.With("sign_in_done", fmt.Sprintf(`
 		UPDATE sign_ins SET done_at = wall() FROM session_kept k
 		 WHERE sign_ins.id = %s AND sign_ins.session_id = k.id AND done_at IS NULL AND expires_at > wall()

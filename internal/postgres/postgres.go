@@ -11,8 +11,10 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"strings"
@@ -167,7 +169,8 @@ func Unavailable(err error) bool {
 	var opErr *net.OpError
 	var pqErr *pq.Error
 	return errors.As(err, &pqErr) || errors.As(err, &opErr) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, sql.ErrConnDone) || errors.Is(err, net.ErrClosed)
+		errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // Retryable reports whether running the same statement again may help: a serialization failure or a deadlock.

@@ -1,0 +1,331 @@
+package oidc
+
+import (
+	"encoding/json"
+	"errors"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
+
+	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+// maxEcho bounds state and nonce, which come back as they are or not at all.
+const maxEcho = 4 << 10
+
+// asked is an authorization request that has been checked. It is stored with the sign-in, as its payload, and read back when the application is
+// answered. State is bytes: it goes back as it came.
+type asked struct {
+	ClientID      string          `json:"client_id"`
+	RedirectURI   string          `json:"redirect_uri"`
+	ResponseMode  string          `json:"response_mode"`
+	State         []byte          `json:"state,omitempty"`
+	HasState      bool            `json:"has_state,omitempty"`
+	Nonce         *string         `json:"nonce,omitempty"`
+	CodeChallenge string          `json:"code_challenge,omitempty"`
+	Scopes        []string        `json:"scopes"`
+	Claims        json.RawMessage `json:"claims,omitempty"`
+	ACRs          []string        `json:"acrs,omitempty"` // the levels' names that were asked for
+}
+
+// authorize is the authorization endpoint, OpenID Connect Core section 3.1.2. Until client and redirect_uri are known to be
+// right, errors are shown here and nowhere else.
+func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
+	parameters, status, detail := readParameters(w, r)
+	if status != 0 {
+		p.Pages.Problem(w, r, status, "request", detail)
+		return
+	}
+	client, problem, err := p.addressee(r, parameters)
+	if err != nil {
+		p.unavailable(w, r, err)
+		return
+	}
+	if problem != "" {
+		p.Pages.Problem(w, r, http.StatusBadRequest, "client", problem)
+		return
+	}
+	in := &asked{ClientID: client.ID, RedirectURI: parameters.Get("redirect_uri"), ResponseMode: "query"}
+	beginning, failure := p.check(client, in, parameters)
+	if failure != nil {
+		p.answerError(w, r, in, string(failure.ErrorType), failure.Description)
+		return
+	}
+	progress, err := p.SignIns.Begin(r.Context(), p.Pages.Cookie(r), *beginning)
+	if err != nil {
+		p.unavailable(w, r, err)
+		return
+	}
+	if progress.SignIn == nil { // silent, and nobody is signed in
+		p.answerError(w, r, in, string(progress.Decision.Failure), "")
+		return
+	}
+	cookie := p.Pages.Cookie(r)
+	if progress.Cookie != "" {
+		cookie = progress.Cookie
+	}
+	if err := p.Pages.Next(w, r, progress, cookie); err != nil {
+		p.unavailable(w, r, err)
+	}
+}
+
+// unavailable shows that something failed here, and logs what.
+func (p *Provider) unavailable(w http.ResponseWriter, r *http.Request, err error) {
+	p.Log.ErrorContext(r.Context(), "authorization request failed", "error", err)
+	if postgres.Unavailable(err) {
+		w.Header().Set("Retry-After", retryAfter)
+		p.Pages.Problem(w, r, http.StatusServiceUnavailable, "maintenance", "")
+		return
+	}
+	p.Pages.Problem(w, r, http.StatusInternalServerError, "fault", "")
+}
+
+// readParameters takes the query of a GET and the form of a POST: OpenID Connect Core section 3.1.2.1.
+func readParameters(w http.ResponseWriter, r *http.Request) (values url.Values, status int, detail string) {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		values, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			return nil, http.StatusBadRequest, "the query is not a form"
+		}
+		return values, 0, ""
+	case http.MethodPost:
+		if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+			return nil, http.StatusUnsupportedMediaType, "use application/x-www-form-urlencoded"
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		if err := r.ParseForm(); err != nil {
+			if _, large := errors.AsType[*http.MaxBytesError](err); large {
+				return nil, http.StatusRequestEntityTooLarge, "the body is too large"
+			}
+			return nil, http.StatusBadRequest, "the body is not a form"
+		}
+		return r.PostForm, 0, ""
+	default:
+		w.Header().Set("Allow", "GET, POST")
+		return nil, http.StatusMethodNotAllowed, "use GET or POST"
+	}
+}
+
+// addressee finds the client and makes sure that its redirect_uri is one of its own, byte for byte. problem is what a developer is told.
+func (p *Provider) addressee(r *http.Request, parameters url.Values) (c *Client, problem string, err error) {
+	for _, name := range []string{"client_id", "redirect_uri"} {
+		if len(parameters[name]) > 1 {
+			return nil, name + " is repeated", nil
+		}
+	}
+	c, err = p.Clients.Get(r.Context(), parameters.Get("client_id"))
+	if errors.Is(err, ErrNoClient) {
+		return nil, "client_id is not that of an application that may sign people in", nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	switch {
+	case c.DisabledAt != nil:
+		return nil, "client_id is not that of an application that may sign people in", nil
+	case !c.Registration.allowsRedirect(parameters.Get("redirect_uri")):
+		return nil, "redirect_uri is not registered for this client, byte for byte", nil
+	}
+	return c, "", nil
+}
+
+// check reads the rest of the request. Every error goes to the application, by its redirect_uri.
+func (p *Provider) check(c *Client, in *asked, parameters url.Values) (*authn.Beginning, *zoidc.Error) {
+	// How and with what state the application is answered is read first, so that errors too reach it as it asked.
+	if mode := parameters.Get("response_mode"); mode != "" {
+		if !slices.Contains(c.Registration.ResponseModes, mode) {
+			return nil, errInvalidRequest("response_mode is not one of this client")
+		}
+		in.ResponseMode = mode
+	}
+	if in.HasState = parameters.Has("state"); in.HasState {
+		state := parameters.Get("state")
+		if len(state) > maxEcho {
+			in.HasState = false
+			return nil, errInvalidRequest("state is longer than 4096 bytes")
+		}
+		in.State = []byte(state)
+	}
+	if repeated(parameters) {
+		in.HasState = in.HasState && len(parameters["state"]) == 1
+		return nil, errInvalidRequest("a parameter is repeated")
+	}
+	switch {
+	case parameters.Has("request"):
+		return nil, &zoidc.Error{ErrorType: zoidc.RequestNotSupported}
+	case parameters.Has("request_uri"):
+		return nil, &zoidc.Error{ErrorType: "request_uri_not_supported"}
+	case parameters.Get("response_type") == "":
+		return nil, errInvalidRequest("response_type is missing")
+	case parameters.Get("response_type") != string(zoidc.ResponseTypeCode):
+		return nil, &zoidc.Error{ErrorType: "unsupported_response_type"}
+	case !c.may(zoidc.GrantTypeCode):
+		return nil, &zoidc.Error{ErrorType: zoidc.UnauthorizedClient}
+	}
+	if e := p.checkChallenge(c, in, parameters); e != nil {
+		return nil, e
+	}
+	if parameters.Has("nonce") {
+		nonce := parameters.Get("nonce")
+		if len(nonce) > maxEcho || !utf8.ValidString(nonce) || strings.ContainsRune(nonce, 0) {
+			return nil, errInvalidRequest("nonce is longer than 4096 bytes or not text")
+		}
+		in.Nonce = &nonce
+	}
+	required := authn.Requirement{MaxAge: -1}
+	if e := readPrompt(&required, parameters.Get("prompt")); e != nil {
+		return nil, e
+	}
+	if parameters.Has("max_age") {
+		age, err := strconv.ParseInt(parameters.Get("max_age"), 10, 32)
+		if err != nil || age < 0 || strings.HasPrefix(parameters.Get("max_age"), "+") {
+			return nil, errInvalidRequest("max_age is not a number of seconds")
+		}
+		required.MaxAge = age
+	}
+	in.Scopes = c.scopes(strings.Fields(parameters.Get("scope")))
+	if len(in.Scopes) == 0 {
+		return nil, &zoidc.Error{ErrorType: zoidc.InvalidScope, Description: "no scope that this client is registered for"}
+	}
+	for _, scope := range in.Scopes {
+		if scope != zoidc.ScopeOpenID {
+			required.Scopes = append(required.Scopes, scope)
+		}
+	}
+	if e := p.readClaims(in, &required, parameters.Get("claims")); e != nil {
+		return nil, e
+	}
+	for _, name := range strings.Fields(parameters.Get("acr_values")) {
+		p.askLevel(in, &required, name)
+	}
+	if e := p.readHint(c, &required, parameters.Get("id_token_hint")); e != nil {
+		return nil, e
+	}
+	payload, err := json.Marshal(in)
+	if err != nil {
+		return nil, &zoidc.Error{ErrorType: zoidc.ServerError}
+	}
+	return &authn.Beginning{
+		RelyingParty: authn.RelyingParty{ID: c.ID, Name: c.Registration.Name, HomeURI: c.Registration.HomeURI, Origin: origin(in.RedirectURI),
+			FirstParty: c.Registration.FirstParty, Floor: c.Registration.Floor},
+		Requirement: required, Payload: payload,
+		Locales: bounded(parameters.Get("ui_locales")), LoginHint: bounded(parameters.Get("login_hint")),
+	}, nil
+}
+
+// bounded drops what is too long to be what it says, or no text: it is a convenience, never an error.
+func bounded(s string) string {
+	if len(s) > 320 || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' }) {
+		return ""
+	}
+	return s
+}
+
+// checkChallenge demands PKCE with S256: RFC 7636 section 4.3, RFC 9700 section 2.1.1.
+func (p *Provider) checkChallenge(c *Client, in *asked, parameters url.Values) *zoidc.Error {
+	in.CodeChallenge = parameters.Get("code_challenge")
+	switch {
+	case in.CodeChallenge == "" && !parameters.Has("code_challenge") && !parameters.Has("code_challenge_method") && p.noPKCE(c):
+		return nil
+	case in.CodeChallenge == "":
+		return errInvalidRequest("code_challenge is missing")
+	case parameters.Get("code_challenge_method") != string(zoidc.CodeChallengeMethodS256):
+		return errInvalidRequest("code_challenge_method has to be S256")
+	case !isCodeVerifier(in.CodeChallenge): // the same alphabet and bounds
+		return errInvalidRequest("code_challenge is not one of S256")
+	}
+	return nil
+}
+
+func readPrompt(required *authn.Requirement, prompt string) *zoidc.Error {
+	values := strings.Fields(prompt)
+	for _, value := range values {
+		switch value {
+		case "none":
+			if len(values) > 1 {
+				return errInvalidRequest("prompt=none stands alone")
+			}
+			required.Silent = true
+		case "login", "select_account": // whoever wants another account signs in anew
+			required.Fresh = true
+		case "consent":
+			required.Consent = true
+		default:
+			return errInvalidRequest("prompt has a value that is not known")
+		}
+	}
+	return nil
+}
+
+// claimsRequest is the claims parameter, OpenID Connect Core section 5.5.
+type claimsRequest struct {
+	UserInfo map[string]*claimRequest `json:"userinfo"`
+	IDToken  map[string]*claimRequest `json:"id_token"`
+}
+
+type claimRequest struct {
+	Essential bool  `json:"essential"`
+	Value     any   `json:"value"`
+	Values    []any `json:"values"`
+}
+
+func (p *Provider) readClaims(in *asked, required *authn.Requirement, raw string) *zoidc.Error {
+	if raw == "" {
+		return nil
+	}
+	var claims claimsRequest
+	if len(raw) > maxEcho || json.Unmarshal([]byte(raw), &claims) != nil {
+		return errInvalidRequest("claims is not the object of OpenID Connect Core section 5.5")
+	}
+	in.Claims = json.RawMessage(raw)
+	if acr := claims.IDToken["acr"]; acr != nil {
+		names := acr.Values
+		if acr.Value != nil {
+			names = append(names, acr.Value)
+		}
+		known := false
+		for _, name := range names {
+			text, _ := name.(string)
+			known = p.askLevel(in, required, text) || known
+		}
+		required.Unmeetable = acr.Essential && len(names) > 0 && !known
+	}
+	if sub := claims.IDToken["sub"]; sub != nil && sub.Value != nil {
+		text, ok := sub.Value.(string)
+		if !ok || text == "" {
+			return errInvalidRequest("claims asks for a sub that is not text")
+		}
+		required.Subject = text
+	}
+	return nil
+}
+
+// askLevel adds a level by its name. Names that nobody knows are voluntary wishes that cannot be met: OpenID Connect Core section 3.1.2.1.
+func (p *Provider) askLevel(in *asked, required *authn.Requirement, name string) bool {
+	level, ok := p.Levels.Level(name)
+	if ok && !slices.Contains(required.Levels, level) {
+		required.Levels = append(required.Levels, level)
+		in.ACRs = append(in.ACRs, name)
+	}
+	return ok
+}
+
+func (p *Provider) readHint(c *Client, required *authn.Requirement, raw string) *zoidc.Error {
+	if raw == "" {
+		return nil
+	}
+	claims, err := p.hint(raw)
+	if err != nil || claims.Audience[0] != c.ID || required.Subject != "" && required.Subject != claims.Subject {
+		return errInvalidRequest("id_token_hint is not an ID Token that this client was given")
+	}
+	required.Subject = claims.Subject
+	return nil
+}

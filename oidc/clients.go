@@ -1,0 +1,211 @@
+package oidc
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
+	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+// Errors of the clients' store.
+var (
+	// ErrNoClient: no client has that id.
+	ErrNoClient = errors.New("oidc: no such client")
+	// ErrClientExists: the id is taken. Choose another.
+	ErrClientExists = errors.New("oidc: client id is taken")
+	// ErrNoSecret: the client authenticates otherwise, or not at all.
+	ErrNoSecret = errors.New("oidc: client has no secret")
+)
+
+// clientsChannel is notified with a client's id when it changes.
+const clientsChannel = "watchword_clients"
+
+// cacheLife bounds how long a change can go unnoticed if its notification is lost.
+const cacheLife = time.Minute
+
+// Clients keeps registrations. Reads come from memory; every change is notified to all replicas. It is safe for concurrent use.
+type Clients struct {
+	DB *postgres.DB
+
+	mu    sync.RWMutex
+	known map[string]*Client
+}
+
+// Create registers an application and gives its secret, once: only a hash is stored. secret is empty for clients that use none.
+func (s *Clients) Create(ctx context.Context, id string, r Registration) (secret string, err error) {
+	r.Complete()
+	if err := r.Validate(); err != nil {
+		return "", err
+	}
+	if !isScopeToken(id) {
+		return "", errors.New("client id: use letters, digits and signs, without spaces")
+	}
+	secret, hash := newSecret(r.AuthMethod)
+	data, err := json.Marshal(r)
+	if err != nil {
+		return "", err
+	}
+	q := new(postgres.Query)
+	q.With("changed", fmt.Sprintf("INSERT INTO clients (id, registration, secret_hash) VALUES (%s, %s, %s) RETURNING id",
+		q.Bind(id)+"::text", q.Bind(string(data))+"::jsonb", q.Bind(hash)+"::bytea"))
+	err = s.change(ctx, q, id, "client.create")
+	if pq.As(err, pqerror.UniqueViolation) != nil {
+		return "", ErrClientExists
+	}
+	return secret, err
+}
+
+// Update replaces a registration.
+func (s *Clients) Update(ctx context.Context, id string, r Registration) error {
+	r.Complete()
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	q := new(postgres.Query)
+	q.With("changed", fmt.Sprintf("UPDATE clients SET registration = %s, updated_at = wall() WHERE id = %s RETURNING id",
+		q.Bind(string(data))+"::jsonb", q.Bind(id)+"::text"))
+	return s.change(ctx, q, id, "client.update")
+}
+
+// RotateSecret replaces the secret; the old one is dead at once.
+func (s *Clients) RotateSecret(ctx context.Context, id string) (string, error) {
+	c, err := s.Get(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	secret, hash := newSecret(c.Registration.AuthMethod)
+	if secret == "" {
+		return "", ErrNoSecret
+	}
+	q := new(postgres.Query)
+	q.With("changed", fmt.Sprintf("UPDATE clients SET secret_hash = %s, updated_at = wall() WHERE id = %s RETURNING id",
+		q.Bind(hash)+"::bytea", q.Bind(id)+"::text"))
+	return secret, s.change(ctx, q, id, "client.rotate_secret")
+}
+
+// SetDisabled keeps a client out, with all that it was given, or lets it in again.
+func (s *Clients) SetDisabled(ctx context.Context, id string, disabled bool) error {
+	q := new(postgres.Query)
+	q.With("changed", fmt.Sprintf("UPDATE clients SET disabled_at = CASE WHEN %s THEN coalesce(disabled_at, wall()) END, updated_at = wall() WHERE id = %s RETURNING id",
+		q.Bind(disabled)+"::bool", q.Bind(id)+"::text"))
+	return s.change(ctx, q, id, map[bool]string{true: "client.disable", false: "client.enable"}[disabled])
+}
+
+// Delete removes a client and everything that it was given.
+func (s *Clients) Delete(ctx context.Context, id string) error {
+	q := new(postgres.Query)
+	q.With("changed", "DELETE FROM clients WHERE id = "+q.Bind(id)+"::text RETURNING id")
+	return s.change(ctx, q, id, "client.delete")
+}
+
+func (s *Clients) change(ctx context.Context, q *postgres.Query, id, event string) error {
+	audit.Record(ctx, q, "changed", audit.Event{Name: event, Outcome: audit.Success, Actor: "operator", Client: id}, nil)
+	q.Finally(fmt.Sprintf("SELECT pg_notify('%s', id)::text FROM changed", clientsChannel))
+	n, err := s.DB.Run(ctx, q)
+	s.forget(id)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", event, err)
+	case n == 0:
+		return ErrNoClient
+	}
+	return nil
+}
+
+// Get finds a client, disabled or not.
+func (s *Clients) Get(ctx context.Context, id string) (*Client, error) {
+	s.mu.RLock()
+	c, ok := s.known[id]
+	s.mu.RUnlock()
+	if ok {
+		return c, nil
+	}
+	list, err := s.read(ctx, "id = $1", id)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, ErrNoClient
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known == nil {
+		s.known = map[string]*Client{}
+	}
+	s.known[id] = list[0]
+	return list[0], nil
+}
+
+// List reads up to limit clients by id, after the one named.
+func (s *Clients) List(ctx context.Context, after string, limit int) ([]*Client, error) {
+	return s.read(ctx, "id > $1 ORDER BY id LIMIT $2", after, limit)
+}
+
+func (s *Clients) read(ctx context.Context, where string, args ...any) ([]*Client, error) {
+	var rows []struct {
+		ID           string     `db:"id"`
+		Registration []byte     `db:"registration"`
+		SecretHash   []byte     `db:"secret_hash"`
+		CreatedAt    time.Time  `db:"created_at"`
+		UpdatedAt    time.Time  `db:"updated_at"`
+		DisabledAt   *time.Time `db:"disabled_at"`
+	}
+	err := s.DB.Select(ctx, &rows, postgres.NewQuery("SELECT id, registration, secret_hash, created_at, updated_at, disabled_at FROM clients WHERE "+where, args...))
+	if err != nil {
+		return nil, fmt.Errorf("read clients: %w", err)
+	}
+	list := make([]*Client, len(rows))
+	for i, row := range rows {
+		c := &Client{ID: row.ID, SecretHash: row.SecretHash, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt, DisabledAt: row.DisabledAt}
+		if err := json.Unmarshal(row.Registration, &c.Registration); err != nil {
+			return nil, fmt.Errorf("registration of client %s: %w", row.ID, err)
+		}
+		list[i] = c
+	}
+	return list, nil
+}
+
+// forget drops a client from memory; all of them when id is empty.
+func (s *Clients) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id == "" {
+		s.known = nil
+		return
+	}
+	delete(s.known, id)
+}
+
+// run forgets what other replicas change, until ctx ends.
+func (s *Clients) run(ctx context.Context) error {
+	return postgres.Listen(ctx, s.DB.DirectDSN(), clientsChannel, cacheLife, s.forget)
+}
+
+func newSecret(method zoidc.AuthMethod) (secret string, hash []byte) {
+	if method != zoidc.AuthMethodBasic && method != zoidc.AuthMethodPost {
+		return "", nil
+	}
+	secret = keyring.Token()
+	return secret, hashed(secret)
+}
+
+// hashed is how secrets of 256 random bits are stored: nothing is gained by a slow hash of what cannot be guessed.
+func hashed(secret string) []byte {
+	sum := sha256.Sum256([]byte(secret))
+	return sum[:]
+}

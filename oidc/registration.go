@@ -1,0 +1,270 @@
+package oidc
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
+
+	"github.com/watchword-auth/watchword/authn"
+)
+
+// Registration is what an application registered, in the words of OpenID Connect Dynamic Client Registration 1.0 section 2.
+type Registration struct {
+	Name                   string              `json:"client_name"`
+	HomeURI                string              `json:"client_uri,omitempty"`
+	ApplicationType        string              `json:"application_type"` // "web" (default) or "native"
+	RedirectURIs           []string            `json:"redirect_uris,omitempty"`
+	PostLogoutRedirectURIs []string            `json:"post_logout_redirect_uris,omitempty"`
+	AuthMethod             zoidc.AuthMethod    `json:"token_endpoint_auth_method"` // client_secret_basic (default), client_secret_post, private_key_jwt, none
+	Keys                   *jose.JSONWebKeySet `json:"jwks,omitempty"`             // with private_key_jwt
+	GrantTypes             []zoidc.GrantType   `json:"grant_types"`                // default authorization_code
+	ResponseModes          []string            `json:"response_modes"`             // default query and form_post
+	Scopes                 []string            `json:"scopes"`                     // default all of [Scopes]
+	IDTokenAlg             string              `json:"id_token_signed_response_alg"`
+	AccessTokenFormat      string              `json:"access_token_format"` // "jwt" (default) or "opaque"
+
+	// FirstParty applications are the operator's own: consent is not asked.
+	FirstParty bool `json:"first_party,omitempty"`
+	// Floor is the least level of every sign-in to it; empty: the operator's policy.
+	Floor authn.Level `json:"floor,omitempty"`
+	// AllowHTTP lets redirects go to plain http on any host. For development alone; the program refuses it under an https issuer.
+	AllowHTTP bool `json:"allow_http,omitempty"`
+}
+
+// Scopes that applications can be registered for.
+func Scopes() []string {
+	return []string{zoidc.ScopeOpenID, zoidc.ScopeProfile, zoidc.ScopeEmail, zoidc.ScopeAddress, zoidc.ScopePhone, zoidc.ScopeOfflineAccess}
+}
+
+// idTokenAlgs are the algorithms that ID Tokens can be signed with; the first is the default.
+var idTokenAlgs = []string{string(jose.RS256), string(jose.ES256), string(jose.EdDSA)}
+
+// assertionAlgs are those that client assertions may be signed with.
+var assertionAlgs = []jose.SignatureAlgorithm{jose.PS256, jose.ES256, jose.EdDSA, jose.RS256}
+
+// Complete fills in defaults.
+func (r *Registration) Complete() {
+	setDefault(&r.ApplicationType, "web")
+	setDefault(&r.AuthMethod, zoidc.AuthMethodBasic)
+	setDefault(&r.IDTokenAlg, idTokenAlgs[0])
+	setDefault(&r.AccessTokenFormat, "jwt")
+	if r.GrantTypes == nil {
+		r.GrantTypes = []zoidc.GrantType{zoidc.GrantTypeCode}
+	}
+	if r.ResponseModes == nil {
+		r.ResponseModes = []string{"query", "form_post"}
+	}
+	if r.Scopes == nil {
+		r.Scopes = Scopes()
+	}
+}
+
+func setDefault[T comparable](v *T, to T) {
+	var zero T
+	if *v == zero {
+		*v = to
+	}
+}
+
+// Validate finds everything that is wrong with the registration, each with what to do about it.
+func (r *Registration) Validate() error {
+	var problems []error
+	complain := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if strings.TrimSpace(r.Name) == "" || len(r.Name) > 100 || strings.ContainsFunc(r.Name, func(c rune) bool { return c < ' ' }) {
+		complain("client_name: give a name of 1 to 100 characters, as people will read it")
+	}
+	if r.HomeURI != "" && !isWebURI(r.HomeURI, r.AllowHTTP) {
+		complain("client_uri: give an https URL, or leave it out")
+	}
+	if !slices.Contains([]string{"web", "native"}, r.ApplicationType) {
+		complain("application_type: use web or native")
+	}
+	codeFlow := slices.Contains(r.GrantTypes, zoidc.GrantTypeCode)
+	if codeFlow && len(r.RedirectURIs) == 0 {
+		complain("redirect_uris: name at least one address that the code flow answers to")
+	}
+	for _, uri := range r.RedirectURIs {
+		if err := r.checkRedirect(uri); err != nil {
+			complain("redirect_uris: %s", err)
+		}
+	}
+	for _, uri := range r.PostLogoutRedirectURIs {
+		if err := r.checkRedirect(uri); err != nil {
+			complain("post_logout_redirect_uris: %s", err)
+		}
+	}
+	switch r.AuthMethod {
+	case zoidc.AuthMethodBasic, zoidc.AuthMethodPost:
+	case zoidc.AuthMethodNone:
+		if slices.Contains(r.GrantTypes, zoidc.GrantTypeClientCredentials) {
+			complain("grant_types: client_credentials needs a client that can authenticate")
+		}
+	case zoidc.AuthMethodPrivateKeyJWT:
+		if err := checkKeys(r.Keys); err != nil {
+			complain("jwks: %s", err)
+		}
+	default:
+		complain("token_endpoint_auth_method: use client_secret_basic, client_secret_post, private_key_jwt or none")
+	}
+	for _, grant := range r.GrantTypes {
+		if !slices.Contains(grantTypes(), grant) {
+			complain("grant_types: use authorization_code, refresh_token or client_credentials")
+		}
+	}
+	for _, mode := range r.ResponseModes {
+		if mode != "query" && mode != "form_post" {
+			complain("response_modes: use query or form_post")
+		}
+	}
+	for _, scope := range r.Scopes {
+		if !isScopeToken(scope) {
+			complain("scopes: %q is not a scope-token of RFC 6749 section 3.3", scope)
+		}
+	}
+	if !slices.Contains(idTokenAlgs, r.IDTokenAlg) {
+		complain("id_token_signed_response_alg: use RS256, ES256 or EdDSA")
+	}
+	if r.AccessTokenFormat != "jwt" && r.AccessTokenFormat != "opaque" {
+		complain("access_token_format: use jwt or opaque")
+	}
+	return errors.Join(problems...)
+}
+
+func grantTypes() []zoidc.GrantType {
+	return []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken, zoidc.GrantTypeClientCredentials}
+}
+
+// checkRedirect refuses addresses that a browser must not be sent to: RFC 9700 section 4.1, RFC 8252 sections 7 and 8.
+func (r *Registration) checkRedirect(uri string) error {
+	u, err := url.Parse(uri)
+	switch {
+	case err != nil || u.Scheme == "" || strings.ContainsFunc(uri, func(c rune) bool { return c <= ' ' || c > '~' }):
+		return fmt.Errorf("%q is not an absolute URI", uri)
+	case u.Fragment != "" || strings.Contains(uri, "#"):
+		return fmt.Errorf("%q has a fragment: remove it", uri)
+	case u.User != nil:
+		return fmt.Errorf("%q has a user name: remove it", uri)
+	case u.Scheme == "https" && u.Host != "":
+		return nil
+	case u.Scheme == "http" && (r.AllowHTTP || isLoopback(u) && r.ApplicationType == "native"):
+		return nil
+	case u.Scheme == "http":
+		return fmt.Errorf("%q is plain http: use https", uri)
+	case r.ApplicationType == "native" && strings.Contains(u.Scheme, "."): // RFC 8252 section 7.1: a reversed domain name
+		return nil
+	default:
+		return fmt.Errorf("%q: use https, or for a native application a scheme that is a reversed domain name", uri)
+	}
+}
+
+func isWebURI(uri string, allowHTTP bool) bool {
+	u, err := url.Parse(uri)
+	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && allowHTTP)
+}
+
+// isLoopback reports a literal loopback address: RFC 8252 section 7.3; a name could be made to lead elsewhere.
+func isLoopback(u *url.URL) bool {
+	addr, err := netip.ParseAddr(u.Hostname())
+	return err == nil && addr.IsLoopback()
+}
+
+func isScopeToken(s string) bool {
+	return s != "" && len(s) <= 100 && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || c == '"' || c == '\\' })
+}
+
+func checkKeys(keys *jose.JSONWebKeySet) error {
+	if keys == nil || len(keys.Keys) == 0 {
+		return errors.New("private_key_jwt needs the client's public keys")
+	}
+	for _, key := range keys.Keys {
+		if !key.Valid() || !key.IsPublic() {
+			return errors.New("give valid public keys; a private key must never leave the client")
+		}
+	}
+	return nil
+}
+
+// allowsRedirect compares uri byte for byte with what is registered. The only liberty is the port of a native application's loopback address: RFC 8252 section 7.3.
+func (r *Registration) allowsRedirect(uri string) bool {
+	if slices.Contains(r.RedirectURIs, uri) {
+		return true
+	}
+	if r.ApplicationType != "native" {
+		return false
+	}
+	for _, registered := range r.RedirectURIs {
+		if withoutPort, ok := loopbackWithoutPort(registered); ok {
+			if asked, ok := loopbackWithoutPort(uri); ok && asked == withoutPort {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// loopbackWithoutPort cuts the port out of the text of a loopback redirect, leaving every other byte as it is.
+func loopbackWithoutPort(uri string) (string, bool) {
+	for _, prefix := range []string{"http://127.0.0.1", "http://[::1]"} {
+		rest, ok := strings.CutPrefix(uri, prefix)
+		if !ok {
+			continue
+		}
+		if port, ok := strings.CutPrefix(rest, ":"); ok {
+			digits := strings.TrimLeft(port, "0123456789")
+			if n := len(port) - len(digits); n == 0 || n > 5 {
+				return "", false
+			}
+			rest = digits
+		}
+		if rest == "" || strings.HasPrefix(rest, "/") || strings.HasPrefix(rest, "?") {
+			return prefix + rest, true
+		}
+	}
+	return "", false
+}
+
+// origin is what a page's form-action must allow so that the browser may be sent to uri.
+func origin(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return ""
+	}
+	if u.Scheme == "https" || u.Scheme == "http" {
+		return u.Scheme + "://" + u.Host
+	}
+	return u.Scheme + ":"
+}
+
+// Client is a registered application.
+type Client struct {
+	ID           string
+	Registration Registration
+	SecretHash   []byte
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+	DisabledAt   *time.Time
+}
+
+func (c *Client) public() bool { return c.Registration.AuthMethod == zoidc.AuthMethodNone }
+
+func (c *Client) may(grant zoidc.GrantType) bool {
+	return slices.Contains(c.Registration.GrantTypes, grant)
+}
+
+// scopes keeps of those asked for the ones that the client is registered for, each once, in order.
+func (c *Client) scopes(asked []string) []string {
+	kept := []string{}
+	for _, scope := range asked {
+		if slices.Contains(c.Registration.Scopes, scope) && !slices.Contains(kept, scope) {
+			kept = append(kept, scope)
+		}
+	}
+	return kept
+}

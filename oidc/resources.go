@@ -1,0 +1,279 @@
+package oidc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
+	"github.com/zitadel/oidc/v3/pkg/op"
+
+	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+// scopeClaims are the claims that a scope asks for: OpenID Connect Core section 5.4.
+func scopeClaims(scope string) []string {
+	switch scope {
+	case zoidc.ScopeProfile:
+		return []string{"name", "family_name", "given_name", "middle_name", "nickname", "preferred_username", "profile", "picture", "website", "gender",
+			"birthdate", "zoneinfo", "locale", "updated_at"}
+	case zoidc.ScopeEmail:
+		return []string{"email", "email_verified"}
+	case zoidc.ScopeAddress:
+		return []string{"address"}
+	case zoidc.ScopePhone:
+		return []string{"phone_number", "phone_number_verified"}
+	}
+	return nil
+}
+
+// profileClaims lists all claims that a profile can have.
+func profileClaims() (all []string) {
+	for _, scope := range Scopes() {
+		all = append(all, scopeClaims(scope)...)
+	}
+	return all
+}
+
+// found is an access token that is good now.
+type found struct {
+	grant
+	Token   pq.StringArray `db:"token_scopes"`
+	Expires int64          `db:"expires"`
+	Issued  int64          `db:"issued"`
+	JTI     string         `db:"-"`
+	Kind    string         `db:"kind"` // access_token or refresh_token
+}
+
+// find looks a token up, signed or opaque, in one round trip; nil when it is not good. Refresh tokens are found only if withRefresh.
+func (p *Provider) find(ctx context.Context, token string, withRefresh bool) (*found, error) {
+	if len(token) > maxToken {
+		return nil, nil
+	}
+	q := new(postgres.Query)
+	var claims accessClaims
+	if strings.Contains(token, ".") {
+		if p.verify(token, "at+jwt", &claims) != nil || claims.Issuer != p.Issuer || claims.Audience != p.Issuer {
+			return nil, nil
+		}
+		id, ok := grantOf(claims.ID)
+		if !ok {
+			return nil, nil
+		}
+		q.Finally(fmt.Sprintf(`SELECT %s, %s AS token_scopes, %s AS expires, %s AS issued, 'access_token' AS kind FROM grants g
+			WHERE g.id = %s AND %s AND to_timestamp(%s) > wall()
+			  AND NOT EXISTS (SELECT FROM access_tokens r WHERE r.hash = %s AND r.revoked_at IS NOT NULL)`,
+			grantColumns, q.Bind(pq.Array(strings.Fields(claims.Scope)))+"::text[]", q.Bind(claims.Expiry)+"::bigint", q.Bind(claims.IssuedAt)+"::bigint",
+			q.Bind(id)+"::uuid", standing(), q.Bind(claims.Expiry)+"::float8", q.Bind(hashed(claims.ID))+"::bytea"))
+	} else {
+		hash := q.Bind(hashed(token)) + "::bytea"
+		statement := fmt.Sprintf(`SELECT %s, t.scopes AS token_scopes, extract(epoch FROM t.expires_at)::bigint AS expires,
+			extract(epoch FROM t.created_at)::bigint AS issued, 'access_token' AS kind FROM access_tokens t JOIN grants g ON g.id = t.grant_id
+			WHERE t.hash = %s AND t.expires_at > wall() AND t.revoked_at IS NULL AND %s`, grantColumns, hash, standing())
+		if withRefresh {
+			statement += fmt.Sprintf(` UNION ALL SELECT %s, g.scopes, extract(epoch FROM t.expires_at)::bigint, extract(epoch FROM t.created_at)::bigint, 'refresh_token'
+				FROM refresh_tokens t JOIN grants g ON g.id = t.grant_id
+				WHERE t.hash = %s AND t.expires_at > wall() AND t.used_at IS NULL AND %s`, grantColumns, hash, standing())
+		}
+		q.Finally(statement)
+	}
+	f := new(found)
+	if err := p.DB.Get(ctx, f, q); errors.Is(err, postgres.ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("look up token: %w", err)
+	}
+	f.JTI = claims.ID
+	return f, nil
+}
+
+// UserInfo implements op.Server: OpenID Connect Core section 5.3.
+func (s *server) UserInfo(ctx context.Context, r *op.Request[zoidc.UserInfoRequest]) (*op.Response, error) {
+	f, err := s.find(ctx, r.Data.AccessToken, false)
+	if err != nil {
+		return nil, s.refuse(ctx, err)
+	}
+	if f == nil || f.Person == nil || !slices.Contains(f.Token, zoidc.ScopeOpenID) {
+		return nil, s.refuse(ctx, errInvalidToken())
+	}
+	wanted := []string{}
+	for _, scope := range f.Token {
+		wanted = append(wanted, scopeClaims(scope)...)
+	}
+	var claims claimsRequest
+	if len(f.Claims) > 0 && json.Unmarshal(f.Claims, &claims) == nil {
+		for name := range claims.UserInfo {
+			wanted = append(wanted, name)
+		}
+	}
+	profile, err := s.SignIns.ProfileOf(ctx, *f.Person)
+	if errors.Is(err, authn.ErrNoSubscriber) {
+		return nil, s.refuse(ctx, errInvalidToken())
+	}
+	if err != nil {
+		return nil, s.refuse(ctx, err)
+	}
+	answer := pick(profile, wanted)
+	answer["sub"] = f.Sub
+	return op.NewResponse(answer), nil
+}
+
+// idTokenProfile are the claims that were asked for by name in the ID Token. Nothing personal is in it otherwise.
+func (p *Provider) idTokenProfile(ctx context.Context, g *grant) (map[string]any, error) {
+	var claims claimsRequest
+	if len(g.Claims) == 0 || json.Unmarshal(g.Claims, &claims) != nil {
+		return nil, nil
+	}
+	var wanted []string
+	for name := range claims.IDToken {
+		if slices.Contains(profileClaims(), name) {
+			wanted = append(wanted, name)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil, nil
+	}
+	profile, err := p.SignIns.ProfileOf(ctx, *g.Person)
+	if err != nil {
+		return nil, err
+	}
+	return pick(profile, wanted), nil
+}
+
+// pick takes of a profile what is wanted and there. Empty values are left out: OpenID Connect Core section 5.3.2.
+func pick(profile authn.Profile, wanted []string) map[string]any {
+	all := profileClaims()
+	picked := map[string]any{}
+	for _, name := range wanted {
+		if value, ok := profile[name]; ok && value != nil && value != "" && slices.Contains(all, name) {
+			picked[name] = value
+		}
+	}
+	return picked
+}
+
+// introspection is the answer of RFC 7662 section 2.2.
+type introspection struct {
+	Active    bool   `json:"active"`
+	Scope     string `json:"scope,omitempty"`
+	ClientID  string `json:"client_id,omitempty"`
+	TokenType string `json:"token_type,omitempty"`
+	Expiry    int64  `json:"exp,omitempty"`
+	IssuedAt  int64  `json:"iat,omitempty"`
+	Subject   string `json:"sub,omitempty"`
+	Audience  string `json:"aud,omitempty"`
+	Issuer    string `json:"iss,omitempty"`
+	ID        string `json:"jti,omitempty"`
+	*authentication
+}
+
+// Introspect implements op.Server. A client learns of its own tokens only.
+func (s *server) Introspect(ctx context.Context, r *op.Request[op.IntrospectionRequest]) (*op.Response, error) {
+	c, err := s.authenticate(ctx, r.Header, r.Form, r.Data.ClientCredentials)
+	if err != nil {
+		return nil, s.refuse(ctx, err)
+	}
+	f, err := s.find(ctx, r.Data.Token, true)
+	if err != nil {
+		return nil, s.refuse(ctx, err)
+	}
+	if f == nil || f.ClientID != c.ID || c.public() {
+		return op.NewResponse(introspection{}), nil
+	}
+	a := f.authentication()
+	answer := introspection{Active: true, Scope: strings.Join(f.Token, " "), ClientID: f.ClientID, Expiry: f.Expires, IssuedAt: f.Issued, Subject: f.Sub,
+		Issuer: s.Issuer, ID: f.JTI, authentication: &a}
+	if f.Kind == "access_token" {
+		answer.TokenType, answer.Audience = zoidc.BearerToken, s.Issuer
+	}
+	return op.NewResponse(answer), nil
+}
+
+// Revocation implements op.Server: RFC 7009. A refresh token takes its whole grant along; an access token goes alone. Tokens of others, and
+// what is no token, are answered alike and left as they are.
+func (s *server) Revocation(ctx context.Context, r *op.ClientRequest[zoidc.RevocationRequest]) (*op.Response, error) {
+	c, token := r.Client.(libraryClient).Client, r.Data.Token
+	ctx = context.WithoutCancel(ctx)
+	if len(token) > maxToken {
+		return op.NewResponse(struct{}{}), nil
+	}
+	q := new(postgres.Query)
+	client := q.Bind(c.ID) + "::text"
+	var claims accessClaims
+	if strings.Contains(token, ".") {
+		id := uuid.Nil
+		if s.verify(token, "at+jwt", &claims) == nil && claims.Issuer == s.Issuer {
+			id, _ = grantOf(claims.ID)
+		}
+		q.With("revoked", fmt.Sprintf(`
+			INSERT INTO access_tokens (hash, expires_at, grant_id, scopes, revoked_at)
+			SELECT %s, to_timestamp(%s), g.id, '{}', wall() FROM grants g WHERE g.id = %s AND g.client_id = %s RETURNING grant_id AS id`,
+			q.Bind(hashed(claims.ID))+"::bytea", q.Bind(claims.Expiry)+"::float8", q.Bind(id)+"::uuid", client))
+	} else {
+		hash := q.Bind(hashed(token)) + "::bytea"
+		q.With("opaque", fmt.Sprintf(`
+			UPDATE access_tokens t SET revoked_at = coalesce(t.revoked_at, wall()) FROM grants g
+			 WHERE t.hash = %s AND g.id = t.grant_id AND g.client_id = %s RETURNING g.id`, hash, client))
+		q.With("family", fmt.Sprintf(`
+			UPDATE grants g SET revoked_at = coalesce(g.revoked_at, wall()), revoke_reason = coalesce(g.revoke_reason, 'revoked_by_client')
+			  FROM refresh_tokens t WHERE t.hash = %s AND t.grant_id = g.id AND t.client_id = %s RETURNING g.id`, hash, client))
+		q.With("revoked", "SELECT id FROM opaque UNION ALL SELECT id FROM family")
+	}
+	audit.Record(ctx, q, "revoked", audit.Event{Name: "token.revoke", Outcome: audit.Success, Actor: "client", Client: c.ID},
+		audit.Expressions{"object": "revoked.id::text"})
+	q.Finally("SELECT 1 FROM revoked")
+	if _, err := s.DB.Run(ctx, q); err != nil {
+		return nil, s.refuse(ctx, fmt.Errorf("revoke token: %w", err)) // never 200 while the token still works
+	}
+	return op.NewResponse(struct{}{}), nil
+}
+
+// Keys implements op.Server.
+func (s *server) Keys(context.Context, *op.Request[struct{}]) (*op.Response, error) {
+	return op.NewResponse(s.Provider.Keys.public()), nil
+}
+
+// discovery is the metadata of OpenID Connect Discovery 1.0 section 3, RFC 8414 section 2 and RFC 9207 section 3.
+type discovery struct {
+	zoidc.DiscoveryConfiguration
+	IssParameter bool     `json:"authorization_response_iss_parameter_supported"`
+	Prompts      []string `json:"prompt_values_supported"` // Initiating User Registration 1.0 section 3
+}
+
+// Discovery implements op.Server.
+func (s *server) Discovery(context.Context, *op.Request[struct{}]) (*op.Response, error) {
+	methods := []zoidc.AuthMethod{zoidc.AuthMethodBasic, zoidc.AuthMethodPost, zoidc.AuthMethodPrivateKeyJWT}
+	var algs []string
+	for _, alg := range assertionAlgs {
+		algs = append(algs, string(alg))
+	}
+	var locales zoidc.Locales
+	for _, l := range s.Locales {
+		locales = append(locales, zoidc.ParseLocales([]string{l})...)
+	}
+	return op.NewResponse(discovery{
+		DiscoveryConfiguration: zoidc.DiscoveryConfiguration{
+			Issuer: s.Issuer, AuthorizationEndpoint: s.Issuer + authorizePath, TokenEndpoint: s.Issuer + tokenPath,
+			IntrospectionEndpoint: s.Issuer + introspectPath, UserinfoEndpoint: s.Issuer + userinfoPath, RevocationEndpoint: s.Issuer + revokePath,
+			EndSessionEndpoint: s.Issuer + endSessionPath, JwksURI: s.Issuer + jwksPath,
+			ScopesSupported: Scopes(), ResponseTypesSupported: []string{string(zoidc.ResponseTypeCode)}, ResponseModesSupported: []string{"query", "form_post"},
+			GrantTypesSupported: grantTypes(), ACRValuesSupported: s.Levels.Supported(), SubjectTypesSupported: []string{"public"},
+			IDTokenSigningAlgValuesSupported: idTokenAlgs, ClaimTypesSupported: []string{"normal"},
+			ClaimsSupported:                   append([]string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "at_hash"}, profileClaims()...),
+			ClaimsParameterSupported:          true,
+			TokenEndpointAuthMethodsSupported: append(slices.Clone(methods), zoidc.AuthMethodNone), TokenEndpointAuthSigningAlgValuesSupported: algs,
+			RevocationEndpointAuthMethodsSupported: append(slices.Clone(methods), zoidc.AuthMethodNone), RevocationEndpointAuthSigningAlgValuesSupported: algs,
+			IntrospectionEndpointAuthMethodsSupported: methods, IntrospectionEndpointAuthSigningAlgValuesSupported: algs,
+			CodeChallengeMethodsSupported: []zoidc.CodeChallengeMethod{zoidc.CodeChallengeMethodS256},
+			UILocalesSupported:            locales,
+		},
+		IssParameter: true, Prompts: []string{"none", "login", "consent", "select_account"},
+	}), nil
+}
