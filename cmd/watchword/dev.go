@@ -236,7 +236,7 @@ func (p *Program) claimData(o devOptions) (dir string, release func(), err error
 		if dir, err = os.MkdirTemp("", "watchword-dev-"); err != nil {
 			return "", nil, err
 		}
-		return dir, func() { os.RemoveAll(dir) }, os.Chmod(dir, 0o711) //nolint:gosec // PostgreSQL's own user has to pass through
+		return dir, func() { _ = os.RemoveAll(dir) }, os.Chmod(dir, 0o711) //nolint:gosec // PostgreSQL's own user has to pass through
 	}
 	if dir = o.data; dir == "" {
 		dir = p.dataDir()
@@ -255,7 +255,7 @@ func (p *Program) claimData(o devOptions) (dir string, release func(), err error
 		lock.Close() //nolint:errcheck // nothing was written
 		return "", nil, fail(exitFailed, "stop it, choose another directory with --data, or use --ephemeral", "another watchword dev uses %s", dir)
 	}
-	return dir, func() { lock.Close() }, nil //nolint:errcheck // the lock ends with the process in any case
+	return dir, func() { _ = lock.Close() }, nil
 }
 
 // devServices makes tables, keys and services.
@@ -376,7 +376,7 @@ func answers(ctx context.Context, issuer string, running <-chan error) error {
 
 // writeReady writes the file whole or not at all: whoever waits for it must not read half of it. It holds a secret.
 func writeReady(name string, w *world) error {
-	data, err := json.MarshalIndent(w, "", "  ")
+	data, err := json.MarshalIndent(w, "", "  ") //nolint:gosec // the file is for those who need the secret
 	if err != nil {
 		return err
 	}

@@ -139,7 +139,7 @@ func (p *Program) strict(cmd *cobra.Command) {
 // complain writes an error: what, why, how to fix.
 func (p *Program) complain(f *failure) {
 	if p.format == "json" {
-		p.encode(p.Stderr, struct {
+		_ = p.encode(p.Stderr, struct {
 			Error    string            `json:"error"`
 			Hint     string            `json:"hint,omitempty"`
 			Problems []*config.Problem `json:"problems,omitempty"`

@@ -2,15 +2,36 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 )
 
-// routes puts the pages and the protocol under one roof.
+// routes puts the pages and the protocol under one roof. Every request gets an id, its source, a deadline and a line in the log, and
+// comes under the issuer's own name.
 func (srv *server) routes() (http.Handler, error) {
-	return srv.observe(srv.provider.Routes()), nil
+	issuer, err := url.Parse(srv.cfg.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	inner := httpkit.OnlyHost(issuer.Host, http.HandlerFunc(srv.elsewhere), httpkit.Recover(srv.log, http.HandlerFunc(srv.broken), srv.provider.Routes()))
+	return httpkit.Identify(httpkit.Trust{Proxies: srv.cfg.TrustedProxies}, srv.observe(inner)), nil
+}
+
+// elsewhere answers whoever calls this server by another name: with the right one, and with nothing of the request.
+func (srv *server) elsewhere(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "This server is "+srv.cfg.Issuer, http.StatusMisdirectedRequest)
+}
+
+// broken answers after a panic.
+func (srv *server) broken(w http.ResponseWriter, r *http.Request) {
+	http.Error(w, "Something went wrong. Reference: "+httpkit.RequestID(r.Context()), http.StatusInternalServerError)
 }
 
 // observe logs and counts every request by its route, never by its URL: those hold codes and hints.
@@ -28,8 +49,10 @@ func (srv *server) observe(next http.Handler) http.Handler {
 				method = "other" // whoever invents methods must not invent labels
 			}
 			srv.metrics.requests.WithLabelValues(route, method, strconv.Itoa(answer.status)).Observe(took.Seconds())
-			srv.log.InfoContext(ctx, "request", "method", method, "route", route, "status", answer.status, "bytes", answer.bytes,
-				"duration_ms", float64(took.Microseconds())/1000)
+			from := audit.From(ctx)
+			srv.log.LogAttrs(ctx, slog.LevelInfo, "request", slog.String("method", method), slog.String("route", route), slog.Int("status", answer.status),
+				slog.Int64("bytes", answer.bytes), slog.Float64("duration_ms", float64(took.Microseconds())/1000),
+				slog.String("source", from.Source.String()), slog.String("request_id", from.RequestID))
 		}()
 		next.ServeHTTP(answer, r)
 	})

@@ -145,7 +145,10 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 		return nil, err
 	}
 	srv.ready = &readiness{checks: map[string]func(context.Context) error{
-		"database":   func(ctx context.Context) error { return short(s.db.PingContext(ctx)) },
+		"database": func(ctx context.Context) error { // a ping would be lost on a connection that a restart left dead; a statement is tried on another
+			_, err := s.db.ExecContext(ctx, "SELECT 1")
+			return short(err)
+		},
 		"migrations": onceDone(func(ctx context.Context) error { return migrated(ctx, s.cfg) }),
 		"keys":       func(context.Context) error { return s.keys.Ready() },
 	}}

@@ -94,7 +94,7 @@ func (p *Program) with(ctx context.Context, do func(context.Context, *services) 
 	if err != nil {
 		return err
 	}
-	defer s.db.Close() //nolint:errcheck // what was done is done
+	defer s.db.Close()                          //nolint:errcheck // what was done is done
 	if err := s.keys.Refresh(ctx); err != nil { // with other keys nobody would be found, and everybody could be made a second time
 		if postgres.Unavailable(err) {
 			return databaseFailure(err)

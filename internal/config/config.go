@@ -217,6 +217,8 @@ func (c *Config) checkIssuer(report func(key, what, cure string)) {
 		report("issuer", "has a path", "leave only scheme, host and port, without a slash at the end")
 	case u.Host != strings.ToLower(u.Host):
 		report("issuer", "has capital letters in its host", "write the host in small letters, as browsers do")
+	case u.Port() == map[string]string{"https": "443", "http": "80"}[u.Scheme] && u.Port() != "":
+		report("issuer", "names the port that is meant without it", "leave the port out, as browsers do")
 	case u.Scheme == "https":
 	case u.Scheme == "http" && Loopback(u.Hostname()):
 	default:

@@ -113,6 +113,9 @@ func TestProblems(t *testing.T) {
 		{name: "issuer with a slash", env: []string{"WATCHWORD_ISSUER=https://login.example.com/", minimal[1]}, want: []string{
 			"WATCHWORD_ISSUER: issuer: has a path | leave only scheme, host and port, without a slash at the end",
 		}},
+		{name: "issuer with the default port", env: []string{"WATCHWORD_ISSUER=https://login.example.com:443", minimal[1]}, want: []string{
+			"WATCHWORD_ISSUER: issuer: names the port that is meant without it | leave the port out, as browsers do",
+		}},
 		{name: "two levels of one name", env: minimal, file: "acr: {password: a, restricted: a}\n", want: []string{
 			"FILE:1: acr.restricted: names a second level by the same name | give every level a name of its own",
 		}},
@@ -282,7 +285,7 @@ func TestProduction(t *testing.T) {
 	t.Parallel()
 	for issuer, want := range map[string]bool{
 		"https://login.example.com": true, "https://localhost": true, "http://localhost:8080": false, "http://127.0.0.1:1": false,
-		"http://[::1]:80": false, "http://app.localhost": false, "http://192.0.2.1": true, "http://localhost.example.com": true,
+		"http://[::1]:8080": false, "http://app.localhost": false, "http://192.0.2.1": true, "http://localhost.example.com": true,
 	} {
 		c := config.Default()
 		c.Issuer = issuer

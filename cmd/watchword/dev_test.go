@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// watched is a stream that tests wait on: no polling, no sleeping.
+type watched struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	grown chan struct{}
+}
+
+func newWatched() *watched { return &watched{grown: make(chan struct{}, 1)} }
+
+func (w *watched) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text.Write(p)
+	select {
+	case w.grown <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+func (w *watched) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+// line waits for a line that holds text.
+func (w *watched) line(t *testing.T, text string) string {
+	t.Helper()
+	timeout := time.After(60 * time.Second)
+	for {
+		for line := range strings.Lines(w.String()) {
+			if strings.Contains(line, text) && strings.HasSuffix(line, "\n") {
+				return line
+			}
+		}
+		select {
+		case <-w.grown:
+		case <-timeout:
+			t.Fatalf("waited in vain for %q in:\n%s", text, w.String())
+		}
+	}
+}
+
+// started is a program that runs until it is stopped.
+type started struct {
+	*Program
+	out, err *watched
+	cancel   context.CancelFunc
+	code     chan int
+}
+
+func start(t *testing.T, p *Program) *started {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &started{Program: p, out: newWatched(), err: newWatched(), cancel: cancel, code: make(chan int, 1)}
+	p.Stdin, p.Stdout, p.Stderr = strings.NewReader(""), s.out, s.err
+	go func() { s.code <- p.Run(ctx) }()
+	t.Cleanup(cancel)
+	return s
+}
+
+// stop ends the program in order.
+func (s *started) stop(t *testing.T) {
+	t.Helper()
+	s.cancel()
+	select {
+	case code := <-s.code:
+		if code != exitOK {
+			t.Errorf("exit code %d\n%s", code, s.err)
+		}
+	case <-time.After(60 * time.Second):
+		t.Fatal("the program does not stop")
+	}
+}
+
+func fetch(t *testing.T, address string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
+
+// dataDirectory is one that PostgreSQL's own user can enter: those of the testing package are closed to others.
+func dataDirectory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "watchword-dev-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestDev(t *testing.T) {
+	t.Parallel()
+	data, ready := dataDirectory(t), filepath.Join(t.TempDir(), "ready.json")
+	begin := func() (*started, world) {
+		s := start(t, &Program{Args: []string{"dev", "--listen", "localhost:0", "--data", data, "--ready", ready}})
+		s.out.line(t, "Press Ctrl-C to stop.")
+		content, err := os.ReadFile(ready)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var w world
+		if err := json.Unmarshal(content, &w); err != nil {
+			t.Fatal(err)
+		}
+		return s, w
+	}
+	s, w := begin()
+	if w.PID != os.Getpid() || w.Username == "" || w.Password == "" || w.ClientSecret == "" || w.Phone != demoPhone || !strings.HasPrefix(w.RedirectURI, w.Demo) {
+		t.Errorf("ready file lacks something: %+v", w)
+	}
+	if info, err := os.Stat(ready); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("ready file: %v, %v", info.Mode(), err)
+	}
+	for address, want := range map[string]string{
+		w.Issuer + "/.well-known/openid-configuration": `"issuer":"` + w.Issuer + `"`, w.Inbox + "/messages": "[]", w.Demo + "/": "Demo application",
+		w.Management + "/readyz": `"ready":true`,
+	} {
+		if status, body := fetch(t, address); status != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s answers %d without %s:\n%s", address, status, want, body)
+		}
+	}
+	_, keys := fetch(t, w.Issuer+"/oauth/keys")
+
+	second := start(t, &Program{Args: []string{"dev", "--listen", "localhost:0", "--data", data}})
+	if code := <-second.code; code != exitFailed || !strings.Contains(second.err.String(), "another watchword dev uses") {
+		t.Errorf("a second one on the same data: %d\n%s", code, second.err)
+	}
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(w.Issuer, "http://"))
+	third := start(t, &Program{Args: []string{"dev", "--ephemeral", "--listen", "localhost:" + port}})
+	if code := <-third.code; code != exitFailed || !strings.Contains(third.err.String(), "in use by another program\nhint:") {
+		t.Errorf("a port that is taken: %d\n%s", code, third.err)
+	}
+
+	s.stop(t)
+	if _, err := os.Stat(ready); !os.IsNotExist(err) {
+		t.Errorf("the ready file is left: %v", err)
+	}
+	if left := processes(t, data); left != nil {
+		t.Errorf("processes are left: %v", left)
+	}
+
+	again, w2 := begin()
+	defer again.stop(t)
+	if _, found := fetch(t, w2.Issuer+"/oauth/keys"); found != keys {
+		t.Errorf("the second start has other signing keys:\n%s\n%s", keys, found)
+	}
+	if w2.ClientSecret == w.ClientSecret {
+		t.Error("the secret of the demo application is stored somewhere")
+	}
+}
+
+// processes lists those that name dir in their arguments.
+func processes(t *testing.T, dir string) (found []string) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		return nil
+	}
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if content, err := os.ReadFile(file); err == nil && bytes.Contains(content, []byte(dir)) {
+			found = append(found, string(bytes.ReplaceAll(content, []byte{0}, []byte{' '})))
+		}
+	}
+	return found
+}
+
+func TestDevEphemeral(t *testing.T) {
+	t.Parallel()
+	s := start(t, &Program{Args: []string{"dev", "--ephemeral", "--listen", "127.0.0.1:0", "--format", "json"}})
+	s.out.line(t, `"issuer": "http://127.0.0.1:`)
+	demo := s.out.line(t, `"demo": "http://localhost:`) // another host: cookies do not tell ports apart
+	if demo == "" {
+		t.Error("no demo application")
+	}
+	s.stop(t)
+}
+
+func TestDevUsage(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"another machine's address", []string{"--listen", "0.0.0.0:8080"}, "for this machine only"},
+		{"no port", []string{"--listen", "localhost"}, "not a host and a port"},
+		{"a configuration file", []string{"--config", "x.yaml"}, "makes its own configuration"},
+		{"data and ephemeral", []string{"--data", "x", "--ephemeral"}, "none of the others can be"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, &Program{Args: append([]string{"dev"}, tt.args...)})
+			if code := <-s.code; code != exitUsage && tt.name != "data and ephemeral" || !strings.Contains(s.err.String(), tt.want) {
+				t.Errorf("exit code %d, said:\n%s", code, s.err)
+			}
+		})
+	}
+}

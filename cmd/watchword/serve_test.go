@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/pgtest"
+)
+
+const testIssuer = "http://localhost:8080"
+
+// serving is a server that was started as an operator does.
+type serving struct {
+	*started
+	db             *pgtest.Database
+	public, manage string // addresses
+	file           string // its configuration
+	hangup         chan os.Signal
+}
+
+func serve(t *testing.T) *serving {
+	t.Helper()
+	db, dir := pgtest.New(t), t.TempDir()
+	if err := keyring.Create(filepath.Join(dir, "keys")); err != nil {
+		t.Fatal(err)
+	}
+	s := &serving{db: db, file: filepath.Join(dir, "watchword.yaml"), hangup: make(chan os.Signal, 1)}
+	s.configure(t, "info")
+	s.started = start(t, &Program{
+		Args: []string{"serve", "--config", s.file}, Hangup: s.hangup,
+		Env: []string{"WATCHWORD_DATABASE__DSN=" + db.DSN, "WATCHWORD_KEYS__DIR=" + filepath.Join(dir, "keys")},
+	})
+	var line struct {
+		Listen string `json:"listen"`
+		Manage string `json:"management_listen"`
+	}
+	if err := json.Unmarshal([]byte(s.err.line(t, `"msg":"serving"`)), &line); err != nil {
+		t.Fatal(err)
+	}
+	s.public, s.manage = line.Listen, "http://"+line.Manage
+	return s
+}
+
+func (s *serving) configure(t *testing.T, level string) {
+	t.Helper()
+	content := fmt.Sprintf("issuer: %s\nlisten: 127.0.0.1:0\nmanagement_listen: localhost:0\nlog: {level: %s}\nsms: {vendors: {simulator: {url: 'http://127.0.0.1:1'}}}\n", testIssuer, level)
+	if err := os.WriteFile(s.file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// get asks the public listener, under the issuer's name unless another is given.
+func (s *serving) get(t *testing.T, path, host string, header http.Header) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.public+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if header != nil {
+		req.Header = header
+	}
+	if req.Host = host; host == "" {
+		req.Host = strings.TrimPrefix(testIssuer, "http://")
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(body)
+}
+
+func TestServe(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	res, body := s.get(t, "/.well-known/openid-configuration?secret=hunter2", "", nil)
+	if res.StatusCode != http.StatusOK || !strings.Contains(body, `"issuer":"`+testIssuer+`"`) {
+		t.Errorf("discovery answers %d:\n%s", res.StatusCode, body)
+	}
+	for path, want := range map[string]string{"/healthz": `"ok":true`, "/readyz": `"ready":true`, "/metrics": "watchword_http_request_duration_seconds_count"} {
+		if status, body := fetch(t, s.manage+path); status != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s answers %d without %s:\n%s", path, status, want, body)
+		}
+		if res, _ := s.get(t, path, "", nil); res.StatusCode != http.StatusNotFound { // WEB-6, AD-1
+			t.Errorf("%s of the public listener answers %d, want 404", path, res.StatusCode)
+		}
+	}
+	line := s.err.line(t, `"route":"/.well-known/openid-configuration"`)
+	if strings.Contains(line, "hunter2") {
+		t.Errorf("a query string is in the log: %s", line)
+	}
+	health := start(t, &Program{Args: []string{"healthcheck", "--ready", "--config", s.file, "--set", "management_listen=" + strings.TrimPrefix(s.manage, "http://")}, Env: s.Env})
+	if code := <-health.code; code != exitOK {
+		t.Errorf("healthcheck exits with %d:\n%s", code, health.err)
+	}
+
+	// What marks itself so is read again, the rest stays.
+	s.configure(t, "debug")
+	s.hangup <- os.Interrupt
+	s.err.line(t, `"msg":"configuration reloaded","log_level":"debug"`)
+	if err := os.WriteFile(s.file, []byte("nonsense: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.hangup <- os.Interrupt
+	s.err.line(t, `"msg":"configuration not reloaded"`)
+
+	s.stop(t)
+	if _, err := net.DialTimeout("tcp", s.public, time.Second); err == nil {
+		t.Error("the port is still open")
+	}
+}
+
+func TestServeLimits(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	t.Run("HT-3 headers", func(t *testing.T) {
+		t.Parallel()
+		if res, _ := s.get(t, "/userinfo", "", http.Header{"X": {strings.Repeat("a", 64<<10)}}); res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("a header of 64 KiB answers %d", res.StatusCode)
+		}
+	})
+	t.Run("HT-3 URL", func(t *testing.T) {
+		t.Parallel()
+		if res, _ := s.get(t, "/"+strings.Repeat("a", 64<<10), "", nil); res.StatusCode != http.StatusRequestHeaderFieldsTooLarge && res.StatusCode != http.StatusRequestURITooLong {
+			t.Errorf("a URL of 64 KiB answers %d", res.StatusCode)
+		}
+	})
+	t.Run("HT-5 unknown host", func(t *testing.T) {
+		t.Parallel()
+		for _, host := range []string{"evil.example.com", "localhost:8081", "localhost", "127.0.0.1:8080"} {
+			res, body := s.get(t, "/.well-known/openid-configuration", host, nil)
+			if res.StatusCode != http.StatusMisdirectedRequest || !strings.Contains(body, testIssuer) || strings.Contains(body, "evil") {
+				t.Errorf("host %s answers %d:\n%s", host, res.StatusCode, body)
+			}
+		}
+		for _, header := range []string{"X-Forwarded-Host", "Forwarded"} {
+			if _, body := s.get(t, "/.well-known/openid-configuration", "", http.Header{header: {"host=evil.example.com"}}); strings.Contains(body, "evil") {
+				t.Errorf("%s is believed:\n%s", header, body)
+			}
+		}
+	})
+	t.Run("HT-5 two hosts", func(t *testing.T) {
+		t.Parallel()
+		conn, err := net.Dial("tcp", s.public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost:8080\r\nHost: evil.example.com\r\n\r\n")
+		if status, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(status, " 400 ") {
+			t.Errorf("two Host headers answer %q, %v", status, err)
+		}
+	})
+}
+
+// HT-11: what is under way when the server is told to stop is finished, and the listener takes nothing new.
+func TestServeDrain(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	conn, err := net.Dial("tcp", s.public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// Half a request: the server reads on.
+	fmt.Fprint(conn, "POST /oauth/token HTTP/1.1\r\nHost: localhost:8080\r\nExpect: 100-continue\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 27\r\n\r\n")
+	answers := bufio.NewReader(conn)
+	if status, err := answers.ReadString('\n'); err != nil || !strings.Contains(status, " 100 ") { // a handler reads: the request is under way
+		t.Fatalf("half a request answers %q, %v", status, err)
+	}
+	if _, err := answers.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	s.cancel()
+	s.err.line(t, `"msg":"stopping"`)
+	if status, body := fetch(t, s.manage+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"draining":"yes"`) {
+		t.Errorf("while draining /readyz answers %d: %s", status, body)
+	}
+	fmt.Fprint(conn, "grant_type=password&code=xx")
+	if status, err := answers.ReadString('\n'); err != nil || !strings.Contains(status, " 40") {
+		t.Errorf("the request under way is answered %q, %v", status, err)
+	}
+	if code := <-s.code; code != exitOK {
+		t.Errorf("exit code %d\n%s", code, s.err)
+	}
+}
+
+// REL-6: readiness hangs on the database, liveness does not; when the database is back so is the server.
+func TestServeWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	other := pgtest.New(t)
+	var name string
+	if err := s.db.GetContext(t.Context(), &name, "SELECT current_database()"); err != nil {
+		t.Fatal(err)
+	}
+	run := func(statement string) {
+		t.Helper()
+		if _, err := other.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run("ALTER DATABASE " + name + " ALLOW_CONNECTIONS false")
+	run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + name + "'")
+	if status, body := fetch(t, s.manage+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"ready":false`) {
+		t.Errorf("without a database /readyz answers %d: %s", status, body)
+	}
+	if status, _ := fetch(t, s.manage+"/healthz"); status != http.StatusOK {
+		t.Errorf("without a database /healthz answers %d", status)
+	}
+	run("ALTER DATABASE " + name + " ALLOW_CONNECTIONS true")
+	if status, body := fetch(t, s.manage+"/readyz"); status != http.StatusOK {
+		t.Errorf("with the database back /readyz answers %d: %s", status, body)
+	}
+	s.stop(t)
+}
