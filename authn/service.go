@@ -143,17 +143,17 @@ func (s *Service) Decide(in *SignIn) Decision {
 	return Decide(in.Now, &in.Session, in.ID, &in.RelyingParty, &in.Requirement, consent, s.Config.Policy)
 }
 
-// Password tries a password. Where the decision is that the same person is asked [Decision.Again], name is ignored.
+// Password tries a password. session is the one that the form was made for; uuid.Nil: that of the cookie, whichever it is. Where the decision is that the same person is asked [Decision.Again], name is ignored.
 // Its errors are [ErrWrongPair], a [LockedError], [ErrOverloaded], [ErrSignInOver] and [ErrNotThisStep].
 //
 // The attempt is paid, for the name and for the address, before the password is looked at. A right one gives the session a
 // new cookie; if a factor is due, its challenge and message are stored in the same statement.
-func (s *Service) Password(ctx context.Context, cookie Cookie, id uuid.UUID, name, password, locale string) (*Progress, error) {
+func (s *Service) Password(ctx context.Context, cookie Cookie, session, id uuid.UUID, name, password, locale string) (*Progress, error) {
 	canonical, err := Canonical(name)
 	if err != nil || !usable(password) {
 		canonical = "" // counted and refused like any other name that does not exist
 	}
-	tried, err := s.payPassword(ctx, cookie, id, canonical)
+	tried, err := s.payPassword(ctx, cookie, session, id, canonical)
 	if err != nil {
 		return nil, err
 	}
@@ -184,11 +184,11 @@ type triedPassword struct {
 	key        []byte // what the failure was counted under
 }
 
-func (s *Service) payPassword(ctx context.Context, cookie Cookie, id uuid.UUID, canonical string) (*triedPassword, error) {
+func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uuid.UUID, canonical string) (*triedPassword, error) {
 	// Whether the name on the page or the one of the session counts depends on the sign-in, which this statement reads too.
 	fingerprint := s.Keys.Fingerprint("identifier", canonical)
 	q := new(postgres.Query)
-	q.With("attempt", "SELECT "+s.columns(q)+s.live(q, cookie, id))
+	q.With("attempt", fmt.Sprintf("SELECT %s %s AND s.id = coalesce(%s, s.id)", s.columns(q), s.live(q, cookie, id), q.Bind(optional(session))+"::uuid"))
 	q.With("found", fmt.Sprintf(`
 		SELECT u.* FROM attempt a, subscribers u
 		 WHERE u.id = CASE WHEN a.subscriber_id IS NOT NULL AND coalesce(a.requirement->>'subject', a.subject) = a.subject
@@ -338,6 +338,11 @@ func (s *Service) Code(ctx context.Context, cookie Cookie, id uuid.UUID, typed s
 	if err != nil {
 		return nil, err
 	}
+	return s.Answer(ctx, cookie, p, typed)
+}
+
+// Answer is [Service.Code] for a sign-in that was just loaded.
+func (s *Service) Answer(ctx context.Context, cookie Cookie, p *Progress, typed string) (*Progress, error) {
 	in := p.SignIn
 	a, factor, err := s.challenged(p)
 	if err != nil {

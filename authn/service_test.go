@@ -55,7 +55,7 @@ func (b *browser) keep(p *authn.Progress) {
 
 func (b *browser) password(t *testing.T, name, password string) (*authn.Progress, error) {
 	t.Helper()
-	p, err := b.service.Password(authntest.From(t.Context(), "192.0.2.1"), b.cookie, b.id, name, password, "en")
+	p, err := b.service.Password(authntest.From(t.Context(), "192.0.2.1"), b.cookie, uuid.Nil, b.id, name, password, "en")
 	b.keep(p)
 	return p, err
 }
@@ -229,7 +229,7 @@ func TestPassword(t *testing.T) {
 			t.Fatalf("%d names tried from one address in five minutes, want 30", evaluated)
 		}
 		elsewhere := begin(t, w, authntest.Beginning())
-		if _, err := w.Service.Password(authntest.From(t.Context(), "198.51.100.7"), elsewhere.cookie, elsewhere.id, "alice", authntest.Password, "en"); err != nil {
+		if _, err := w.Service.Password(authntest.From(t.Context(), "198.51.100.7"), elsewhere.cookie, uuid.Nil, elsewhere.id, "alice", authntest.Password, "en"); err != nil {
 			t.Fatalf("from another address: %v", err)
 		}
 	})
@@ -291,7 +291,7 @@ func TestPassword(t *testing.T) {
 			}
 			address := fmt.Sprintf("198.51.100.%d", i)
 			wg.Go(func() {
-				_, err := service.Password(authntest.From(t.Context(), address), b.cookie, b.id, "alice", "wrong password", "en")
+				_, err := service.Password(authntest.From(t.Context(), address), b.cookie, uuid.Nil, b.id, "alice", "wrong password", "en")
 				results <- err
 			})
 		}
@@ -325,7 +325,7 @@ func TestPassword(t *testing.T) {
 		b := begin(t, w, authntest.Beginning())
 		for i := range 50 {
 			wg.Go(func() {
-				_, err := w.Service.Password(authntest.From(t.Context(), fmt.Sprintf("198.51.100.%d", i)), b.cookie, b.id, fmt.Sprintf("user%d", i), "wrong password", "en")
+				_, err := w.Service.Password(authntest.From(t.Context(), fmt.Sprintf("198.51.100.%d", i)), b.cookie, uuid.Nil, b.id, fmt.Sprintf("user%d", i), "wrong password", "en")
 				results <- err
 			})
 		}

@@ -151,7 +151,7 @@ func (w *World) SignIn(t testing.TB, cookie authn.Cookie, username string, b aut
 	}
 	p := step(w.Service.Begin(ctx, cookie, b))
 	if p.Decision.Step == authn.StepPassword {
-		p = step(w.Service.Password(ctx, cookie, p.SignIn.ID, username, Password, "en"))
+		p = step(w.Service.Password(ctx, cookie, uuid.Nil, p.SignIn.ID, username, Password, "en"))
 	}
 	if p.Decision.Step == authn.StepFactor {
 		id := p.SignIn.ID
