@@ -155,7 +155,7 @@ func (p *pages) step(w http.ResponseWriter, r *http.Request) {
 	}
 	switch progress.Decision.Step {
 	case authn.StepPassword:
-		progress, err = p.service.Password(r.Context(), cookie, id, r.PostFormValue("name"), r.PostFormValue("password"), "en")
+		progress, err = p.service.Password(r.Context(), cookie, uuid.Nil, id, r.PostFormValue("name"), r.PostFormValue("password"), "en")
 	case authn.StepFactor:
 		progress, err = p.service.Code(r.Context(), cookie, id, r.PostFormValue("code"))
 	case authn.StepConsent:
