@@ -1,0 +1,183 @@
+// Package retention removes what nobody needs any more, and nothing earlier: what guards against a second use is kept for longer than
+// that use could succeed.
+//
+// What only grows is partitioned by day and whole partitions are dropped, so that the cost of a statement does not depend on how long
+// the server has been running. Partitions are made days ahead; a row that finds none goes to a default partition, and is
+// deleted from there. One replica at a time does the work.
+package retention
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
+
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+// Partitioned is a table whose rows are dropped by the day.
+type Partitioned struct {
+	Table, Column string
+	Keep          time.Duration
+}
+
+// Partitions are the tables that only grow.
+func Partitions() []Partitioned {
+	const day = 24 * time.Hour
+	return []Partitioned{
+		{"sign_ins", "created_at", 2 * day},      // an attempt takes an hour at most
+		{"challenges", "created_at", 2 * day},    // states are readable for a day
+		{"messages", "created_at", 7 * day},      // receipts come for days
+		{"legs", "created_at", 7 * day},          // with their messages
+		{"authz_codes", "created_at", 2 * day},   // a code lives a minute; a replay is recognised for a day
+		{"access_tokens", "created_at", 2 * day}, // minutes
+		{"audit_events", "at", 400 * day},        // more than a year
+	}
+}
+
+// swept are deleted row by row: they are few, or must outlive a day.
+func swept() []string {
+	return []string{
+		`DELETE FROM windows WHERE expires_at < wall() - interval '1 hour'`,
+		`DELETE FROM client_assertions WHERE expires_at < wall() - interval '1 hour'`,
+		`DELETE FROM sessions WHERE ended_at < wall() - interval '1 day' OR created_at < wall() - interval '2 days' AND last_seen_at < wall() - interval '1 day'`,
+		`DELETE FROM grants WHERE expires_at < wall() - interval '1 day'`, // with their refresh tokens
+		// A name that nobody has is counted too. Counts of people stay: they say how many failures there were in a row.
+		`DELETE FROM streaks s WHERE updated_at < wall() - interval '30 days' AND (blocked_until IS NULL OR blocked_until < wall())
+		   AND NOT EXISTS (SELECT FROM subscribers u WHERE uuid_send(u.id) = s.key)`,
+	}
+}
+
+// ahead is how many days of partitions exist before they are needed.
+const ahead = 4
+
+// advisory is the lock that one replica works under; the number has no other meaning.
+const advisory = 7_730_114_202
+
+// Keeper does the work.
+type Keeper struct {
+	DB  *postgres.DB
+	Log *slog.Logger
+}
+
+// Run works once now and then every hour, until ctx ends.
+func (k *Keeper) Run(ctx context.Context) error {
+	ticker := time.NewTicker(time.Hour)
+	defer ticker.Stop()
+	for {
+		if err := k.Once(ctx); err != nil && ctx.Err() == nil {
+			k.Log.ErrorContext(ctx, "retention failed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// Once makes the partitions of the coming days and removes what is over, unless another replica is at it.
+func (k *Keeper) Once(ctx context.Context) (err error) {
+	conn, err := k.DB.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	var mine bool
+	if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, int64(advisory)).Scan(&mine); err != nil || !mine {
+		return err
+	}
+	defer func() {
+		_, unlockErr := conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, int64(advisory))
+		err = errors.Join(err, unlockErr)
+	}()
+	// A sign-in must never wait for this: what cannot be locked within a second is left for the next time.
+	if _, err := conn.ExecContext(ctx, `SET lock_timeout = '1s'`); err != nil {
+		return err
+	}
+	defer conn.ExecContext(context.WithoutCancel(ctx), `SET lock_timeout = '5s'`) //nolint:errcheck // the connection is dropped if it is broken
+	var today time.Time
+	if err := conn.QueryRowContext(ctx, `SELECT date_trunc('day', wall() AT TIME ZONE 'UTC')`).Scan(&today); err != nil {
+		return err
+	}
+	var problems []error
+	for _, p := range Partitions() {
+		problems = append(problems, p.extend(ctx, conn, today), p.trim(ctx, conn, today))
+	}
+	for _, statement := range swept() {
+		if _, err := conn.ExecContext(ctx, statement); err != nil {
+			problems = append(problems, fmt.Errorf("sweep: %w", err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func (p Partitioned) name(day time.Time) string { return p.Table + "_" + day.Format("20060102") }
+
+// extend makes the partitions of today and the days ahead.
+func (p Partitioned) extend(ctx context.Context, conn *sql.Conn, today time.Time) error {
+	for i := range ahead {
+		day := today.AddDate(0, 0, i)
+		var exists bool
+		if err := conn.QueryRowContext(ctx, `SELECT to_regclass($1) IS NOT NULL`, p.name(day)).Scan(&exists); err != nil {
+			return err
+		}
+		if exists {
+			continue
+		}
+		// Made beside its table and then attached: that locks the table for writers least.
+		_, err := conn.ExecContext(ctx, fmt.Sprintf(`BEGIN;
+			CREATE TABLE %[1]s (LIKE %[2]s INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
+			ALTER TABLE %[2]s ATTACH PARTITION %[1]s FOR VALUES FROM ('%[3]s+00') TO ('%[4]s+00');
+			COMMIT`, pq.QuoteIdentifier(p.name(day)), p.Table, day.Format(time.DateOnly), day.AddDate(0, 0, 1).Format(time.DateOnly)))
+		if err != nil {
+			if _, rollback := conn.ExecContext(ctx, `ROLLBACK`); rollback != nil {
+				return errors.Join(err, rollback)
+			}
+			if pq.As(err, pqerror.CheckViolation) != nil {
+				continue // the default partition has rows of that day already: it keeps them
+			}
+			return fmt.Errorf("partition %s: %w", p.name(day), err)
+		}
+	}
+	return nil
+}
+
+// trim drops the partitions that are over and deletes what went to the default one.
+func (p Partitioned) trim(ctx context.Context, conn *sql.Conn, today time.Time) error {
+	rows, err := conn.QueryContext(ctx, `SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1::regclass`, p.Table)
+	if err != nil {
+		return err
+	}
+	defer rows.Close() //nolint:errcheck // Err tells
+	var over []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return err
+		}
+		day, err := time.Parse("20060102", strings.TrimPrefix(name, p.Table+"_"))
+		if err == nil && !day.AddDate(0, 0, 1).Add(p.Keep).After(today) {
+			over = append(over, name)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	for _, name := range over {
+		if _, err := conn.ExecContext(ctx, `DROP TABLE `+pq.QuoteIdentifier(name)); err != nil {
+			return fmt.Errorf("drop %s: %w", name, err)
+		}
+	}
+	if p.Table == "audit_events" {
+		return nil // append-only: its rows go with their partition alone
+	}
+	_, err = conn.ExecContext(ctx, fmt.Sprintf(`DELETE FROM %s_default WHERE %s < wall() - make_interval(secs => $1)`, p.Table, p.Column), p.Keep.Seconds())
+	return err
+}
