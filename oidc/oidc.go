@@ -57,6 +57,11 @@ const (
 	endSessionPath = "/logout"
 )
 
+// Paths lists where the endpoints are, below the issuer.
+func Paths() []string {
+	return []string{discoveryPath, authorizePath, tokenPath, introspectPath, revokePath, userinfoPath, jwksPath, endSessionPath}
+}
+
 // Lives of what is issued.
 type Lives struct {
 	Code        time.Duration // default and ceiling 60 s

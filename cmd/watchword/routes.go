@@ -9,8 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/watchword-auth/watchword/authn/web"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/oidc"
 )
 
 // routes puts the pages and the protocol under one roof. Every request gets an id, its source, a deadline and a line in the log, and
@@ -20,18 +22,23 @@ func (srv *server) routes() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	inner := httpkit.OnlyHost(issuer.Host, http.HandlerFunc(srv.elsewhere), httpkit.Recover(srv.log, http.HandlerFunc(srv.broken), srv.provider.Routes()))
+	pages, err := web.New(web.Config{
+		SignIns: srv.signIns, Keys: srv.ring, Issuer: srv.cfg.Issuer, Service: srv.cfg.Branding.Name, Default: srv.cfg.DefaultLocale,
+		Help: srv.cfg.Branding.SupportURL, Privacy: srv.cfg.Branding.PrivacyURL, Accessibility: srv.cfg.Branding.AccessibilityURL,
+		Dev: issuer.Scheme == "http", Log: srv.log, // plain http is for this machine alone, where whoever looks is a developer
+	})
+	if err != nil {
+		return nil, err
+	}
+	pages.App, srv.provider.Pages, srv.provider.Locales = srv.provider, pages, pages.Locales()
+	mux := http.NewServeMux()
+	protocol := srv.provider.Routes()
+	for _, path := range oidc.Paths() {
+		mux.Handle(path, protocol)
+	}
+	mux.Handle("/", pages.Routes())
+	inner := httpkit.OnlyHost(issuer.Host, http.HandlerFunc(pages.WrongHost), httpkit.Recover(srv.log, http.HandlerFunc(pages.Failed), mux))
 	return httpkit.Identify(httpkit.Trust{Proxies: srv.cfg.TrustedProxies}, srv.observe(inner)), nil
-}
-
-// elsewhere answers whoever calls this server by another name: with the right one, and with nothing of the request.
-func (srv *server) elsewhere(w http.ResponseWriter, _ *http.Request) {
-	http.Error(w, "This server is "+srv.cfg.Issuer, http.StatusMisdirectedRequest)
-}
-
-// broken answers after a panic.
-func (srv *server) broken(w http.ResponseWriter, r *http.Request) {
-	http.Error(w, "Something went wrong. Reference: "+httpkit.RequestID(r.Context()), http.StatusInternalServerError)
 }
 
 // observe logs and counts every request by its route, never by its URL: those hold codes and hints.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/internal/retention"
 	"github.com/watchword-auth/watchword/oidc"
 	"github.com/watchword-auth/watchword/sms"
 	"github.com/watchword-auth/watchword/sms/carriersim"
@@ -139,7 +140,7 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 	lives.Code, lives.AccessToken, lives.IDToken, lives.Refresh = s.cfg.Tokens.CodeTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.RefreshTTL
 	srv.provider, err = oidc.New(oidc.Config{
 		Issuer: s.cfg.Issuer, DB: s.db, SignIns: s.signIns, Clients: s.clients, Keys: s.keys, Levels: s.levels, Lives: lives,
-		Locales: []string{"en", "de"}, NoPKCE: s.cfg.Clients.PKCEExempt, Now: time.Now, Log: log,
+		NoPKCE: s.cfg.Clients.PKCEExempt, Now: time.Now, Log: log,
 	})
 	if err != nil {
 		return nil, err
@@ -211,6 +212,8 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 	}
 	group.Go(func() error { srv.supervise(background, "outbox worker", srv.worker.Run); return nil })
 	group.Go(func() error { srv.supervise(background, "change listener", srv.provider.Run); return nil })
+	keeper := &retention.Keeper{DB: srv.db, Log: srv.log}
+	group.Go(func() error { srv.supervise(background, "retention", keeper.Run); return nil })
 
 	front := srv.httpServer(background, srv.public)
 	front.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
