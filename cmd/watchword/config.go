@@ -141,7 +141,7 @@ func (p *Program) initCommand() *cobra.Command {
 			}
 			p.say("Wrote %s and keys in %s.\nBack the keys up apart from the database: without them nothing in it can be read.\n\nNext:\n"+
 				"  1. write the connection string of an empty PostgreSQL database into %s (chmod 600)\n"+
-				"  2. watchword migrate up --config %s\n  3. watchword key rotate --config %[4]s\n  4. watchword serve --config %[4]s", file, keys, dsn, file)
+				"  2. watchword migrate up --config %s\n  3. watchword key create --config %[4]s\n  4. watchword serve --config %[4]s", file, keys, dsn, file)
 			return nil
 		},
 	}
@@ -153,7 +153,7 @@ func (p *Program) initCommand() *cobra.Command {
 // makeKeys makes the key files, unless there are some: keys are never replaced, because what they sealed would be lost.
 func makeKeys(dir string) error {
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return fail(exitRefused, "add a newer key with: watchword key rotate --files", "%s holds keys already", dir)
+		return fail(exitRefused, "restore what is missing from the backup", "%s holds files already, but not all keys", dir)
 	}
 	return keyring.Create(dir)
 }

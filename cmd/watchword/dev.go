@@ -132,6 +132,9 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 	if err != nil {
 		return errors.Join(err, s.db.Close())
 	}
+	if err := errors.Join(s.keys.Ensure(ctx), srv.keeper.Once(ctx)); err != nil {
+		return errors.Join(err, s.db.Close())
+	}
 	w, err := s.furnish(ctx, issuer, demo, inbox)
 	if err != nil {
 		return errors.Join(err, s.db.Close())

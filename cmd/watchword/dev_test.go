@@ -113,7 +113,7 @@ func fetch(t *testing.T, address string) (int, string) {
 // dataDirectory is one that PostgreSQL's own user can enter: those of the testing package are closed to others.
 func dataDirectory(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "watchword-dev-test-")
+	dir, err := os.MkdirTemp("", "watchword-dev-test-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}

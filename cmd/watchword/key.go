@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -19,20 +20,7 @@ func (p *Program) keyCommand() *cobra.Command {
 			"can read nothing without them. Signing keys lie in the database, sealed, and sign tokens.",
 	}
 	group.AddCommand(
-		&cobra.Command{
-			Use: "create", Short: "Make the key files of a new installation", Args: cobra.NoArgs, Example: "  watchword key create --config watchword.yaml",
-			RunE: func(*cobra.Command, []string) error {
-				cfg, _, err := p.load()
-				if err != nil {
-					return err
-				}
-				if err := makeKeys(cfg.Keys.Dir); err != nil {
-					return err
-				}
-				p.say("Made keys in %s. Back them up apart from the database: without them nothing in it can be read.", cfg.Keys.Dir)
-				return nil
-			},
-		},
+		p.keyCreate(),
 		&cobra.Command{
 			Use: "list", Short: "List the signing keys", Args: cobra.NoArgs, Example: "  watchword key list --format json",
 			RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,6 +36,47 @@ func (p *Program) keyCommand() *cobra.Command {
 		p.keyRotate(),
 	)
 	return group
+}
+
+func (p *Program) keyCreate() *cobra.Command {
+	return &cobra.Command{
+		Use: "create", Short: "Make the keys that are missing", Args: cobra.NoArgs,
+		Long: "Create makes the key files, if there are none, and the first signing keys of a database that has its tables and no keys. It replaces\n" +
+			"nothing. Keys that are lost are not made anew by it: restore them from the backup.",
+		Example: "  watchword key create --config watchword.yaml",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, _, err := p.load()
+			if err != nil {
+				return err
+			}
+			switch _, err := keyring.Load(cfg.Keys.Dir); {
+			case errors.Is(err, keyring.ErrMissing):
+				if err := makeKeys(cfg.Keys.Dir); err != nil {
+					return err
+				}
+				p.say("Made key files in %s. Back them up apart from the database: without them nothing in it can be read.", cfg.Keys.Dir)
+			case err == nil:
+				p.say("The key files in %s are there already.", cfg.Keys.Dir)
+			}
+			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				had, err := s.keys.List(ctx)
+				if err != nil {
+					return err
+				}
+				if err := s.keys.Ensure(ctx); err != nil {
+					return err
+				}
+				have, err := s.keys.List(ctx)
+				if err != nil {
+					return err
+				}
+				if len(have) == len(had) {
+					p.say("The signing keys are there already.")
+				}
+				return p.showKeys(have[:len(have)-len(had)]) // the newest come first
+			})
+		},
+	}
 }
 
 func (p *Program) keyRotate() *cobra.Command {

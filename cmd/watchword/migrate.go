@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/lib/pq"
 	"github.com/spf13/cobra"
 
+	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/internal/retention"
 )
 
 func (p *Program) migrateCommand() *cobra.Command {
@@ -53,6 +56,9 @@ func (p *Program) migrateCommand() *cobra.Command {
 				if err != nil {
 					return databaseFailure(err)
 				}
+				if err := partition(cmd.Context(), cfg); err != nil {
+					return databaseFailure(err)
+				}
 				if len(applied) == 0 {
 					p.say("The database has every step already.")
 				}
@@ -77,6 +83,16 @@ func (p *Program) migrateCommand() *cobra.Command {
 		},
 	)
 	return group
+}
+
+// partition makes room for the coming days, so that a server finds it from its first minute.
+func partition(ctx context.Context, cfg *config.Config) error {
+	db, err := postgres.Open(postgres.Config{DSN: directDSN(cfg), MaxConns: 2})
+	if err != nil {
+		return err
+	}
+	keeper := retention.Keeper{DB: db, Log: slog.New(slog.DiscardHandler)}
+	return errors.Join(keeper.Once(ctx), db.Close())
 }
 
 // databaseFailure says what to do when the database refused.

@@ -69,6 +69,9 @@ func checkSealed(ctx context.Context, cfg *config.Config) error {
 	if err := s.keys.Refresh(ctx); err != nil {
 		return &config.Problem{Key: "keys.dir", What: "the keys do not open what the database holds: " + oneLine(err), Cure: "restore the key files that this database was made with"}
 	}
+	if err := s.keys.Ready(); err != nil {
+		return &config.Problem{What: "the database lacks signing keys: " + oneLine(err), Cure: "make them with: watchword key create"}
+	}
 	return nil
 }
 

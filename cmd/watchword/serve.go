@@ -10,12 +10,12 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/postgres"
@@ -117,6 +117,7 @@ type server struct {
 	ready    *readiness
 	provider *oidc.Provider
 	worker   *sms.Worker
+	keeper   *retention.Keeper
 	public   http.Handler
 	reload   func()
 	hangup   <-chan os.Signal
@@ -136,6 +137,7 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 		}
 		srv.metrics.sends.WithLabelValues(vendor, result).Observe(since.Seconds())
 	}}
+	srv.keeper = &retention.Keeper{DB: s.db, Log: log}
 	lives := oidc.DefaultLives()
 	lives.Code, lives.AccessToken, lives.IDToken, lives.Refresh = s.cfg.Tokens.CodeTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.RefreshTTL
 	srv.provider, err = oidc.New(oidc.Config{
@@ -206,14 +208,15 @@ const (
 func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	var group errgroup.Group
-	if err := srv.keys.Ensure(background); err != nil {
+	var group sync.WaitGroup
+	if err := errors.Join(srv.keys.Refresh(background), srv.keys.Ready()); err != nil {
 		return errors.Join(fmt.Errorf("signing keys: %w", err), public.Close(), manage.Close(), srv.db.Close())
 	}
-	group.Go(func() error { srv.supervise(background, "outbox worker", srv.worker.Run); return nil })
-	group.Go(func() error { srv.supervise(background, "change listener", srv.provider.Run); return nil })
-	keeper := &retention.Keeper{DB: srv.db, Log: srv.log}
-	group.Go(func() error { srv.supervise(background, "retention", keeper.Run); return nil })
+	for name, work := range map[string]func(context.Context) error{
+		"outbox worker": srv.worker.Run, "change listener": srv.provider.Run, "retention": srv.keeper.Run,
+	} {
+		group.Go(func() { srv.supervise(background, name, work) })
+	}
 
 	front := srv.httpServer(background, srv.public)
 	front.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -240,7 +243,8 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 		err = errors.Join(err, front.Close())
 	}
 	stop()
-	return errors.Join(err, group.Wait(), back.Close(), srv.db.Close())
+	group.Wait()
+	return errors.Join(err, back.Close(), srv.db.Close())
 }
 
 // await returns when the server has to stop, and why if that was not asked for.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/pgtest"
+	"github.com/watchword-auth/watchword/oidc"
 )
 
 const testIssuer = "http://localhost:8080"
@@ -32,6 +33,13 @@ func serve(t *testing.T) *serving {
 	t.Helper()
 	db, dir := pgtest.New(t), t.TempDir()
 	if err := keyring.Create(filepath.Join(dir, "keys")); err != nil {
+		t.Fatal(err)
+	}
+	ring, err := keyring.Load(filepath.Join(dir, "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (&oidc.Keys{DB: db.DB, Seal: ring}).Ensure(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	s := &serving{db: db, file: filepath.Join(dir, "watchword.yaml"), hangup: make(chan os.Signal, 1)}
@@ -60,7 +68,7 @@ func (s *serving) configure(t *testing.T, level string) {
 }
 
 // get asks the public listener, under the issuer's name unless another is given.
-func (s *serving) get(t *testing.T, path, host string, header http.Header) (*http.Response, string) {
+func (s *serving) get(t *testing.T, path, host string, header http.Header) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.public+path, nil)
 	if err != nil {
@@ -81,22 +89,22 @@ func (s *serving) get(t *testing.T, path, host string, header http.Header) (*htt
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, string(body)
+	return res.StatusCode, string(body)
 }
 
 func TestServe(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
-	res, body := s.get(t, "/.well-known/openid-configuration?secret=hunter2", "", nil)
-	if res.StatusCode != http.StatusOK || !strings.Contains(body, `"issuer":"`+testIssuer+`"`) {
-		t.Errorf("discovery answers %d:\n%s", res.StatusCode, body)
+	status, body := s.get(t, "/.well-known/openid-configuration?secret=hunter2", "", nil)
+	if status != http.StatusOK || !strings.Contains(body, `"issuer":"`+testIssuer+`"`) {
+		t.Errorf("discovery answers %d:\n%s", status, body)
 	}
 	for path, want := range map[string]string{"/healthz": `"ok":true`, "/readyz": `"ready":true`, "/metrics": "watchword_http_request_duration_seconds_count"} {
 		if status, body := fetch(t, s.manage+path); status != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s answers %d without %s:\n%s", path, status, want, body)
 		}
-		if res, _ := s.get(t, path, "", nil); res.StatusCode != http.StatusNotFound { // WEB-6, AD-1
-			t.Errorf("%s of the public listener answers %d, want 404", path, res.StatusCode)
+		if status, _ := s.get(t, path, "", nil); status != http.StatusNotFound { // WEB-6, AD-1
+			t.Errorf("%s of the public listener answers %d, want 404", path, status)
 		}
 	}
 	line := s.err.line(t, `"route":"/.well-known/openid-configuration"`)
@@ -129,22 +137,22 @@ func TestServeLimits(t *testing.T) {
 	s := serve(t)
 	t.Run("HT-3 headers", func(t *testing.T) {
 		t.Parallel()
-		if res, _ := s.get(t, "/userinfo", "", http.Header{"X": {strings.Repeat("a", 64<<10)}}); res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
-			t.Errorf("a header of 64 KiB answers %d", res.StatusCode)
+		if status, _ := s.get(t, "/userinfo", "", http.Header{"X": {strings.Repeat("a", 64<<10)}}); status != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("a header of 64 KiB answers %d", status)
 		}
 	})
 	t.Run("HT-3 URL", func(t *testing.T) {
 		t.Parallel()
-		if res, _ := s.get(t, "/"+strings.Repeat("a", 64<<10), "", nil); res.StatusCode != http.StatusRequestHeaderFieldsTooLarge && res.StatusCode != http.StatusRequestURITooLong {
-			t.Errorf("a URL of 64 KiB answers %d", res.StatusCode)
+		if status, _ := s.get(t, "/"+strings.Repeat("a", 64<<10), "", nil); status != http.StatusRequestHeaderFieldsTooLarge && status != http.StatusRequestURITooLong {
+			t.Errorf("a URL of 64 KiB answers %d", status)
 		}
 	})
 	t.Run("HT-5 unknown host", func(t *testing.T) {
 		t.Parallel()
 		for _, host := range []string{"evil.example.com", "localhost:8081", "localhost", "127.0.0.1:8080"} {
-			res, body := s.get(t, "/.well-known/openid-configuration", host, nil)
-			if res.StatusCode != http.StatusMisdirectedRequest || !strings.Contains(body, testIssuer) || strings.Contains(body, "evil") {
-				t.Errorf("host %s answers %d:\n%s", host, res.StatusCode, body)
+			status, body := s.get(t, "/.well-known/openid-configuration", host, nil)
+			if status != http.StatusMisdirectedRequest || !strings.Contains(body, testIssuer) || strings.Contains(body, "evil") {
+				t.Errorf("host %s answers %d:\n%s", host, status, body)
 			}
 		}
 		for _, header := range []string{"X-Forwarded-Host", "Forwarded"} {

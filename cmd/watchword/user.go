@@ -102,8 +102,8 @@ func (p *Program) userCreate() *cobra.Command {
 						return err
 					}
 				}
-				if err := s.keys.Ensure(ctx); err != nil { // from the first user on the database belongs to its keys
-					return err
+				if err := s.keys.Ready(); err != nil { // from the first user on the database belongs to its keys
+					return fail(exitFailed, "make them with: watchword key create", "the database lacks signing keys: %w", err)
 				}
 				id, err := s.signIns.Create(ctx, args[0], password, profile, bound...)
 				if errors.Is(err, authn.ErrTaken) {

@@ -135,8 +135,7 @@ type Branding struct {
 
 // Clients that an operator exempts by name.
 type Clients struct {
-	PKCEExempt  []string `key:"pkce_exempt" doc:"Ids of confidential applications that may come without PKCE. For certification only."`
-	NonceExempt []string `key:"nonce_exempt" doc:"Ids of confidential applications that may come without a nonce and without PKCE. For certification only."`
+	PKCEExempt []string `key:"pkce_exempt" doc:"Ids of confidential applications that may come without PKCE. For certification only."`
 }
 
 // Log is what the server tells its operator.
