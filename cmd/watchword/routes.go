@@ -50,6 +50,7 @@ func (srv *server) observe(next http.Handler) http.Handler {
 		r = r.WithContext(ctx)
 		answer := &answer{ResponseWriter: w, status: http.StatusOK}
 		defer func() {
+			srv.requests.Add(1)
 			route, took := route(r), time.Since(began)
 			method := r.Method
 			if !strings.Contains(" GET HEAD POST PUT PATCH DELETE OPTIONS ", " "+method+" ") {

@@ -119,6 +119,7 @@ type server struct {
 	worker   *sms.Worker
 	keeper   *retention.Keeper
 	public   http.Handler
+	requests atomic.Uint64 // answered so far
 	reload   func()
 	hangup   <-chan os.Signal
 }
@@ -214,6 +215,7 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 	}
 	for name, work := range map[string]func(context.Context) error{
 		"outbox worker": srv.worker.Run, "change listener": srv.provider.Run, "retention": srv.keeper.Run,
+		"idle memory": srv.releaseMemory,
 	} {
 		group.Go(func() { srv.supervise(background, name, work) })
 	}
@@ -274,6 +276,30 @@ func (srv *server) supervise(ctx context.Context, name string, run func(context.
 			return
 		case <-time.After(time.Second):
 		}
+	}
+}
+
+// quiet is how long nobody has to have asked for anything until memory is given back.
+const quiet = 5 * time.Second
+
+// releaseMemory gives the memory of past requests back to the system as soon as it is quiet: the runtime by itself keeps what the last
+// password took for minutes.
+func (srv *server) releaseMemory(ctx context.Context) error {
+	ticker := time.NewTicker(quiet)
+	defer ticker.Stop()
+	var released, before uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		now := srv.requests.Load()
+		if now == before && now != released {
+			debug.FreeOSMemory()
+			released = now
+		}
+		before = now
 	}
 }
 

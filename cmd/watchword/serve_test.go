@@ -2,9 +2,16 @@ package main
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -235,4 +242,93 @@ func TestServeWithoutDatabase(t *testing.T) {
 		t.Errorf("with the database back /readyz answers %d: %s", status, body)
 	}
 	s.stop(t)
+}
+
+// CRY-5, HT-10: a server that ends TLS itself speaks 1.2 and 1.3, and its cookies are for https alone.
+func TestServeTLS(t *testing.T) {
+	t.Parallel()
+	db, dir := pgtest.New(t), t.TempDir()
+	var name string
+	if err := db.GetContext(t.Context(), &name, "SELECT current_database()"); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{"CREATE ROLE " + name + " LOGIN", "CREATE DATABASE " + name + "_owned OWNER " + name} {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	certificate, pool := selfSigned(t, dir)
+	args := func(command ...string) *Program {
+		return &Program{Args: command, Env: []string{
+			"WATCHWORD_DATABASE__DSN=" + strings.NewReplacer("dbname="+name, "dbname="+name+"_owned", "user=watchword", "user="+name).Replace(db.DSN),
+			"WATCHWORD_ISSUER=https://localhost", "WATCHWORD_LISTEN=127.0.0.1:0", "WATCHWORD_MANAGEMENT_LISTEN=localhost:0", "WATCHWORD_KEYS__DIR=" + filepath.Join(dir, "keys"),
+			"WATCHWORD_TLS__CERT_FILE=" + certificate, "WATCHWORD_TLS__KEY_FILE=" + certificate, "WATCHWORD_SMS__VENDORS__SIMULATOR__URL=http://127.0.0.1:1",
+		}}
+	}
+	for _, command := range [][]string{{"migrate", "up"}, {"key", "create"}} {
+		if s := start(t, args(command...)); <-s.code != exitOK {
+			t.Fatalf("%v: %s", command, s.err)
+		}
+	}
+	s := start(t, args("serve"))
+	var line struct {
+		Listen string `json:"listen"`
+	}
+	if err := json.Unmarshal([]byte(s.err.line(t, `"msg":"serving"`)), &line); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		version uint16
+		ok      bool
+	}{{tls.VersionTLS10, false}, {tls.VersionTLS11, false}, {tls.VersionTLS12, true}, {tls.VersionTLS13, true}} {
+		conn, err := tls.Dial("tcp", line.Listen, &tls.Config{RootCAs: pool, ServerName: "localhost", MinVersion: tt.version, MaxVersion: tt.version})
+		if (err == nil) != tt.ok {
+			t.Errorf("%s: %v", tls.VersionName(tt.version), err)
+		}
+		if err == nil {
+			conn.Close()
+		}
+	}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "localhost"}, ForceAttemptHTTP2: true}}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+line.Listen+"/.well-known/openid-configuration", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "localhost"
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK || res.ProtoMajor != 2 {
+		t.Errorf("discovery answers %s over %s", res.Status, res.Proto)
+	}
+	client.CloseIdleConnections()
+	s.stop(t)
+}
+
+// selfSigned makes a certificate for localhost and writes it with its key into one file.
+func selfSigned(t *testing.T, dir string) (name string, pool *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	name = filepath.Join(dir, "tls.pem")
+	if err := os.WriteFile(name, append(certificate, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pool = x509.NewCertPool()
+	pool.AppendCertsFromPEM(certificate)
+	return name, pool
 }

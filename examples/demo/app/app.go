@@ -33,7 +33,7 @@ type Config struct {
 	BaseURL string
 	// ClientID and ClientSecret are what the provider knows the application by.
 	ClientID, ClientSecret string
-	// Scopes beside openid. Default: profile, email, phone.
+	// Scopes beside openid. Default: profile, email, address, phone.
 	Scopes []string
 }
 
@@ -71,7 +71,7 @@ type application struct {
 // New makes the application. The issuer need not answer yet.
 func New(cfg Config) http.Handler {
 	if cfg.Scopes == nil {
-		cfg.Scopes = []string{"profile", "email", "phone"}
+		cfg.Scopes = []string{"profile", "email", "address", "phone"}
 	}
 	a := &application{cfg: cfg, sessions: map[string]*session{}}
 	mux := http.NewServeMux()
@@ -129,7 +129,7 @@ func (a *application) callback(w http.ResponseWriter, r *http.Request) {
 	case q.Get("iss") != a.cfg.Issuer:
 		err = errors.New("this answer is from another issuer")
 	case q.Get("error") != "":
-		done.problem = q.Get("error") + ": " + q.Get("error_description")
+		done.problem = strings.TrimSuffix(q.Get("error")+": "+q.Get("error_description"), ": ")
 	default:
 		err = a.exchange(r.Context(), s, q.Get("code"), done)
 	}
