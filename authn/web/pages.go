@@ -141,6 +141,7 @@ func (h *Handler) postCancel(w http.ResponseWriter, r *http.Request) error {
 
 // codeBody is what the code page shows besides its frame.
 type codeBody struct {
+	Ask       template.HTML // where a code can be sent, when none was
 	Sent      template.HTML // what was sent, and where
 	Live      bool          // a code can be typed
 	CanSend   bool          // a new one can be asked for, now or later
@@ -166,17 +167,21 @@ func (h *Handler) code(w http.ResponseWriter, r *http.Request, p *authn.Progress
 	f.Title = f.T("code.title")
 	c := in.Challenge
 	body := codeBody{}
-	hint := ""
-	if c != nil {
+	hint := func(id uuid.UUID) template.HTML {
 		for _, a := range in.Session.Bound {
-			if a.ID == c.AuthenticatorID {
-				hint = a.Hint
+			if a.ID == id || id == uuid.Nil {
+				return template.HTML("<strong><bdi>" + template.HTMLEscapeString(a.Hint) + "</bdi></strong>") //nolint:gosec // escaped
 			}
 		}
+		return ""
+	}
+	if c == nil { // the password was given for another sign-in: nothing is sent before somebody asks
+		body.Ask = f.say.say("code.ask", values{"Hint": hint(uuid.Nil)})
+	} else {
 		body.Live = c.Live(in.Now) && c.BlockedUntil == nil && c.Sends > 0
 		body.ExpiresAt = c.ExpiresAt.UTC().Format(time.RFC3339)
 		minutes := max(1, int(c.ExpiresAt.Sub(in.Now).Round(time.Minute).Minutes()))
-		body.Sent = f.say.say("code.sent", values{"Hint": template.HTML("<strong><bdi>" + template.HTMLEscapeString(hint) + "</bdi></strong>"), "Count": minutes}) //nolint:gosec // escaped
+		body.Sent = f.say.say("code.sent", values{"Hint": hint(c.AuthenticatorID), "Count": minutes})
 	}
 	problem, notice := h.codeState(f.say, in)
 	switch {
@@ -206,7 +211,7 @@ func (h *Handler) codeState(say *tongue, in *authn.SignIn) (problem, notice temp
 	c := in.Challenge
 	switch {
 	case c == nil:
-		return say.say("code.expired", nil), ""
+		return "", ""
 	case c.BlockedUntil != nil:
 		return say.say("code.locked", values{"Time": say.clock(*c.BlockedUntil)}), ""
 	case c.Outcome == "verified":

@@ -1,0 +1,232 @@
+package web_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/watchword-auth/watchword/authn/authntest"
+	"github.com/watchword-auth/watchword/internal/browsertest"
+)
+
+// screens is where pictures of every page state go; empty: none are taken.
+var screens = flag.String("screens", "", "directory for pictures of every page state")
+
+// visit is a person with a browser of a certain taste, somewhere in a sign-in.
+type visit struct {
+	*browsertest.Tab
+	w    *world
+	t    *testing.T
+	name string
+}
+
+// people numbers the subscribers of a world, so that each state has a phone of its own.
+func (v *visit) enrol(n int) {
+	v.name = fmt.Sprintf("person%d", n)
+	v.w.Subscriber(v.t, v.name, fmt.Sprintf("+1202555%04d", 200+n))
+}
+
+func (v *visit) begin(query string) { v.Go(v.w.server.URL + "/begin" + query) }
+
+func (v *visit) password(password string) {
+	v.Type("#username", v.name)
+	v.Type("#password", password)
+	v.Click("form[action^='/login?'] button[type=submit]")
+}
+
+func (v *visit) toCode(query string) {
+	v.begin(query)
+	v.password(authntest.Password)
+}
+
+func (v *visit) code(code string) {
+	v.Type("#code", code)
+	v.Click("form[action^='/login/code?'] button[type=submit]")
+}
+
+func (v *visit) resend() { v.Click("form[action^='/login/code/resend'] button") }
+
+func (v *visit) again() { v.Go(v.URL()) }
+
+func (v *visit) sql(statement string) {
+	v.t.Helper()
+	if _, err := v.w.DB.ExecContext(v.t.Context(), statement); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// states lead a browser into every state of every page.
+func states() []struct {
+	name  string
+	reach func(v *visit)
+} {
+	return []struct {
+		name  string
+		reach func(v *visit)
+	}{
+		{"login first", func(v *visit) { v.begin("?login_hint=pat") }},
+		{"login empty", func(v *visit) { v.begin(""); v.Click("form[action^='/login?'] button[type=submit]") }},
+		{"login wrong pair", func(v *visit) { v.begin(""); v.password("wrong password") }},
+		{"login locked", func(v *visit) {
+			v.begin("")
+			for range 11 {
+				v.password("wrong password")
+				v.w.DB.Advance(v.t, 20*time.Second)
+			}
+		}},
+		{"code first", func(v *visit) { v.toCode("") }},
+		{"code empty", func(v *visit) { v.toCode(""); v.Click("form[action^='/login/code?'] button[type=submit]") }},
+		{"code wrong", func(v *visit) { v.toCode(""); v.code("000000") }},
+		{"code few left", func(v *visit) { v.toCode(""); v.code("000000"); v.code("000000"); v.code("000000") }},
+		{"code attempts used up", func(v *visit) {
+			v.toCode("")
+			for range 5 {
+				v.code("000000")
+			}
+		}},
+		{"code too early", func(v *visit) { v.toCode(""); v.resend() }},
+		{"code resent", func(v *visit) { v.toCode(""); v.w.DB.Advance(v.t, 31*time.Second); v.resend() }},
+		{"code slow", func(v *visit) { v.toCode(""); v.w.DB.Advance(v.t, 61*time.Second); v.again() }},
+		{"code expired", func(v *visit) { v.toCode(""); v.w.DB.Advance(v.t, 11*time.Minute); v.again() }},
+		{"code undeliverable", func(v *visit) {
+			v.toCode("")
+			v.sql("UPDATE messages SET state = 'failed', reason = 'invalid_recipient' WHERE state = 'queued'")
+			v.again()
+		}},
+		{"code opted out", func(v *visit) {
+			v.toCode("")
+			v.sql("UPDATE messages SET state = 'failed', reason = 'recipient_opted_out' WHERE state = 'queued'")
+			v.again()
+		}},
+		{"code sends used up", func(v *visit) {
+			for range 6 {
+				v.Forget()
+				v.toCode("")
+			}
+		}},
+		{"code not asked for", func(v *visit) { v.toCode(""); v.begin("") }},
+		{"code cool-off", func(v *visit) {
+			for range 2 {
+				v.Forget()
+				v.toCode("")
+				for range 5 {
+					v.code("000000")
+				}
+			}
+			v.Forget()
+			v.toCode("")
+		}},
+		{"methods", func(v *visit) { v.toCode(""); v.Click("a[href^='/login/methods']") }},
+		{"help", func(v *visit) { v.toCode(""); v.Click("a[href^='/login/methods']"); v.Click("a[href^='/login/help']") }},
+		{"consent", func(v *visit) { v.toCode("?consent"); v.code(v.w.Code(v.t, v.w.challenge(v.t))) }},
+		{"login again", func(v *visit) { v.toCode("?consent"); v.code(v.w.Code(v.t, v.w.challenge(v.t))); v.begin("?fresh") }},
+		{"sign out", func(v *visit) {
+			v.toCode("?consent")
+			v.code(v.w.Code(v.t, v.w.challenge(v.t)))
+			v.Go(v.w.server.URL + "/logout")
+		}},
+		{"signed out", func(v *visit) {
+			v.toCode("?consent")
+			v.code(v.w.Code(v.t, v.w.challenge(v.t)))
+			v.Go(v.w.server.URL + "/logout")
+			v.Click("form[action='/logout/confirm'] button")
+		}},
+		{"problem page expired", func(v *visit) { v.toCode(""); v.w.DB.Advance(v.t, 61*time.Minute); v.again() }},
+		{"problem cookies", func(v *visit) { v.Go(v.w.server.URL + "/login?flow=0") }},
+		{"problem not found", func(v *visit) { v.Go(v.w.server.URL + "/nothing") }},
+	}
+}
+
+// TestPages shows every state of every page to people of different tastes, and to a machine that checks pages.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	tastes := []browsertest.Taste{
+		{Locale: "en", Width: 1280}, {Locale: "de", Width: 320, Dark: true}, {Locale: "en", Width: 320, ForcedColors: true},
+	}
+	for _, taste := range tastes {
+		t.Run(taste.String(), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			tab := browsertest.Open(t, taste, w.server.URL)
+			for n, state := range states() {
+				tab.Forget()
+				v := &visit{Tab: tab, w: w, t: t}
+				v.enrol(n)
+				state.reach(v)
+				for _, finding := range append(v.Check(), v.Problems()...) {
+					t.Errorf("%s: %s", state.name, finding)
+				}
+				if *screens != "" {
+					look := "light"
+					if taste.Dark {
+						look = "dark"
+					}
+					name := fmt.Sprintf("%s-%s-%s-%d.png", strings.ReplaceAll(state.name, " ", "-"), taste.Locale, look, taste.Width)
+					if err := os.MkdirAll(*screens, 0o755); err != nil { //nolint:gosec // pictures for everybody
+						t.Fatal(err)
+					}
+					if !taste.ForcedColors {
+						v.Screenshot(filepath.Join(*screens, name))
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestWithoutScript walks where pages may not run a script of their own.
+func TestWithoutScript(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := &visit{Tab: browsertest.Open(t, browsertest.Taste{NoScript: true}, w.server.URL, "https://rp.example"), w: w, t: t}
+	v.enrol(0)
+	v.begin("?consent")
+	v.password("wrong password")
+	if got := v.Text(".summary"); !strings.Contains(got, "The email or password is not right") {
+		t.Errorf("summary %q", got)
+	}
+	v.password(authntest.Password)
+	v.code("12345")
+	if got := v.Text("#code-fault"); got != "Enter all 6 digits of the code" {
+		t.Errorf("fault %q", got)
+	}
+	v.code(v.w.Code(t, v.w.challenge(t)))
+	if got := v.Text("h1"); got != "Allow access" {
+		t.Errorf("after the code: %q", got)
+	}
+}
+
+// TestScriptComforts checks what the script adds: the error summary has the focus, the password can be shown, a code from a text message is filled in and never
+// sent by itself.
+func TestScriptComforts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := &visit{Tab: browsertest.Open(t, browsertest.Taste{}, w.server.URL), w: w, t: t}
+	v.enrol(0)
+	v.Before(`window.OTPCredential = class {}; CredentialsContainer.prototype.get = async () => ({ code: "424242" });`)
+	v.begin("")
+	v.password("wrong password")
+	var focused string
+	v.Evaluate(`document.activeElement.id`, &focused)
+	if focused != "summary" {
+		t.Errorf("the focus is on %q, want the error summary", focused)
+	}
+	var kind string
+	v.Evaluate(`document.querySelector(".reveal").click(), document.getElementById("password").type`, &kind)
+	if kind != "text" {
+		t.Errorf("the password field is %q after Show", kind)
+	}
+	v.password(authntest.Password)
+	var filled string
+	v.Evaluate(`new Promise(done => { const look = () => document.getElementById("code").value ? done(document.getElementById("code").value) : setTimeout(look, 10); look(); })`, &filled)
+	if filled != "424242" {
+		t.Errorf("the field holds %q, want the code of the text message", filled)
+	}
+	if !strings.Contains(v.URL(), "/login/code?") {
+		t.Errorf("the code was sent by itself: %s", v.URL())
+	}
+}
