@@ -20,7 +20,7 @@ test: npm
 
 # Packages for tests alone: every package.json that is under version control, at the versions of its lockfile.
 npm:
-	@for file in $$(git ls-files '*package.json'); do \
+	@for file in $$(git ls-files '*package.json' ':!*/node_modules/*'); do \
 		deploy/need.sh npm && \
 		if [ ! $$(dirname $$file)/node_modules/.package-lock.json -nt $$(dirname $$file)/package-lock.json ]; then \
 			(cd $$(dirname $$file) && npm ci --omit=dev --ignore-scripts --no-audit --no-fund && touch node_modules/.package-lock.json) || exit 1; \
