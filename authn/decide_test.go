@@ -31,7 +31,7 @@ func app(at time.Time, in uuid.UUID) Event {
 func TestDecide(t *testing.T) {
 	t.Parallel()
 	minutes := func(n int) time.Time { return noon.Add(-time.Duration(n) * time.Minute) }
-	any := Requirement{MaxAge: -1}
+	nothing := Requirement{MaxAge: -1}
 	asks := func(levels ...Level) Requirement { return Requirement{MaxAge: -1, Levels: levels} }
 	sms, both := []Strength{Restricted}, []Strength{Restricted, Unrestricted}
 	type want struct {
@@ -55,21 +55,21 @@ func TestDecide(t *testing.T) {
 		consent  bool
 		want     want
 	}{
-		{name: "nobody", required: any, want: want{step: StepPassword}},
+		{name: "nobody", required: nothing, want: want{step: StepPassword}},
 		{name: "nobody, silent", required: Requirement{MaxAge: -1, Silent: true}, want: want{step: StepFail, failure: LoginRequired}},
-		{name: "password only, has a phone", who: alice, events: []Event{pwd(minutes(1), this)}, offers: sms, required: any,
+		{name: "password only, has a phone", who: alice, events: []Event{pwd(minutes(1), this)}, offers: sms, required: nothing,
 			want: want{step: StepFactor, strength: Restricted}},
 		{name: "AZ-13 password only, silent", who: alice, events: []Event{pwd(minutes(1), this)}, offers: sms, required: Requirement{MaxAge: -1, Silent: true},
 			want: want{step: StepFail, failure: InteractionRequired}},
 		{name: "password only, has a phone, application asks for a password only", who: alice, events: []Event{pwd(minutes(1), this)}, offers: sms,
 			floor: PasswordLevel, required: asks(PasswordLevel), want: want{step: StepFactor, strength: Restricted}},
-		{name: "password only, has nothing, application takes that", who: alice, events: []Event{pwd(minutes(1), this)}, floor: PasswordLevel, required: any,
+		{name: "password only, has nothing, application takes that", who: alice, events: []Event{pwd(minutes(1), this)}, floor: PasswordLevel, required: nothing,
 			want: want{step: StepDone, level: PasswordLevel, amr: []string{"pwd"}, authTime: minutes(1)}},
-		{name: "password only, has nothing", who: alice, events: []Event{pwd(minutes(1), this)}, required: any, want: want{step: StepEnrol, strength: Restricted}},
-		{name: "both proofs", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms, required: any, want: full},
+		{name: "password only, has nothing", who: alice, events: []Event{pwd(minutes(1), this)}, required: nothing, want: want{step: StepEnrol, strength: Restricted}},
+		{name: "both proofs", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms, required: nothing, want: full},
 		{name: "SS-13 silent sign-on says when it really happened", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms,
 			required: Requirement{MaxAge: -1, Silent: true}, want: full},
-		{name: "auth_time is the oldest proof", who: alice, events: []Event{text(minutes(10), former), pwd(minutes(3), former)}, offers: sms, required: any, want: full},
+		{name: "auth_time is the oldest proof", who: alice, events: []Event{text(minutes(10), former), pwd(minutes(3), former)}, offers: sms, required: nothing, want: full},
 		{name: "AZ-14 asks for more than the session has, silent", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: both,
 			required: Requirement{MaxAge: -1, Silent: true, Levels: []Level{UnrestrictedLevel}}, want: want{step: StepFail, failure: InteractionRequired}},
 		{name: "step-up asks for what is missing only", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: both,
@@ -95,7 +95,7 @@ func TestDecide(t *testing.T) {
 			want: want{step: StepPassword, again: true}},
 		{name: "TX-13 prompt=login, an earlier code does not do", who: alice, events: []Event{text(minutes(9), former), pwd(minutes(1), this)}, offers: sms,
 			required: Requirement{MaxAge: -1, Fresh: true}, want: want{step: StepFactor, strength: Restricted, raises: true}},
-		{name: "older than policy allows", who: alice, events: []Event{pwd(minutes(13*60), former), text(minutes(13*60), former)}, offers: sms, required: any,
+		{name: "older than policy allows", who: alice, events: []Event{pwd(minutes(13*60), former), text(minutes(13*60), former)}, offers: sms, required: nothing,
 			want: want{step: StepPassword, again: true}},
 		{name: "AZ-17 somebody else is signed in, silent", who: bob, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms,
 			required: Requirement{MaxAge: -1, Silent: true, Subject: alice.String()}, want: want{step: StepFail, failure: LoginRequired}},
@@ -103,13 +103,13 @@ func TestDecide(t *testing.T) {
 			required: Requirement{MaxAge: -1, Subject: alice.String()}, want: want{step: StepPassword}},
 		{name: "somebody else signed in though alice was expected", who: bob, events: []Event{pwd(minutes(1), this)}, offers: sms,
 			required: Requirement{MaxAge: -1, Subject: alice.String()}, want: want{step: StepFail, failure: LoginRequired}},
-		{name: "consent is missing", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms, required: any, consent: true,
+		{name: "consent is missing", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms, required: nothing, consent: true,
 			want: want{step: StepConsent, level: RestrictedLevel, amr: []string{"pwd", "sms", "mfa"}, authTime: minutes(10)}},
 		{name: "consent is missing, silent", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms,
 			required: Requirement{MaxAge: -1, Silent: true}, consent: true, want: want{step: StepFail, failure: ConsentRequired}},
-		{name: "consent never comes before the factor", who: alice, events: []Event{pwd(minutes(1), this)}, offers: sms, required: any, consent: true,
+		{name: "consent never comes before the factor", who: alice, events: []Event{pwd(minutes(1), this)}, offers: sms, required: nothing, consent: true,
 			want: want{step: StepFactor, strength: Restricted}},
-		{name: "a factor without a password", who: alice, events: []Event{text(minutes(1), this)}, offers: sms, required: any, want: want{step: StepPassword, again: true}},
+		{name: "a factor without a password", who: alice, events: []Event{text(minutes(1), this)}, offers: sms, required: nothing, want: want{step: StepPassword, again: true}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

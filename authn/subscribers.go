@@ -104,7 +104,7 @@ func (s *Service) Bind(ctx context.Context, id uuid.UUID, b Binding) error {
 // Find reads a subscriber by id or by any name.
 func (s *Service) Find(ctx context.Context, idOrName string) (*Subscriber, error) {
 	q := new(postgres.Query)
-	where := ""
+	var where string
 	if id, err := uuid.Parse(idOrName); err == nil {
 		where = "u.id = " + q.Bind(id) + "::uuid"
 	} else {

@@ -70,21 +70,6 @@ func ParseTyped(typed string, digits int) (string, error) {
 	return code.String(), nil
 }
 
-// ParseExact takes a code as a program sends it: ASCII digits and nothing else.
-func ParseExact(sent string, digits int) (string, error) {
-	switch {
-	case sent == "":
-		return "", ErrCodeEmpty
-	case strings.Trim(sent, "0123456789") != "":
-		return "", ErrCodeChars
-	case len(sent) < digits:
-		return "", ErrCodeShort
-	case len(sent) > digits:
-		return "", ErrCodeLong
-	}
-	return sent, nil
-}
-
 // decimal is the value of a decimal digit of any script. They stand in runs of ten that begin at the zero; the only runs
 // that touch each other are mathematical letter forms, which NFKC has already made ASCII.
 func decimal(r rune) byte {

@@ -146,7 +146,7 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 
 	sends := "challenge_quiet"
 	if issued.Message != nil {
-		limits.Take(q, from, l.sendHits(ctx, a, b, issued.Message.To)...)
+		limits.Take(q, from, l.sendHits(ctx, b, issued.Message.To)...)
 		sends = "challenge_sends"
 		q.With(sends, "SELECT allowed, retry_at FROM limit_taken WHERE EXISTS (SELECT FROM "+from+")")
 	} else {
@@ -211,7 +211,7 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 	l.live(q, id, b, "AND c.authenticator_id = "+q.Bind(a.ID)+"::uuid")
 	maxSends := q.Bind(l.Limits.Sends) + "::int"
 	q.With("challenge_due", "SELECT id FROM challenge_live WHERE sends < "+maxSends+" AND (next_send_at IS NULL OR next_send_at <= wall())")
-	limits.Take(q, "challenge_due", l.sendHits(ctx, a, b, issued.Message.To)...)
+	limits.Take(q, "challenge_due", l.sendHits(ctx, b, issued.Message.To)...)
 	fresh := "(SELECT count(*) FROM unnest(c.mac_expiries) e WHERE e > wall()) < " + q.Bind(l.Limits.Codes) + "::int"
 	life := q.Bind(issued.Life.Seconds()) + "::float8"
 	q.With("challenge_resent", fmt.Sprintf(`
@@ -451,7 +451,7 @@ func (l *Ledger) mac(id uuid.UUID, b Binding, code string) []byte {
 }
 
 // sendHits are the windows that one message counts in.
-func (l *Ledger) sendHits(ctx context.Context, a Authenticator, b Binding, to sms.Number) []limits.Hit {
+func (l *Ledger) sendHits(ctx context.Context, b Binding, to sms.Number) []limits.Hit {
 	number := l.Keys.Fingerprint("number", to.Reveal())
 	hits := []limits.Hit{
 		{Window: l.Limits.NumberHour, Key: number}, {Window: l.Limits.NumberDay, Key: number},

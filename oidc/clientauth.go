@@ -200,6 +200,8 @@ func (c libraryClient) DevMode() bool                        { return false }
 func (c libraryClient) IsScopeAllowed(string) bool           { return false }
 func (c libraryClient) IDTokenUserinfoClaimsAssertion() bool { return false }
 func (c libraryClient) ClockSkew() time.Duration             { return 0 }
+
+//nolint:staticcheck // the library names it
 func (c libraryClient) RestrictAdditionalIdTokenScopes() func([]string) []string {
 	return func([]string) []string { return nil }
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
-// ErrNoKey: no active key signs with that algorithm. Create one.
+// ErrNoKey says that no active key signs with that algorithm. Create one.
 var ErrNoKey = errors.New("oidc: no active signing key")
 
 // keysChannel is notified when signing keys change.

@@ -44,15 +44,6 @@ type grant struct {
 // grantColumns of a row g.
 const grantColumns = `g.id, g.client_id, g.sub, g.subscriber_id, g.sid, g.scopes, g.acr, g.amr, g.auth_time, g.claims, g.expires_at, wall() AS now`
 
-func (g *grant) has(scope string) bool {
-	for _, s := range g.Scopes {
-		if s == scope {
-			return true
-		}
-	}
-	return false
-}
-
 // authentication are the claims that say what happened: OpenID Connect Core section 2, RFC 9068 section 2.2.1. They are the same in every token of
 // a grant.
 type authentication struct {

@@ -180,7 +180,7 @@ func (w *Worker) deliver(ctx context.Context, m claimed) {
 		if failure != nil {
 			class = failure.Class
 		}
-		w.Observe(w.Vendor.Name(), class, time.Duration(m.Age*float64(time.Second))+time.Since(start))
+		w.Observe(w.Vendor.Name(), class, time.Duration(m.Age*float64(time.Second))+time.Since(start)) //nolint:forbidigo // as above
 	}
 	if err := w.settle(ctx, m, accepted, failure); err != nil {
 		w.Log.ErrorContext(ctx, "outbox settle failed", "message_id", m.ID, "error", err) // the lease runs out: once more, same key

@@ -27,7 +27,7 @@ type loginBody struct {
 }
 
 func (h *Handler) getLogin(w http.ResponseWriter, r *http.Request) error {
-	_, p, err := h.at(w, r, authn.StepPassword)
+	p, err := h.at(w, r, authn.StepPassword)
 	if p == nil {
 		return err
 	}
@@ -154,7 +154,7 @@ type codeBody struct {
 const slowAfter = time.Minute
 
 func (h *Handler) getCode(w http.ResponseWriter, r *http.Request) error {
-	_, p, err := h.at(w, r, authn.StepFactor)
+	p, err := h.at(w, r, authn.StepFactor)
 	if p == nil {
 		return err
 	}
@@ -360,7 +360,7 @@ type method struct {
 }
 
 func (h *Handler) getMethods(w http.ResponseWriter, r *http.Request) error {
-	_, p, err := h.at(w, r, authn.StepFactor)
+	p, err := h.at(w, r, authn.StepFactor)
 	if p == nil {
 		return err
 	}
@@ -422,7 +422,7 @@ func (h *Handler) postMethods(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Handler) getHelp(w http.ResponseWriter, r *http.Request) error {
-	_, p, err := h.at(w, r, authn.StepFactor)
+	p, err := h.at(w, r, authn.StepFactor)
 	if p == nil {
 		return err
 	}
@@ -439,7 +439,7 @@ type consentBody struct {
 }
 
 func (h *Handler) getConsent(w http.ResponseWriter, r *http.Request) error {
-	_, p, err := h.at(w, r, authn.StepConsent)
+	p, err := h.at(w, r, authn.StepConsent)
 	if p == nil {
 		return err
 	}

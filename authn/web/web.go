@@ -326,19 +326,19 @@ func (h *Handler) open(r *http.Request) (v visit, err error) {
 }
 
 // at loads the sign-in of a request and makes sure that step is due; otherwise it leads to the one that is and gives nil.
-func (h *Handler) at(w http.ResponseWriter, r *http.Request, step authn.Step) (visit, *authn.Progress, error) {
+func (h *Handler) at(w http.ResponseWriter, r *http.Request, step authn.Step) (*authn.Progress, error) {
 	v, err := h.open(r)
 	if err != nil {
-		return v, nil, err
+		return nil, err
 	}
 	p, err := h.SignIns.Load(r.Context(), v.cookie, v.flow)
 	if err != nil {
-		return v, nil, err
+		return nil, err
 	}
 	if p.Decision.Step != step {
-		return v, nil, h.Next(w, r, p, v.cookie)
+		return nil, h.Next(w, r, p, v.cookie)
 	}
-	return v, p, nil
+	return p, nil
 }
 
 // posted reads a form for the named step. The proof is checked against the session that the cookie names, hence after the sign-in was loaded.

@@ -26,6 +26,12 @@ func TestSuite(t *testing.T) {
 
 func newFixture(t *testing.T) factortest.Fixture {
 	t.Helper()
+	f, _ := newWorld(t)
+	return f
+}
+
+func newWorld(t *testing.T) (factortest.Fixture, *keyring.Ring) {
+	t.Helper()
 	db, keys := pgtest.New(t), keyring.Ephemeral()
 	texts, err := sms.NewTexts("Watchword", "login.example")
 	if err != nil {
@@ -59,10 +65,8 @@ func newFixture(t *testing.T) factortest.Fixture {
 	}
 	f.Authenticator = a
 	f.Right = func(t *testing.T, challenge uuid.UUID) string { return newestCode(t, db, keys, challenge) }
-	return f
+	return f, keys
 }
-
-var lastLine = regexp.MustCompile(`@login\.example #(\d{6})|#(\d{6})$`)
 
 // newestCode opens the newest message of a challenge, as only its worker could.
 func newestCode(t *testing.T, db *pgtest.Database, keys *keyring.Ring, challenge uuid.UUID) string {
@@ -95,17 +99,9 @@ func sentCodes(t *testing.T, db *pgtest.Database, keys *keyring.Ring, challenge 
 	return codes
 }
 
-// world is a challenge for one phone.
-type world struct {
-	factortest.Fixture
-	keys    *keyring.Ring
-	binding factors.Binding
-	id      uuid.UUID
-}
-
 func TestResend(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t)
+	f, keys := newWorld(t)
 	b := factors.Binding{Purpose: factors.Login, Subject: f.Authenticator.Subject, Browser: uuid.New(), Context: []byte("sign-in")}
 	id := open(t, f, b)
 	first := f.Right(t, id)
@@ -121,11 +117,21 @@ func TestResend(t *testing.T) {
 			t.Fatalf("resend %d in time: %v", n+1, err)
 		}
 	}
-	f.DB.Advance(t, 3*time.Minute-time.Second)
+	f.DB.Advance(t, 2*time.Minute+time.Second)
 	if err := resend(); !as(err, &wait) || !wait.UsedUp {
 		t.Fatalf("sixth send: error = %v, want a WaitError: used up", err)
 	}
-	_ = first
+	codes := sentCodes(t, f.DB, keys, id)
+	values := map[string]bool{}
+	for _, code := range codes {
+		values[code] = true
+	}
+	if len(codes) != 5 || len(values) > 3 {
+		t.Fatalf("%d texts with %d codes, want 5 with at most 3: the newest is repeated", len(codes), len(values))
+	}
+	if _, err := f.Ledger.Answer(t.Context(), id, f.Authenticator, b, first, nil); err != nil {
+		t.Fatalf("the first code after four resends: %v", err)
+	}
 }
 
 func as[E error](err error, target *E) bool {

@@ -179,6 +179,22 @@ func (tab *Tab) URL() (address string) {
 	return address
 }
 
+// Await waits until the address begins with prefix.
+func (tab *Tab) Await(prefix string) {
+	tab.t.Helper()
+	ctx, cancel := context.WithTimeout(tab.ctx, 20*time.Second)
+	defer cancel()
+	for {
+		var at string
+		if err := chromedp.Run(ctx, chromedp.Location(&at)); err != nil {
+			tab.t.Fatalf("browser: the address never began with %s: %v", prefix, err)
+		}
+		if strings.HasPrefix(at, prefix) {
+			return
+		}
+	}
+}
+
 // Text is what an element shows.
 func (tab *Tab) Text(selector string) (text string) {
 	tab.t.Helper()

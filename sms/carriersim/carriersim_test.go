@@ -107,7 +107,9 @@ func TestAnswersThatAreNotUnderstood(t *testing.T) { // F-43
 	t.Parallel()
 	for name, handler := range map[string]http.HandlerFunc{
 		"HTML with 200": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") },
-		"redirect":      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		},
 		"wrong types": func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusCreated)
 			io.WriteString(w, `{"ref":7}`)
