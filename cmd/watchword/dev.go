@@ -29,7 +29,6 @@ import (
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/oidc"
 	"github.com/watchword-auth/watchword/sms"
-	"github.com/watchword-auth/watchword/sms/carriersim"
 )
 
 // The person and the application that a development server knows. They are worth nothing: it listens on loopback alone.
@@ -143,10 +142,7 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	simulator := &http.Server{ // no time limit on answers: the inbox page listens for texts as long as it is open
-		Handler: carriersim.New(time.Now), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		BaseContext: func(net.Listener) context.Context { return background },
-	}
+	simulator := simulatorServer(background)
 	application := srv.httpServer(background, app.New(app.Config{Issuer: issuer, BaseURL: demo, ClientID: w.ClientID, ClientSecret: w.ClientSecret}))
 	for _, side := range []struct {
 		server   *http.Server

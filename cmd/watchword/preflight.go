@@ -54,7 +54,7 @@ func checkKeys(cfg *config.Config) error {
 // checkVendor finds out whether there is anybody who could carry a text.
 func checkVendor(cfg *config.Config) error {
 	if cfg.SMS.Vendors.Simulator.URL == "" {
-		return &config.Problem{Key: "sms.vendors", What: "no vendor has settings: codes could not be sent", Cure: "give one its settings, such as sms.vendors.simulator.url for a trial"}
+		return &config.Problem{Key: "sms.vendors", What: "no vendor has settings: codes could not be sent", Cure: "give one its settings, or for a trial run watchword sms simulator and set sms.vendors.simulator.url to its address"}
 	}
 	return nil
 }
