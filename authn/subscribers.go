@@ -165,14 +165,21 @@ func (s *Service) subscribers(ctx context.Context, q *postgres.Query, where stri
 // ProfileOf reads the standard claims of a subscriber, who must be enabled; else [ErrNoSubscriber].
 func (s *Service) ProfileOf(ctx context.Context, id uuid.UUID) (Profile, error) {
 	q := new(postgres.Query)
-	q.Finally("SELECT profile FROM subscribers WHERE disabled_at IS NULL AND id = " + q.Bind(id) + "::uuid")
-	var sealed []byte
-	if err := s.DB.Get(ctx, &sealed, q); errors.Is(err, postgres.ErrNotFound) {
+	q.Finally("SELECT profile, updated_at FROM subscribers WHERE disabled_at IS NULL AND id = " + q.Bind(id) + "::uuid")
+	var row struct {
+		Sealed    []byte    `db:"profile"`
+		UpdatedAt time.Time `db:"updated_at"`
+	}
+	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
 		return nil, ErrNoSubscriber
 	} else if err != nil {
 		return nil, fmt.Errorf("read profile: %w", err)
 	}
-	return s.openProfile(id, sealed)
+	profile, err := s.openProfile(id, row.Sealed)
+	if profile != nil {
+		profile["updated_at"] = row.UpdatedAt.Unix() // OpenID Connect Core section 5.1: a number
+	}
+	return profile, err
 }
 
 // SetPassword replaces the password of a subscriber and ends all sessions and grants: whoever knew the old one is out.

@@ -32,6 +32,8 @@ type Limits struct {
 	Cooldown time.Duration
 	// Windows on sends, by what is counted.
 	NumberHour, NumberDay, SubjectHour, Source, Everyone limits.Window
+	// SourceFailures bounds wrong answers from one address, over all subjects: one code tried on many.
+	SourceFailures limits.Window
 	// Failures in a row of one subject, over all factors. Strict is for challenges that add proof to a session.
 	Failures, Strict limits.Streak
 }
@@ -43,12 +45,13 @@ func DefaultLimits() Limits {
 	strict.Limit = 5
 	return Limits{
 		Attempts: 5, Sends: 5, Codes: 3, Live: 3, Cooldown: 30 * time.Second,
-		NumberHour:  limits.Window{Name: "send-number-hour", Burst: 5, Period: time.Hour},
-		NumberDay:   limits.Window{Name: "send-number-day", Burst: 10, Period: 24 * time.Hour},
-		SubjectHour: limits.Window{Name: "send-subject-hour", Burst: 5, Period: time.Hour},
-		Source:      limits.Window{Name: "send-source", Burst: 25, Period: 5 * time.Minute},
-		Everyone:    limits.Window{Name: "send-everyone-day", Burst: 10000, Period: 24 * time.Hour},
-		Failures:    failures, Strict: strict,
+		NumberHour:     limits.Window{Name: "send-number-hour", Burst: 5, Period: time.Hour},
+		NumberDay:      limits.Window{Name: "send-number-day", Burst: 10, Period: 24 * time.Hour},
+		SubjectHour:    limits.Window{Name: "send-subject-hour", Burst: 5, Period: time.Hour},
+		Source:         limits.Window{Name: "send-source", Burst: 25, Period: 5 * time.Minute},
+		Everyone:       limits.Window{Name: "send-everyone-day", Burst: 10000, Period: 24 * time.Hour},
+		SourceFailures: limits.Window{Name: "factor-source", Burst: 30, Period: 5 * time.Minute},
+		Failures:       failures, Strict: strict,
 	}
 }
 
@@ -315,6 +318,7 @@ func (l *Ledger) answerChecked(ctx context.Context, checker Checker, id uuid.UUI
 	l.streak(b.Purpose).Clear(q, "challenge_paid", "uuid_send(challenge_paid.subject)")
 	q.With("challenge_live", "SELECT id FROM challenge_paid")
 	q.With("streak_paid", "SELECT NULL::timestamptz AS blocked_until FROM challenge_paid")
+	q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at")
 	l.settle(ctx, q, b)
 	return l.finish(ctx, q, b, effect)
 }
@@ -334,7 +338,8 @@ func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
 // holds, the challenge is consumed instead of the failure being counted.
 func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Binding, right string) {
 	l.live(q, id, b, "")
-	q.With("challenge_right", "SELECT c.subject, "+right+" AS is_right FROM challenge_live c")
+	limits.Take(q, "challenge_live", l.sourceHit(ctx)...)
+	q.With("challenge_right", "SELECT c.subject, "+right+" AS is_right FROM challenge_live c, limit_taken WHERE allowed")
 	clears := b.Purpose == Login || b.Purpose == StepUp // a completed multi-factor authentication
 	l.streak(b.Purpose).PayUnless(q, "challenge_right", "uuid_send(challenge_right.subject)", "challenge_right.is_right", clears)
 	q.With("challenge_paid", fmt.Sprintf(`
@@ -353,6 +358,7 @@ func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Bin
 // settle adds what follows part `challenge_paid`.
 func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding) {
 	q.With("challenge_won", "SELECT id, subject, authenticator_id FROM challenge_paid WHERE won")
+	limits.Refund(q, "challenge_won", l.sourceHit(ctx)...)
 	q.With("challenge_used", `UPDATE authenticators a SET last_used_at = wall() FROM challenge_won w WHERE a.id = w.authenticator_id`)
 	q.With("challenge_closed", "SELECT id AS challenge_id FROM challenge_paid WHERE won OR attempts >= max_attempts")
 	l.Outbox.Cancel(q, "challenge_closed")
@@ -375,7 +381,8 @@ func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effec
 	}
 	q.Finally(fmt.Sprintf(`
 		SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_paid) AS paid,
-		       EXISTS (SELECT FROM challenge_won) AS won, %s AS returned, %s AS blocked_until`,
+		       EXISTS (SELECT FROM challenge_won) AS won, %s AS returned,
+		       coalesce(%s, (SELECT retry_at FROM limit_taken)) AS blocked_until`,
 		returning, l.streak(b.Purpose).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
 	var got struct {
 		Live     bool   `db:"live"`
@@ -448,6 +455,15 @@ func (l *Ledger) StateSQL(q *postgres.Query, id string) string {
 
 func (l *Ledger) mac(id uuid.UUID, b Binding, code string) []byte {
 	return l.Keys.Hash(macLabel, id[:], b.sum(), []byte(code))
+}
+
+// sourceHit is the window that a wrong answer counts in.
+func (l *Ledger) sourceHit(ctx context.Context) []limits.Hit {
+	hit := limits.Hit{Window: l.Limits.SourceFailures, Key: []byte("unknown")} // never unlimited
+	if source := audit.From(ctx).Source; source.IsValid() {
+		hit.Key = limits.SourceKey(source)
+	}
+	return []limits.Hit{hit}
 }
 
 // sendHits are the windows that one message counts in.

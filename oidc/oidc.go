@@ -92,7 +92,7 @@ type Pages interface {
 	SetCookie(w http.ResponseWriter, cookie authn.Cookie)
 }
 
-// Config of a provider. All fields but Exempt and Log are required.
+// Config of a provider. All fields but NoPKCE and Log are required.
 type Config struct {
 	Issuer  string // without a trailing slash
 	DB      *postgres.DB
@@ -103,7 +103,7 @@ type Config struct {
 	Lives   Lives
 	// Locales that pages come in, for discovery.
 	Locales []string
-	// NoPKCE and NoNonce name confidential clients that certification runs without. Operator configuration only.
+	// NoPKCE names confidential web clients that may do without PKCE, for certification. Operator configuration only.
 	NoPKCE []string
 	// Now is this process's clock, for the times in client assertions.
 	Now func() time.Time

@@ -288,6 +288,40 @@ func TestWorkerByFailure(t *testing.T) {
 	}
 }
 
+func TestDown(t *testing.T) { // F-44
+	t.Parallel()
+	w := newWorld(t)
+	worker := w.worker(w.db.DB)
+	broken := true
+	w.vendor.fail = func(int, sms.Leg) error {
+		if broken {
+			return &sms.Error{Class: sms.Unauthorized, Reached: sms.NotSent}
+		}
+		return nil
+	}
+	send := func() {
+		t.Helper()
+		w.enqueue(t, uuid.New())
+		if _, err := worker.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send()
+	send()
+	if worker.Down() {
+		t.Fatal("down after two failures")
+	}
+	send()
+	if !worker.Down() {
+		t.Fatal("not down after three failures in a row")
+	}
+	broken = false
+	send()
+	if worker.Down() {
+		t.Fatal("down after a success")
+	}
+}
+
 func TestNothingIsSentAfterTheEnd(t *testing.T) {
 	t.Parallel()
 

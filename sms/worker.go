@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,6 +38,26 @@ type Worker struct {
 	Calls int
 	// Observe, when set, is told how each call ended: "" or the class of its failure, and how long it took since the message was stored.
 	Observe func(vendor string, class Class, since time.Duration)
+
+	failed atomic.Int64 // calls in a row that the vendor is to blame for
+}
+
+// outage is how many calls in a row have to fail before people are told.
+const outage = 3
+
+// Down reports whether messages do not get through at the moment: the last calls failed in a way that has nothing to do with whom they were for.
+func (w *Worker) Down() bool { return w.failed.Load() >= outage }
+
+// blame counts calls that failed for everybody.
+func (w *Worker) blame(failure *Error) {
+	if failure == nil {
+		w.failed.Store(0)
+		return
+	}
+	switch failure.Class {
+	case Temporary, Ambiguous, Unauthorized, InsufficientFunds, Misconfigured:
+		w.failed.Add(1)
+	}
 }
 
 // claimed is a message with the leg that was stored for it.
@@ -175,6 +196,7 @@ func (w *Worker) deliver(ctx context.Context, m claimed) {
 	start := time.Now() //nolint:forbidigo // a duration for metrics, by the monotonic clock
 	accepted, err := w.call(ctx, m)
 	failure := asError(w.Vendor.Name(), err)
+	w.blame(failure)
 	if w.Observe != nil {
 		class := Class("")
 		if failure != nil {

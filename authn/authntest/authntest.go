@@ -80,7 +80,7 @@ func (w *World) Subscriber(t testing.TB, username, number string) uuid.UUID {
 	id, err := w.Service.Create(t.Context(), username, Password, authn.Profile{
 		"name": "Alice Example", "given_name": "Alice", "family_name": "Example", "preferred_username": username,
 		"email": username + "@mail.example", "email_verified": true, "phone_number": number, "phone_number_verified": true,
-		"address": map[string]any{"country": "US"}, "updated_at": 1700000000,
+		"address": map[string]any{"country": "US"},
 	}, bound...)
 	if err != nil {
 		t.Fatal(err)

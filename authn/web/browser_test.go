@@ -69,6 +69,7 @@ func states() []struct {
 		reach func(v *visit)
 	}{
 		{"login first", func(v *visit) { v.begin("?login_hint=pat") }},
+		{"login text outage", func(v *visit) { v.w.outage.Store(true); v.begin(""); v.w.outage.Store(false) }},
 		{"login empty", func(v *visit) { v.begin(""); v.Click("form[action^='/login?'] button[type=submit]") }},
 		{"login wrong pair", func(v *visit) { v.begin(""); v.password("wrong password") }},
 		{"login locked", func(v *visit) {

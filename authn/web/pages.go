@@ -21,6 +21,7 @@ import (
 
 // loginBody is what the sign-in page shows besides its frame.
 type loginBody struct {
+	Outage   bool // text messages do not get through at the moment
 	Username string
 	Again    bool   // the name is given and stays
 	Locales  string // what the application asked for: the text message comes in the same language
@@ -38,7 +39,7 @@ func (h *Handler) getLogin(w http.ResponseWriter, r *http.Request) error {
 func (h *Handler) login(w http.ResponseWriter, r *http.Request, p *authn.Progress, status int, username string, wrong ...fault) error {
 	f := h.page(r, p.SignIn, "login")
 	f.Title, f.Heading = f.T("login.title"), f.TC("login.to")
-	body := loginBody{Username: username, Again: p.Decision.Again, Locales: p.SignIn.Locales}
+	body := loginBody{Outage: h.Outage != nil && h.Outage(), Username: username, Again: p.Decision.Again, Locales: p.SignIn.Locales}
 	if body.Again {
 		body.Username = p.SignIn.Session.Username
 		f.Title, f.Heading = f.T("login.again"), f.T("login.again")
@@ -272,7 +273,7 @@ func (h *Handler) postCode(w http.ResponseWriter, r *http.Request) error {
 		}
 		if isBlocked {
 			w.Header().Set("Retry-After", retry(p.SignIn.Now, blocked.Until))
-			return h.code(w, r, p, http.StatusTooManyRequests, nil)
+			return h.code(w, r, p, http.StatusTooManyRequests, &fault{"code", say.say("login.rate", values{"Time": say.clock(blocked.Until)})})
 		}
 		wrong := fault{"code", say.say("code.wrong", nil)}
 		if left := p.SignIn.Challenge.AttemptsLeft(); left <= 3 {

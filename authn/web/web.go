@@ -70,6 +70,8 @@ type Config struct {
 	Default string
 	// Links of the footer; empty ones are left out.
 	Help, Privacy, Accessibility string
+	// Outage, when set, says whether text messages do not get through at the moment: the first page tells people.
+	Outage func() bool
 	// Dev shows developers what is wrong with a request.
 	Dev bool
 	Log *slog.Logger

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,6 +65,7 @@ type world struct {
 	*authntest.World
 	server *httptest.Server
 	pages  *web.Handler
+	outage atomic.Bool
 	logs   *strings.Builder
 }
 
@@ -75,7 +77,7 @@ func newWorld(t *testing.T) *world {
 	w.server.Start()
 	t.Cleanup(w.server.Close)
 	var err error
-	w.pages, err = web.New(web.Config{SignIns: w.Service, Keys: w.Keys, Issuer: w.server.URL, Service: "Watchword", Help: "https://help.example/",
+	w.pages, err = web.New(web.Config{SignIns: w.Service, Keys: w.Keys, Issuer: w.server.URL, Service: "Watchword", Help: "https://help.example/", Outage: func() bool { return w.outage.Load() },
 		Log: slog.New(slog.NewTextHandler(w.logs, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -358,6 +360,68 @@ func TestCodePage(t *testing.T) {
 		p.want(t, "a new challenge", http.StatusOK, `name="code"`)
 		if got := b.submit(t, p, "/login/code", url.Values{"code": {w.Code(t, w.challenge(t))}}); got.status != http.StatusSeeOther {
 			t.Errorf("its code: %d", got.status)
+		}
+	})
+
+	t.Run("OT-4 a resend gives nothing back", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		b, p := w.atCode(t, "")
+		evaluated := 0
+		for range 3 {
+			for range 4 {
+				got := b.submit(t, p, "/login/code", url.Values{"code": {"000000"}})
+				if strings.Contains(got.html, "The code is not right") || strings.Contains(got.html, "too many times") && evaluated < 5 {
+					evaluated++
+				}
+				if !strings.Contains(got.html, `name="code"`) {
+					if evaluated != 5 {
+						t.Fatalf("over after %d wrong codes, want 5", evaluated)
+					}
+					var failures int
+					if err := w.DB.GetContext(t.Context(), &failures, "SELECT failures FROM streaks WHERE scope = 'factor'"); err != nil || failures != 5 {
+						t.Fatalf("%d failures in a row, %v; want 5", failures, err)
+					}
+					return
+				}
+			}
+			w.DB.Advance(t, 2*time.Minute+time.Second)
+			p = b.submit(t, p, "/login/code/resend", nil)
+		}
+		t.Fatal("twelve wrong codes around two resends did not end the challenge")
+	})
+
+	t.Run("OT-23 one address, many people", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		limited := 0
+		for n := range 9 {
+			name := fmt.Sprintf("person%d", n)
+			w.Subscriber(t, name, fmt.Sprintf("+1202555%04d", 200+n))
+			b := w.browser(t)
+			p := b.submit(t, b.do(t, http.MethodGet, "/begin", nil), "/login", url.Values{"username": {name}, "password": {authntest.Password}})
+			for range 4 {
+				got := b.submit(t, p, "/login/code", url.Values{"code": {"000000"}})
+				if got.status == http.StatusTooManyRequests {
+					got.want(t, "limited", http.StatusTooManyRequests, "Too many tries from your network. Try again at <time")
+					limited++
+				}
+			}
+		}
+		if limited != 6 {
+			t.Errorf("%d of 36 wrong codes from one address were not looked at, want 6", limited)
+		}
+	})
+
+	t.Run("OT-26 a caller's clock", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		b, p := w.atCode(t, "")
+		code := w.Code(t, w.challenge(t))
+		w.DB.Advance(t, 10*time.Minute+time.Second)
+		for _, day := range []string{"Fri, 20 Nov 2026 00:00:00 GMT", "Sun, 22 Nov 2026 00:00:00 GMT"} {
+			b.header = http.Header{"Date": {day}, "X-Timestamp": {"0"}}
+			b.submit(t, p, "/login/code", url.Values{"code": {code}, "time": {"0"}, "now": {"0"}}).want(t, day, http.StatusUnprocessableEntity, "This code has expired")
 		}
 	})
 

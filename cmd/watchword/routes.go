@@ -25,7 +25,8 @@ func (srv *server) routes() (http.Handler, error) {
 	pages, err := web.New(web.Config{
 		SignIns: srv.signIns, Keys: srv.ring, Issuer: srv.cfg.Issuer, Service: srv.cfg.Branding.Name, Default: srv.cfg.DefaultLocale,
 		Help: srv.cfg.Branding.SupportURL, Privacy: srv.cfg.Branding.PrivacyURL, Accessibility: srv.cfg.Branding.AccessibilityURL,
-		Dev: issuer.Scheme == "http", Log: srv.log, // plain http is for this machine alone, where whoever looks is a developer
+		Outage: srv.worker.Down,
+		Dev:    issuer.Scheme == "http", Log: srv.log, // plain http is for this machine alone, where whoever looks is a developer
 	})
 	if err != nil {
 		return nil, err

@@ -83,12 +83,21 @@ func Open(t testing.TB, o Taste, own ...string) *Tab {
 	if err != nil {
 		t.Fatal(err)
 	}
+	profile, err := os.MkdirTemp("", "watchword-browser-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(binary), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-sync", true), chromedp.UserDataDir(t.TempDir()))
+		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-sync", true), chromedp.UserDataDir(profile))
 	allocator, stop := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), options...)
 	ctx, end := chromedp.NewContext(allocator)
-	t.Cleanup(func() { end(); stop() })
+	t.Cleanup(func() {
+		chromedp.Cancel(ctx) //nolint:errcheck // a browser that is gone already is what is wanted
+		end()
+		stop()
+		os.RemoveAll(profile) //nolint:errcheck // its helpers may still write; the directory is a temporary one
+	})
 	if err := chromedp.Run(ctx); err != nil {
 		t.Fatalf("start %s: %v", binary, err)
 	}
