@@ -33,9 +33,11 @@ lint:
 		GOBIN=$(CURDIR)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
 	bin/golangci-lint run ./...
 
-bench:
+# What each request costs, and then whole sign-ins under load over loopback: throughput and percentiles.
+bench: build
 	@deploy/need.sh go postgresql
 	$(GO) test -run '^$$' -bench . -benchmem $(ARGS) ./...
+	$(GO) run ./internal/load -binary bin/watchword
 
 # One static binary.
 build:
