@@ -52,6 +52,9 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 		p.Pages.Problem(w, r, http.StatusBadRequest, "client", problem)
 		return
 	}
+	if r.Method == http.MethodPost && p.Pages.Cookie(r) == "" && p.asGet(w, parameters) {
+		return
+	}
 	in := &asked{ClientID: client.ID, RedirectURI: parameters.Get("redirect_uri"), ResponseMode: "query"}
 	beginning, failure := p.check(client, in, parameters)
 	if failure != nil {
@@ -74,6 +77,24 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 	if err := p.Pages.Next(w, r, progress, cookie); err != nil {
 		p.unavailable(w, r, err)
 	}
+}
+
+// maxQuery bounds an address that a browser and what stands before this server will carry.
+const maxQuery = 8 << 10
+
+// asGet repeats a posted request as a GET: a browser keeps a SameSite=Lax cookie back from a form of another site, and would otherwise lose the session
+// that it has. It gives false when the request is too long for an address.
+func (p *Provider) asGet(w http.ResponseWriter, parameters url.Values) bool {
+	query := parameters.Encode()
+	if len(query) > maxQuery {
+		return false
+	}
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Location", authorizePath+"?"+query)
+	w.WriteHeader(http.StatusSeeOther)
+	return true
 }
 
 // unavailable shows that something failed here, and logs what.

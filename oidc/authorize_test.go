@@ -187,9 +187,16 @@ func TestAuthorize(t *testing.T) {
 
 	t.Run("AZ-25 CB-16 POST", func(t *testing.T) {
 		b := w.browser()
-		a := b.signIn(t, b.do(t, http.MethodPost, "/authorize", request("web", set("redirect_uri", "https://rp.example/cb2?a=b"))))
+		a := b.do(t, http.MethodPost, "/authorize", request("web", set("redirect_uri", "https://rp.example/cb2?a=b")))
+		if !strings.HasPrefix(a.location, "/authorize?") || b.cookie != "" {
+			t.Fatalf("a form of another site, without its cookie: %d %q; want the same as a GET, and no new cookie", a.status, a.location)
+		}
+		a = b.signIn(t, b.do(t, http.MethodGet, a.location, nil))
 		if a.status != http.StatusSeeOther || !strings.HasPrefix(a.location, "https://rp.example/cb2?a=b&code=") || a.param("iss") != issuer {
 			t.Errorf("answered %d %q", a.status, a.location)
+		}
+		if a := b.do(t, http.MethodPost, "/authorize", request("web")); a.param("code") == "" {
+			t.Errorf("posted with the cookie: %d %q", a.status, a.location)
 		}
 		w.DB.Advance(t, time.Hour)
 	})

@@ -92,47 +92,71 @@ func (db *DB) DirectDSN() string { return db.cfg.DirectDSN }
 
 // Get runs q and reads its one row into dest, a struct or a scalar. No row is [ErrNotFound].
 func (db *DB) Get(ctx context.Context, dest any, q *Query) error {
-	text := q.String()
-	if db.cfg.Pooled {
-		return sqlx.GetContext(ctx, db.DB, dest, text, q.args...)
-	}
-	stmt, err := db.prepare(ctx, text)
-	if err != nil {
-		return err
-	}
-	return stmt.GetContext(ctx, dest, q.args...)
+	return db.try(ctx, q, func(on sqlxStatement) error { return on.GetContext(ctx, dest, q.args...) })
 }
 
 // Select runs q and reads all rows into dest, a slice.
 func (db *DB) Select(ctx context.Context, dest any, q *Query) error {
-	text := q.String()
-	if db.cfg.Pooled {
-		return sqlx.SelectContext(ctx, db.DB, dest, text, q.args...)
-	}
-	stmt, err := db.prepare(ctx, text)
-	if err != nil {
-		return err
-	}
-	return stmt.SelectContext(ctx, dest, q.args...)
+	return db.try(ctx, q, func(on sqlxStatement) error { return on.SelectContext(ctx, dest, q.args...) })
 }
 
 // Run runs q for its effect and says how many rows its final statement touched.
-func (db *DB) Run(ctx context.Context, q *Query) (int64, error) {
+func (db *DB) Run(ctx context.Context, q *Query) (rows int64, err error) {
+	err = db.try(ctx, q, func(on sqlxStatement) error {
+		res, err := on.ExecContext(ctx, q.args...)
+		if err != nil {
+			return err
+		}
+		rows, err = res.RowsAffected()
+		return err
+	})
+	return rows, err
+}
+
+// maxTries bounds how often a statement is run again after PostgreSQL gave it up in favour of another.
+const maxTries = 4
+
+// try runs a statement, again when it lost a deadlock or a serialization conflict: it was rolled back whole, so that nothing is counted or sent twice.
+func (db *DB) try(ctx context.Context, q *Query, run func(sqlxStatement) error) error {
 	text := q.String()
-	var res sql.Result
-	var err error
-	if db.cfg.Pooled {
-		res, err = db.ExecContext(ctx, text, q.args...)
-	} else {
-		var stmt *sqlx.Stmt
-		if stmt, err = db.prepare(ctx, text); err == nil {
-			res, err = stmt.ExecContext(ctx, q.args...)
+	var on sqlxStatement = unprepared{db.DB, text}
+	if !db.cfg.Pooled {
+		stmt, err := db.prepare(ctx, text)
+		if err != nil {
+			return err
+		}
+		on = stmt
+	}
+	for n := 1; ; n++ {
+		if err := run(on); n == maxTries || !Retryable(err) {
+			return err
 		}
 	}
-	if err != nil {
-		return 0, err
-	}
-	return res.RowsAffected()
+}
+
+// sqlxStatement is a statement with its text bound.
+type sqlxStatement interface {
+	GetContext(ctx context.Context, dest any, args ...any) error
+	SelectContext(ctx context.Context, dest any, args ...any) error
+	ExecContext(ctx context.Context, args ...any) (sql.Result, error)
+}
+
+// unprepared sends its text with every run, as a transaction pooler needs it.
+type unprepared struct {
+	db   *sqlx.DB
+	text string
+}
+
+func (u unprepared) GetContext(ctx context.Context, dest any, args ...any) error {
+	return sqlx.GetContext(ctx, u.db, dest, u.text, args...)
+}
+
+func (u unprepared) SelectContext(ctx context.Context, dest any, args ...any) error {
+	return sqlx.SelectContext(ctx, u.db, dest, u.text, args...)
+}
+
+func (u unprepared) ExecContext(ctx context.Context, args ...any) (sql.Result, error) {
+	return u.db.ExecContext(ctx, u.text, args...)
 }
 
 // Close closes the statements and the pool.

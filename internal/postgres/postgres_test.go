@@ -1,0 +1,80 @@
+package postgres_test
+
+import (
+	"testing"
+
+	"github.com/watchword-auth/watchword/internal/pgtest"
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// conflicts makes a function that PostgreSQL gives up n times with the given state before it answers. A sequence is not rolled back.
+func conflicts(t *testing.T, db *pgtest.Database, state string, n int) *postgres.Query {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), `CREATE SEQUENCE tries; CREATE FUNCTION busy(n int) RETURNS int LANGUAGE plpgsql AS $$
+		BEGIN
+			IF nextval('tries') <= n THEN RAISE EXCEPTION 'busy' USING ERRCODE = '`+state+`'; END IF;
+			RETURN currval('tries');
+		END $$`); err != nil {
+		t.Fatal(err)
+	}
+	return postgres.NewQuery("SELECT busy($1::int)", n)
+}
+
+func TestRetries(t *testing.T) { // F-27, REL-3
+	t.Parallel()
+	for state, name := range map[string]string{"40001": "serialization", "40P01": "deadlock"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			q := conflicts(t, db, state, 3)
+			var tries int
+			if err := db.Get(t.Context(), &tries, q); err != nil || tries != 4 {
+				t.Fatalf("answered at try %d, %v; want the fourth", tries, err)
+			}
+		})
+	}
+	t.Run("in the end it is an error, and one of the database", func(t *testing.T) {
+		t.Parallel()
+		db := pgtest.New(t)
+		q := conflicts(t, db, "40001", 100)
+		var tries int
+		if err := db.Get(t.Context(), &tries, q); !postgres.Unavailable(err) {
+			t.Fatalf("error = %v, want one that means unavailable", err)
+		}
+		if err := db.GetContext(t.Context(), &tries, "SELECT last_value FROM tries"); err != nil || tries != 4 {
+			t.Fatalf("%d tries, %v; want 4", tries, err)
+		}
+	})
+	t.Run("nothing else is tried again", func(t *testing.T) {
+		t.Parallel()
+		db := pgtest.New(t)
+		q := conflicts(t, db, "23505", 1)
+		var tries int
+		if err := db.Get(t.Context(), &tries, q); err == nil {
+			t.Fatal("a violated constraint was tried again")
+		}
+	})
+}
+
+func TestUnpreparedBehindAPooler(t *testing.T) {
+	t.Parallel()
+	direct := pgtest.New(t)
+	db, err := postgres.Open(postgres.Config{DSN: direct.DSN, Pooled: true, MaxConns: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() }) //nolint:errcheck // the test is over
+	var got []int
+	if err := db.Select(t.Context(), &got, postgres.NewQuery("SELECT generate_series(1, $1::int)", 3)); err != nil || len(got) != 3 {
+		t.Fatalf("Select = %v, %v", got, err)
+	}
+	if n, err := db.Run(t.Context(), postgres.NewQuery("UPDATE clients SET updated_at = wall() WHERE id = $1", "x")); err != nil || n != 0 {
+		t.Fatalf("Run = %d, %v", n, err)
+	}
+	var prepared int
+	if err := db.Get(t.Context(), &prepared, postgres.NewQuery("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''")); err != nil || prepared != 0 {
+		t.Fatalf("%d prepared statements, %v", prepared, err)
+	}
+}
