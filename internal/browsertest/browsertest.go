@@ -83,7 +83,7 @@ func Open(t testing.TB, o Taste, own ...string) *Tab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	profile, err := os.MkdirTemp("", "watchword-browser-")
+	profile, err := os.MkdirTemp("", "watchword-browser-") //nolint:usetesting // the browser's helpers outlive it by moments and still write there
 	if err != nil {
 		t.Fatal(err)
 	}
