@@ -407,31 +407,37 @@ func TestRefresh(t *testing.T) {
 
 	t.Run("TK-20", func(t *testing.T) {
 		_, replica := w.replica(t, w.DB.Open(t))
-		got := fresh(t)
-		var wg sync.WaitGroup
-		results := make(chan *tokens, 20)
-		for i := range 20 {
-			base := []string{w.server.URL, replica.URL}[i%2]
-			wg.Go(func() { results <- w.tokenAt(t, base, "web", refresh(got.Refresh)) })
-		}
-		wg.Wait()
-		close(results)
-		won := 0
-		for r := range results {
-			switch {
-			case r.status == http.StatusOK:
-				won++
-			case r.Error != "invalid_grant":
-				t.Errorf("answered %d %s", r.status, r.raw)
+		for round := range 10 {
+			got := fresh(t)
+			var wg sync.WaitGroup
+			results, barrier := make(chan *tokens, 20), make(chan struct{})
+			for i := range 20 {
+				base := []string{w.server.URL, replica.URL}[i%2]
+				wg.Go(func() {
+					<-barrier
+					results <- w.tokenAt(t, base, "web", refresh(got.Refresh))
+				})
 			}
-		}
-		var live int
-		if err := w.DB.GetContext(t.Context(), &live, `SELECT count(*) FROM refresh_tokens t JOIN grants g ON g.id = t.grant_id
-			WHERE t.used_at IS NULL AND g.revoked_at IS NULL AND t.grant_id = (SELECT grant_id FROM refresh_tokens WHERE used_at IS NOT NULL ORDER BY used_at DESC LIMIT 1)`); err != nil {
-			t.Fatal(err)
-		}
-		if won > 1 || live > 1 {
-			t.Errorf("%d of 20 parallel refreshes won, %d lines live", won, live)
+			close(barrier)
+			wg.Wait()
+			close(results)
+			won := 0
+			for r := range results {
+				switch {
+				case r.status == http.StatusOK:
+					won++
+				case r.Error != "invalid_grant":
+					t.Errorf("answered %d %s", r.status, r.raw)
+				}
+			}
+			var live int
+			if err := w.DB.GetContext(t.Context(), &live, `SELECT count(*) FROM refresh_tokens t JOIN grants g ON g.id = t.grant_id
+				WHERE t.used_at IS NULL AND g.revoked_at IS NULL AND t.grant_id = (SELECT grant_id FROM refresh_tokens WHERE used_at IS NOT NULL ORDER BY used_at DESC LIMIT 1)`); err != nil {
+				t.Fatal(err)
+			}
+			if won > 1 || live > 1 {
+				t.Fatalf("round %d: %d of 20 parallel refreshes won, %d lines live", round, won, live)
+			}
 		}
 	})
 

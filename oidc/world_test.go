@@ -51,10 +51,10 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{World: authntest.New(t), secrets: map[string]string{}, logs: new(strings.Builder)}
-	w.provider, w.server = w.replica(t, w.DB.DB)
-	if err := w.provider.Keys.Ensure(t.Context()); err != nil {
+	if err := (&oidc.Keys{DB: w.DB.DB, Seal: w.World.Keys}).Ensure(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	w.provider, w.server = w.replica(t, w.DB.DB)
 	w.Subscriber(t, "alice", "+12025550143")
 	w.register(t, "web", oidc.Registration{Name: "Web", RedirectURIs: []string{"https://rp.example/cb", "https://rp.example/cb2?a=b"},
 		PostLogoutRedirectURIs: []string{"https://rp.example/bye"}, FirstParty: true,
@@ -83,6 +83,9 @@ func (w *world) replica(t testing.TB, db *postgres.DB) (*oidc.Provider, *httptes
 		Now: func() time.Time { return w.DB.Now(t) }, Log: slog.New(slog.NewTextHandler(w.logs, nil)),
 	})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Keys.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	pages := &pages{provider: p, service: service}
