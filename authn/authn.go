@@ -119,7 +119,8 @@ type Requirement struct {
 	Consent bool `json:"consent,omitempty"`
 	// Subject that the application expects, from id_token_hint or the claims parameter; "": anybody.
 	Subject string `json:"subject,omitempty"`
-	// Scopes that a person has to allow, unless the application is the operator's own.
+	// Scopes that a person has to allow, unless the application is the operator's own: all that it will get, and never none, so that whoever signs in
+	// to it for the first time is asked.
 	Scopes []string `json:"scopes,omitempty"`
 }
 
@@ -150,16 +151,14 @@ type SignIn struct {
 	Challenge    *factors.State // the latest challenge of this sign-in; nil: none
 }
 
-// NeedsConsent lists the scopes that a person still has to allow, and whether the page is due.
+// NeedsConsent lists the scopes that a person still has to allow, and whether the page is due. It never is for the operator's own applications,
+// whatever they ask: the operator answers for them.
 func (s *SignIn) NeedsConsent() ([]string, bool) {
-	if s.Consented != nil || len(s.Requirement.Scopes) == 0 {
+	if s.RelyingParty.FirstParty || s.Consented != nil || len(s.Requirement.Scopes) == 0 {
 		return nil, false
 	}
 	if s.Requirement.Consent {
 		return s.Requirement.Scopes, true
-	}
-	if s.RelyingParty.FirstParty {
-		return nil, false
 	}
 	var missing []string
 	for _, scope := range s.Requirement.Scopes {

@@ -134,3 +134,33 @@ func BenchmarkDecideSatisfied(b *testing.B) {
 		}
 	}
 }
+
+func TestNeedsConsent(t *testing.T) { // OAU-12
+	t.Parallel()
+	tests := []struct {
+		name       string
+		firstParty bool
+		prompt     bool
+		allowed    []string // earlier
+		consented  []string // in this sign-in
+		want       []string
+	}{
+		{name: "a third party at first use", want: []string{"openid"}},
+		{name: "a third party that was allowed everything", allowed: []string{"openid"}},
+		{name: "a third party that was allowed something else", allowed: []string{"email"}, want: []string{"openid"}},
+		{name: "a third party asks for the page", prompt: true, allowed: []string{"openid"}, want: []string{"openid"}},
+		{name: "a third party asks for the page, which was shown", prompt: true, consented: []string{"openid"}},
+		{name: "the operator's own at first use", firstParty: true},
+		{name: "the operator's own asks for the page", firstParty: true, prompt: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			in := &SignIn{RelyingParty: RelyingParty{FirstParty: tt.firstParty}, Requirement: Requirement{Consent: tt.prompt, Scopes: []string{"openid"}},
+				Allowed: tt.allowed, Consented: tt.consented}
+			if missing, due := in.NeedsConsent(); !slices.Equal(missing, tt.want) || due != (tt.want != nil) {
+				t.Errorf("NeedsConsent = %v, %v; want %v", missing, due, tt.want)
+			}
+		})
+	}
+}

@@ -216,12 +216,8 @@ func (p *Provider) check(c *Client, in *asked, parameters url.Values) (*authn.Be
 	if len(in.Scopes) == 0 {
 		return nil, &zoidc.Error{ErrorType: zoidc.InvalidScope, Description: "no scope that this client is registered for"}
 	}
-	for _, scope := range in.Scopes {
-		if scope != zoidc.ScopeOpenID {
-			required.Scopes = append(required.Scopes, scope)
-		}
-	}
-	if e := p.readClaims(in, &required, parameters.Get("claims")); e != nil {
+	required.Scopes = slices.Clone(in.Scopes)
+	if e := p.readClaims(c, in, &required, parameters.Get("claims")); e != nil {
 		return nil, e
 	}
 	for _, name := range strings.Fields(parameters.Get("acr_values")) {
@@ -298,7 +294,36 @@ type claimRequest struct {
 	Values    []any `json:"values"`
 }
 
-func (p *Provider) readClaims(in *asked, required *authn.Requirement, raw string) *zoidc.Error {
+// within keeps the claims of a profile that scopes bring as well, by their names alone. A claim is the same to a person however it was asked for, so that
+// an application gets none by name that it could not have by scope.
+func (r claimsRequest) within(scopes []string) claimsRequest {
+	keep := func(all map[string]*claimRequest) map[string]*claimRequest {
+		kept := map[string]*claimRequest{}
+		for name := range all {
+			if slices.Contains(scopes, scopeOf(name)) {
+				kept[name] = nil
+			}
+		}
+		return kept
+	}
+	return claimsRequest{UserInfo: keep(r.UserInfo), IDToken: keep(r.IDToken)}
+}
+
+// scopes lists, in the order of [Scopes], those that the claims belong to.
+func (r claimsRequest) scopes() (covering []string) {
+	for _, scope := range Scopes() {
+		if slices.ContainsFunc(scopeClaims(scope), func(name string) bool {
+			_, user := r.UserInfo[name]
+			_, token := r.IDToken[name]
+			return user || token
+		}) {
+			covering = append(covering, scope)
+		}
+	}
+	return covering
+}
+
+func (p *Provider) readClaims(c *Client, in *asked, required *authn.Requirement, raw string) *zoidc.Error {
 	if raw == "" {
 		return nil
 	}
@@ -306,7 +331,16 @@ func (p *Provider) readClaims(in *asked, required *authn.Requirement, raw string
 	if len(raw) > maxEcho || json.Unmarshal([]byte(raw), &claims) != nil {
 		return errInvalidRequest("claims is not the object of OpenID Connect Core section 5.5")
 	}
-	in.Claims = json.RawMessage(raw)
+	kept := claims.within(c.Registration.Scopes)
+	for _, scope := range kept.scopes() {
+		if !slices.Contains(required.Scopes, scope) {
+			required.Scopes = append(required.Scopes, scope)
+		}
+	}
+	var err error
+	if in.Claims, err = json.Marshal(kept); err != nil {
+		return &zoidc.Error{ErrorType: zoidc.ServerError}
+	}
 	if acr := claims.IDToken["acr"]; acr != nil {
 		names := acr.Values
 		if acr.Value != nil {

@@ -1,6 +1,7 @@
 package oidc_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/oidc"
 )
 
@@ -338,4 +340,87 @@ func TestRegistration(t *testing.T) {
 	if err := good.Validate(); err != nil {
 		t.Errorf("a good registration: %v", err)
 	}
+}
+
+func TestConsent(t *testing.T) { // OAU-12, OAU-14
+	t.Parallel()
+	w := newWorld(t)
+	w.register(t, "mini", oidc.Registration{Name: "Mini", RedirectURIs: []string{"https://mini.example/cb"}, Scopes: []string{"openid", "email"}})
+	mini := []func(url.Values){set("redirect_uri", "https://mini.example/cb"), set("scope", "openid")}
+	asks := func(t *testing.T, b *browser, v url.Values, want string) *answer {
+		t.Helper()
+		steps, a := b.walk(t, b.authorize(t, v))
+		if got := strings.Join(steps, " "); got != want || a.param("code") == "" {
+			t.Fatalf("%s with claims %s showed steps %q, want %q; answered %d %q", v.Get("client_id"), v.Get("claims"), got, want, a.status, a.location)
+		}
+		return a
+	}
+	password, factor, consent := fmt.Sprint(authn.StepPassword), fmt.Sprint(authn.StepFactor), fmt.Sprint(authn.StepConsent)
+	b := w.browser()
+
+	t.Run("OAU-12 a third party is asked for openid alone", func(t *testing.T) {
+		asks(t, b, request("third", set("scope", "openid")), password+" "+factor+" "+consent)
+		asks(t, b, request("third", set("scope", "openid")), "")
+		asks(t, b, request("third", set("scope", "openid"), set("prompt", "consent")), consent)
+	})
+
+	t.Run("OAU-12 the operator's own is not", func(t *testing.T) {
+		asks(t, b, request("web", set("scope", "openid")), "")
+		asks(t, b, request("web", set("prompt", "consent"), set("scope", "openid email")), "")
+	})
+
+	tests := []struct {
+		name   string
+		claims string
+		steps  string
+		want   []string // in UserInfo, beside sub
+		token  []string // in the ID Token
+	}{
+		{name: "OAU-12 nothing by name", claims: `{}`, steps: consent},
+		{name: "OAU-14 a claim of a scope that is not registered", claims: `{"userinfo":{"phone_number":{"essential":true},"address":null,"name":null},"id_token":{"phone_number":null}}`},
+		{name: "OAU-12 a claim of a registered scope", claims: `{"userinfo":{"email":null,"phone_number":null},"id_token":{"email":{"value":"x"}}}`, steps: consent,
+			want: []string{"email"}, token: []string{"email"}},
+		{name: "OAU-12 the same again", claims: `{"userinfo":{"email":null}}`, want: []string{"email"}},
+		{name: "OAU-14 a name that is no claim", claims: `{"userinfo":{"openid":null,"password":null,"":null},"id_token":{"updated_at":null,"acr":null}}`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			v := request("mini", append(mini, set("claims", tt.claims))...)
+			a := asks(t, b, v, tt.steps)
+			got := w.token(t, "mini", redeem("mini", a.param("code"), set("redirect_uri", "https://mini.example/cb")), func(r *http.Request) { r.SetBasicAuth("mini", w.secrets["mini"]) })
+			if got.Scope != "openid" {
+				t.Errorf("claims widened the scope: %s", got.raw)
+			}
+			_, info, _ := w.userinfo(t, got.Access)
+			said, _ := w.claims(t, got.ID)
+			for where, pair := range map[string]struct {
+				got  map[string]any
+				want []string
+			}{"UserInfo": {info, tt.want}, "ID Token": {said, tt.token}} {
+				for _, name := range []string{"name", "email", "phone_number", "address", "updated_at", "preferred_username"} {
+					if _, has := pair.got[name]; has != slices.Contains(pair.want, name) {
+						t.Errorf("%s: %s is there: %v", where, name, has)
+					}
+				}
+			}
+		})
+	}
+
+	t.Run("OAU-14 a registration that became narrower", func(t *testing.T) {
+		tokens := w.token(t, "mini", redeem("mini", asks(t, b, request("mini", append(mini, set("claims", `{"userinfo":{"email":null}}`), set("scope", "openid email"))...), "").param("code"),
+			set("redirect_uri", "https://mini.example/cb")), func(r *http.Request) { r.SetBasicAuth("mini", w.secrets["mini"]) })
+		if err := w.provider.Clients.Update(t.Context(), "mini", oidc.Registration{Name: "Mini", RedirectURIs: []string{"https://mini.example/cb"}, Scopes: []string{"openid"}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, info, _ := w.userinfo(t, tokens.Access); info["email"] != nil || info["sub"] == nil {
+			t.Errorf("UserInfo says %v", info)
+		}
+	})
+
+	t.Run("OAU-12 silently", func(t *testing.T) {
+		a := b.authorize(t, request("third", set("scope", "openid"), set("prompt", "none"), set("claims", `{"userinfo":{"phone_number":null}}`)))
+		if a.param("error") != "consent_required" {
+			t.Errorf("answered %q", a.location)
+		}
+	})
 }

@@ -34,6 +34,16 @@ func scopeClaims(scope string) []string {
 	return nil
 }
 
+// scopeOf is the scope that brings a claim; "" for a claim that is no part of a profile.
+func scopeOf(claim string) string {
+	for _, scope := range Scopes() {
+		if slices.Contains(scopeClaims(scope), claim) {
+			return scope
+		}
+	}
+	return ""
+}
+
 // profileClaims lists all claims that a profile can have.
 func profileClaims() (all []string) {
 	for _, scope := range Scopes() {
@@ -103,13 +113,20 @@ func (s *server) UserInfo(ctx context.Context, r *op.Request[zoidc.UserInfoReque
 	if f == nil || f.Person == nil || !slices.Contains(f.Token, zoidc.ScopeOpenID) {
 		return nil, s.refuse(ctx, errInvalidToken())
 	}
+	c, err := s.Clients.Get(ctx, f.ClientID)
+	if errors.Is(err, ErrNoClient) {
+		return nil, s.refuse(ctx, errInvalidToken())
+	}
+	if err != nil {
+		return nil, s.refuse(ctx, err)
+	}
 	wanted := []string{}
-	for _, scope := range f.Token {
+	for _, scope := range c.scopes(f.Token) { // the registration as it is now
 		wanted = append(wanted, scopeClaims(scope)...)
 	}
 	var claims claimsRequest
 	if len(f.Claims) > 0 && json.Unmarshal(f.Claims, &claims) == nil {
-		for name := range claims.UserInfo {
+		for name := range claims.within(c.Registration.Scopes).UserInfo {
 			wanted = append(wanted, name)
 		}
 	}
@@ -126,7 +143,7 @@ func (s *server) UserInfo(ctx context.Context, r *op.Request[zoidc.UserInfoReque
 }
 
 // idTokenProfile are the claims that were asked for by name in the ID Token. Nothing personal is in it otherwise.
-func (p *Provider) idTokenProfile(ctx context.Context, g *grant) (map[string]any, error) {
+func (p *Provider) idTokenProfile(ctx context.Context, c *Client, g *grant) (map[string]any, error) {
 	var claims claimsRequest
 	if len(g.Claims) == 0 {
 		return nil, nil
@@ -135,10 +152,8 @@ func (p *Provider) idTokenProfile(ctx context.Context, g *grant) (map[string]any
 		return nil, fmt.Errorf("claims of grant: %w", err)
 	}
 	var wanted []string
-	for name := range claims.IDToken {
-		if slices.Contains(profileClaims(), name) {
-			wanted = append(wanted, name)
-		}
+	for name := range claims.within(c.Registration.Scopes).IDToken {
+		wanted = append(wanted, name)
 	}
 	if len(wanted) == 0 {
 		return nil, nil

@@ -136,7 +136,7 @@ func (p *Provider) respond(ctx context.Context, c *Client, g *grant, scopes []st
 		ExpiresIn: uint64(p.accessExpiry(g).Sub(g.Now).Seconds()), Scope: scopes, //nolint:gosec // it is positive
 	}
 	if g.Person != nil && slices.Contains(scopes, zoidc.ScopeOpenID) {
-		profile, err := p.idTokenProfile(ctx, g)
+		profile, err := p.idTokenProfile(ctx, c, g)
 		if err != nil {
 			return nil, err
 		}

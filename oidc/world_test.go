@@ -283,26 +283,30 @@ func (b *browser) authorize(t testing.TB, v url.Values) *answer {
 // signIn goes through password, code and consent from wherever a leads.
 func (b *browser) signIn(t testing.TB, a *answer) *answer {
 	t.Helper()
-	for range 4 {
-		if !strings.HasPrefix(a.location, "/login") {
-			return a
-		}
-		flow := a.location
-		switch b.do(t, http.MethodGet, flow, nil).body {
-		case fmt.Sprintf("step %d", authn.StepPassword):
-			a = b.do(t, http.MethodPost, flow, url.Values{"name": {"alice"}, "password": {authntest.Password}})
-		case fmt.Sprintf("step %d", authn.StepFactor):
+	_, a = b.walk(t, a)
+	return a
+}
+
+// walk is signIn that tells which steps it took.
+func (b *browser) walk(t testing.TB, a *answer) (steps []string, last *answer) {
+	t.Helper()
+	for strings.HasPrefix(a.location, "/login") && len(steps) < 4 {
+		flow, form := a.location, url.Values{}
+		step := strings.TrimPrefix(b.do(t, http.MethodGet, flow, nil).body, "step ")
+		switch step {
+		case fmt.Sprint(authn.StepPassword):
+			form = url.Values{"name": {"alice"}, "password": {authntest.Password}}
+		case fmt.Sprint(authn.StepFactor):
 			id := uuid.MustParse(strings.TrimPrefix(flow, "/login?flow="))
 			p, err := b.w.Service.Load(t.Context(), authn.Cookie(b.cookie), id)
 			if err != nil {
 				t.Fatal(err)
 			}
-			a = b.do(t, http.MethodPost, flow, url.Values{"code": {b.w.Code(t, p.SignIn.Challenge.ID)}})
-		default:
-			a = b.do(t, http.MethodPost, flow, url.Values{})
+			form = url.Values{"code": {b.w.Code(t, p.SignIn.Challenge.ID)}}
 		}
+		steps, a = append(steps, step), b.do(t, http.MethodPost, flow, form)
 	}
-	return a
+	return steps, a
 }
 
 // code signs in and gives the code.

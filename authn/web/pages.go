@@ -449,7 +449,7 @@ func (h *Handler) getConsent(w http.ResponseWriter, r *http.Request) error {
 	body := consentBody{Account: f.say.say("consent.account", values{"Username": p.SignIn.Session.Username})}
 	missing, _ := p.SignIn.NeedsConsent()
 	for _, scope := range missing {
-		if slices.Contains([]string{"profile", "email", "address", "phone", "offline_access"}, scope) {
+		if slices.Contains([]string{"openid", "profile", "email", "address", "phone", "offline_access"}, scope) {
 			body.Scopes = append(body.Scopes, f.T("consent."+scope))
 		} else {
 			body.Scopes = append(body.Scopes, f.say.say("consent.scope", values{"Scope": scope}))
