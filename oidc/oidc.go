@@ -16,7 +16,7 @@
 // # How single use is kept
 //
 // A code is redeemed, a refresh token rotated, in one statement, which also stores what follows from it. Whoever comes second
-// finds nothing, and whoever comes after that ends the grant.
+// gets nothing and ends the grant, be it at the same moment.
 //
 // # Errors
 //

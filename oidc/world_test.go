@@ -1,6 +1,7 @@
 package oidc_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -111,6 +112,36 @@ func (w *world) register(t testing.TB, id string, r oidc.Registration) {
 		t.Fatal(err)
 	}
 	w.secrets[id] = secret
+}
+
+// hold runs a statement in a transaction of its own and keeps its locks until release is called.
+func (w *world) hold(t testing.TB, statement string) (release func()) {
+	t.Helper()
+	tx, err := w.DB.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.ExecContext(t.Context(), statement); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// waiting returns when n statements wait for a lock.
+func (w *world) waiting(t testing.TB, n int) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), 4*time.Second) // a statement waits no longer than 5 s
+	defer stop()
+	for have := 0; have < n; {
+		if err := w.DB.GetContext(ctx, &have, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"); err != nil {
+			t.Fatalf("%d of %d statements wait for a lock: %v", have, n, err)
+		}
+	}
 }
 
 // pages stand in for package authn/web: they show steps as JSON and take answers without ceremony.
