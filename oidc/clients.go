@@ -31,15 +31,24 @@ var (
 // clientsChannel is notified with a client's id when it changes.
 const clientsChannel = "watchword_clients"
 
-// cacheLife bounds how long a change can go unnoticed if its notification is lost.
-const cacheLife = time.Minute
+// cacheLife bounds how long a change can go unnoticed if its notification is lost. What hangs on it is who may authenticate, hence the least that
+// still keeps a busy client's registration from being read for every request.
+const cacheLife = time.Second
 
 // Clients keeps registrations. Reads come from memory; every change is notified to all replicas. It is safe for concurrent use.
 type Clients struct {
 	DB *postgres.DB
 
-	mu    sync.RWMutex
-	known map[string]*Client
+	mu      sync.RWMutex
+	known   map[string]remembered
+	changes uint64 // counts what was to be forgotten
+	since   uint64 // of changes, when all clients were forgotten last
+}
+
+// remembered is a client as it was when so many changes had been heard of.
+type remembered struct {
+	*Client
+	changes uint64
 }
 
 // Create registers an application and gives its secret, once: only a hash is stored. secret is empty for clients that use none.
@@ -131,23 +140,30 @@ func (s *Clients) change(ctx context.Context, q *postgres.Query, id, event strin
 func (s *Clients) Get(ctx context.Context, id string) (*Client, error) {
 	s.mu.RLock()
 	c, ok := s.known[id]
+	fresh, changes := ok && c.changes >= s.since, s.changes
 	s.mu.RUnlock()
-	if ok {
-		return c, nil
+	if fresh {
+		return c.Client, nil
 	}
 	list, err := s.read(ctx, "id = $1", id)
 	if err != nil {
 		return nil, err
 	}
 	if len(list) == 0 {
+		if ok {
+			s.forget(id)
+		}
 		return nil, ErrNoClient
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.known == nil {
-		s.known = map[string]*Client{}
+	if s.changes != changes {
+		return list[0], nil // something changed while it was read, perhaps this: good for the caller, who asked before that, but not to keep
 	}
-	s.known[id] = list[0]
+	if s.known == nil {
+		s.known = map[string]remembered{}
+	}
+	s.known[id] = remembered{list[0], changes}
 	return list[0], nil
 }
 
@@ -180,12 +196,13 @@ func (s *Clients) read(ctx context.Context, where string, args ...any) ([]*Clien
 	return list, nil
 }
 
-// forget drops a client from memory; all of them when id is empty.
+// forget has a client read again before it is used; all of them when id is empty. Those are then known by their origins still.
 func (s *Clients) forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.changes++
 	if id == "" {
-		s.known = nil
+		s.since = s.changes
 		return
 	}
 	delete(s.known, id)

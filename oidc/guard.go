@@ -125,7 +125,7 @@ func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request) {
 }
 
 // knowsOrigin reports whether a public client in memory has a redirect at that origin. A script's client has been used at the authorization
-// endpoint moments before, hence is in memory.
+// endpoint before, hence is in memory, though perhaps older than what [Clients.Get] would give: nobody is let in by it.
 func (s *Clients) knowsOrigin(asking string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
