@@ -169,6 +169,11 @@ func (s *SignIn) NeedsConsent() ([]string, bool) {
 	return missing, len(missing) > 0
 }
 
+// EndedSQL is an SQL condition: the session of that id was ended, by whomever. The expression has to name its table.
+func EndedSQL(session string) string {
+	return "EXISTS (SELECT FROM sessions ended WHERE ended.id = " + session + " AND ended.ended_at IS NOT NULL)"
+}
+
 // Errors that a page has to tell apart. Every other error is a fault of the system.
 var (
 	// ErrSignInOver: there is no such sign-in in this browser: expired, finished, another browser's, or never begun. Start again at the application.

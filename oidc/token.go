@@ -24,10 +24,13 @@ type server struct {
 	*Provider
 }
 
-// standing is the SQL condition under which grant g is still worth something: neither revoked nor over, its client and its subscriber as they were.
+// standing is the SQL condition under which grant g is still worth something: neither revoked nor over, its client and its subscriber as they were, and
+// its session not ended unless it was given for the time that nobody is there. A grant that is being stored while its session ends is not among those
+// that sign-out revokes.
 func standing() string {
 	return `g.revoked_at IS NULL AND g.expires_at > wall() AND EXISTS (SELECT FROM clients k WHERE k.id = g.client_id AND k.disabled_at IS NULL)
-		AND (g.subscriber_id IS NULL OR ` + authn.StandingSQL("g.subscriber_id", "g.created_at") + `)`
+		AND (g.subscriber_id IS NULL OR ` + authn.StandingSQL("g.subscriber_id", "g.created_at") + `)
+		AND ('offline_access' = ANY(g.scopes) OR NOT ` + authn.EndedSQL("g.session_id") + `)`
 }
 
 // issuedTokens are the secrets that a statement stores for a token response.

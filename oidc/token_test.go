@@ -761,6 +761,42 @@ func TestSignOutEndsGrants(t *testing.T) { // SS-2
 	}
 }
 
+func TestSignOutWhileACodeIsIssued(t *testing.T) { // SES-5, OAU-8
+	t.Parallel()
+	w := newWorld(t)
+	for name, tt := range map[string]struct {
+		scope  string
+		status int
+	}{
+		"SES-5 ends it": {"openid", http.StatusBadRequest},
+		"OAU-8 offline access outlasts the session": {"openid offline_access", http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.DB.Advance(t, 25*time.Hour) // a day has ten texts
+			b := w.browser()
+			hint := w.token(t, "web", redeem("web", b.code(t, request("web")))).ID
+			page := b.authorize(t, request("third", set("scope", tt.scope), set("prompt", "consent")))
+			release := w.hold(t, "SELECT 1 FROM sessions FOR UPDATE")
+			allowed, left := make(chan *answer, 1), make(chan *answer, 1)
+			go func() { allowed <- (&browser{w, b.base, b.cookie}).do(t, http.MethodPost, page.location, url.Values{}) }()
+			w.waiting(t, 1) // the code is first
+			go func() {
+				left <- (&browser{w, b.base, b.cookie}).do(t, http.MethodGet, "/logout?"+url.Values{"id_token_hint": {hint}}.Encode(), nil)
+			}()
+			w.waiting(t, 2)
+			release()
+			code := (<-allowed).param("code")
+			if out := <-left; code == "" || out.body != "signed out of Web" {
+				t.Fatalf("code %q, then %q", code, out.body)
+			}
+			got := w.token(t, "third", redeem("third", code))
+			if got.status != tt.status {
+				t.Errorf("redeemed after sign-out: %d %s, want %d", got.status, got.raw, tt.status)
+			}
+		})
+	}
+}
+
 func TestDiscovery(t *testing.T) { // CC-1 to CC-5
 	t.Parallel()
 	w := newWorld(t)
