@@ -29,6 +29,17 @@ func (p *Provider) Finish(w http.ResponseWriter, r *http.Request, progress *auth
 	if err := json.Unmarshal(in.Payload, &request); err != nil {
 		return fmt.Errorf("request of sign-in: %w", err)
 	}
+	client, err := p.answerable(r, &request)
+	if err != nil {
+		return err
+	}
+	if client == nil {
+		return p.strand(w, r, in, cookie)
+	}
+	// What the registration lost since the person began is not given; a sign-in that is left with nothing has failed.
+	if request.Scopes = client.scopes(request.Scopes); len(request.Scopes) == 0 {
+		return p.Refuse(w, r, progress, cookie, authn.Failure(zoidc.InvalidScope))
+	}
 	if slices.Contains(request.Scopes, zoidc.ScopeOfflineAccess) && in.Consented == nil && !in.RelyingParty.FirstParty && !slices.Contains(in.Allowed, zoidc.ScopeOfflineAccess) {
 		return authn.ErrNotThisStep // unreachable while consent is asked for every scope
 	}
@@ -84,11 +95,42 @@ func (p *Provider) acr(reached authn.Level, asked []string) string {
 	return p.Levels[reached]
 }
 
+// answerable is the client of a request if it may still be answered as the request says, and nil if not: a person can take an hour, in which the client
+// was disabled or an address of it found to be somebody else's.
+func (p *Provider) answerable(r *http.Request, request *asked) (*Client, error) {
+	c, err := p.Clients.Get(r.Context(), request.ClientID)
+	switch {
+	case errors.Is(err, ErrNoClient):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case c.DisabledAt != nil, !c.may(zoidc.GrantTypeCode), !c.Registration.allowsRedirect(request.RedirectURI):
+		return nil, nil
+	}
+	return c, nil
+}
+
+// strand ends a sign-in that leads nowhere any more.
+func (p *Provider) strand(w http.ResponseWriter, r *http.Request, in *authn.SignIn, cookie authn.Cookie) error {
+	if err := p.SignIns.Cancel(r.Context(), cookie, in, "client_changed"); err != nil && !errors.Is(err, authn.ErrSignInOver) {
+		return err
+	}
+	p.Pages.Problem(w, r, http.StatusBadRequest, "client", "the client was disabled, or its redirect_uri removed, while this sign-in went on")
+	return nil
+}
+
 // Refuse ends a sign-in without success and tells the application why.
 func (p *Provider) Refuse(w http.ResponseWriter, r *http.Request, progress *authn.Progress, cookie authn.Cookie, failure authn.Failure) error {
 	var request asked
 	if err := json.Unmarshal(progress.SignIn.Payload, &request); err != nil {
 		return fmt.Errorf("request of sign-in: %w", err)
+	}
+	client, err := p.answerable(r, &request)
+	if err != nil {
+		return err
+	}
+	if client == nil {
+		return p.strand(w, r, progress.SignIn, cookie)
 	}
 	if err := p.SignIns.Cancel(r.Context(), cookie, progress.SignIn, string(failure)); err != nil && !errors.Is(err, authn.ErrSignInOver) {
 		return err

@@ -1,6 +1,7 @@
 package oidc_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/oidc"
@@ -339,6 +342,82 @@ func TestRegistration(t *testing.T) {
 	good.Complete()
 	if err := good.Validate(); err != nil {
 		t.Errorf("a good registration: %v", err)
+	}
+}
+
+func TestRegistrationChangesMeanwhile(t *testing.T) { // OAU-1, OAU-14
+	t.Parallel()
+	w := newWorld(t)
+	good := oidc.Registration{Name: "Fickle", RedirectURIs: []string{"https://fickle.example/cb", "https://fickle.example/new"}}
+	w.register(t, "fickle", good)
+	begin := func(t *testing.T) (b *browser, page *answer) {
+		t.Helper()
+		w.DB.Advance(t, 25*time.Hour) // a day has ten texts
+		b = w.browser()
+		b.code(t, request("web"))
+		page = b.authorize(t, request("web", set("client_id", "fickle"), set("redirect_uri", "https://fickle.example/cb"), set("scope", "openid email"), set("prompt", "consent")))
+		if got := b.do(t, http.MethodGet, page.location, nil).body; got != fmt.Sprintf("step %d", authn.StepConsent) {
+			t.Fatalf("at %q, not at the consent page", got)
+		}
+		return b, page
+	}
+	clients := w.provider.Clients
+	for name, change := range map[string]func() error{
+		"OAU-1 redirect_uri removed": func() error {
+			return clients.Update(t.Context(), "fickle", oidc.Registration{Name: "Fickle", RedirectURIs: good.RedirectURIs[1:]})
+		},
+		"OAU-14 code flow removed": func() error {
+			r := good
+			r.GrantTypes = []zoidc.GrantType{zoidc.GrantTypeClientCredentials}
+			return clients.Update(t.Context(), "fickle", r)
+		},
+		"AZ-8 disabled": func() error { return clients.SetDisabled(t.Context(), "fickle", true) },
+		"AZ-8 deleted":  func() error { return clients.Delete(t.Context(), "fickle") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for what, form := range map[string]url.Values{"allowed": {}, "denied": {"deny": {"1"}}} {
+				b, page := begin(t)
+				if err := change(); err != nil {
+					t.Fatal(err)
+				}
+				a := b.do(t, http.MethodPost, page.location, form)
+				if a.status != http.StatusBadRequest || a.location != "" || a.body != "problem client" {
+					t.Errorf("%s: answered %d %q %s; want an error page", what, a.status, a.location, a.body)
+				}
+				if again := b.do(t, http.MethodGet, page.location, nil); again.status != http.StatusGone {
+					t.Errorf("%s: the sign-in goes on: %d %s", what, again.status, again.body)
+				}
+				if err := clients.Delete(t.Context(), "fickle"); err != nil && !errors.Is(err, oidc.ErrNoClient) {
+					t.Fatal(err)
+				}
+				w.register(t, "fickle", good)
+			}
+		})
+	}
+
+	for name, tt := range map[string]struct {
+		left []string
+		want string // scopes that are given, or the error
+	}{"OAU-14 a scope removed": {[]string{"openid"}, "openid"}, "OAU-14 all scopes removed": {[]string{"phone"}, "invalid_scope"}} {
+		t.Run(name, func(t *testing.T) {
+			b, page := begin(t)
+			r := good
+			r.Scopes = tt.left
+			if err := clients.Update(t.Context(), "fickle", r); err != nil {
+				t.Fatal(err)
+			}
+			a := b.do(t, http.MethodPost, page.location, url.Values{})
+			got := a.param("error")
+			if got == "" {
+				got = w.token(t, "fickle", redeem("web", a.param("code"), set("redirect_uri", "https://fickle.example/cb")), func(r *http.Request) { r.SetBasicAuth("fickle", w.secrets["fickle"]) }).Scope
+			}
+			if got != tt.want {
+				t.Errorf("answered %q with %q, want %q", a.location, got, tt.want)
+			}
+			if err := clients.Update(t.Context(), "fickle", good); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 
