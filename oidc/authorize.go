@@ -52,7 +52,7 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 		p.Pages.Problem(w, r, http.StatusBadRequest, "client", problem)
 		return
 	}
-	if r.Method == http.MethodPost && p.Pages.Cookie(r) == "" && p.asGet(w, parameters) {
+	if r.Method == http.MethodPost && p.Pages.Cookie(r) == "" && p.asGet(w, authorizePath, parameters) {
 		return
 	}
 	in := &asked{ClientID: client.ID, RedirectURI: parameters.Get("redirect_uri"), ResponseMode: "query"}
@@ -82,9 +82,9 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 // maxQuery bounds an address that a browser and what stands before this server will carry.
 const maxQuery = 8 << 10
 
-// asGet repeats a posted request as a GET: a browser keeps a SameSite=Lax cookie back from a form of another site, and would otherwise lose the session
-// that it has. It gives false when the request is too long for an address.
-func (p *Provider) asGet(w http.ResponseWriter, parameters url.Values) bool {
+// asGet repeats a request that was posted without a cookie as a GET: a browser keeps a SameSite=Lax cookie back from a form of another site, and would
+// otherwise be taken for one that nobody is signed in with. It gives false when the request is too long for an address.
+func (p *Provider) asGet(w http.ResponseWriter, path string, parameters url.Values) bool {
 	query := parameters.Encode()
 	if len(query) > maxQuery {
 		return false
@@ -92,7 +92,7 @@ func (p *Provider) asGet(w http.ResponseWriter, parameters url.Values) bool {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Location", authorizePath+"?"+query)
+	h.Set("Location", path+"?"+query)
 	w.WriteHeader(http.StatusSeeOther)
 	return true
 }

@@ -28,6 +28,12 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	cookie := p.Pages.Cookie(r)
+	if r.Method == http.MethodPost && cookie == "" { // nobody may be told that they are signed out before that is known
+		if !p.asGet(w, endSessionPath, parameters) {
+			p.Pages.Problem(w, r, http.StatusRequestEntityTooLarge, "request", "the request is too long to be repeated as a GET")
+		}
+		return
+	}
 	session, err := p.SignIns.Current(r.Context(), cookie)
 	if err != nil {
 		p.unavailable(w, r, err)

@@ -721,10 +721,25 @@ func TestSignOut(t *testing.T) {
 			t.Fatalf("the session ended: %q", a.location)
 		}
 	})
+	t.Run("OID-7 a form of another site", func(t *testing.T) {
+		v := url.Values{"id_token_hint": {got.ID}, "post_logout_redirect_uri": {bye}, "state": {"a b"}}
+		a := w.browser().do(t, http.MethodPost, "/logout", v) // its cookie is kept back
+		if a.status != http.StatusSeeOther || a.location != "/logout?"+v.Encode() || len(a.header.Values("Set-Cookie")) != 0 {
+			t.Errorf("answered %d %q; want the same as a GET, and the cookie left alone", a.status, a.location)
+		}
+		v.Set("state", strings.Repeat("s", 9<<10))
+		if a := w.browser().do(t, http.MethodPost, "/logout", v); a.status != http.StatusRequestEntityTooLarge || a.location != "" {
+			t.Errorf("too long for an address: %d %q %s; want an error page", a.status, a.location, a.body)
+		}
+		if a := b.authorize(t, request("web", set("prompt", "none"))); a.param("code") == "" {
+			t.Fatalf("the session ended: %q", a.location)
+		}
+	})
 	t.Run("CR-2 CR-6", func(t *testing.T) {
 		w.DB.Advance(t, 11*time.Minute) // the hint has expired
 		state := strings.Repeat("s", 128)
-		a := logout(http.MethodGet, url.Values{"id_token_hint": {got.ID}, "post_logout_redirect_uri": {bye}, "state": {state}})
+		posted := w.browser().do(t, http.MethodPost, "/logout", url.Values{"id_token_hint": {got.ID}, "post_logout_redirect_uri": {bye}, "state": {state}})
+		a := b.do(t, http.MethodGet, posted.location, nil)
 		if a.status != http.StatusSeeOther || a.location != bye+"?state="+state {
 			t.Fatalf("answered %d %q %s", a.status, a.location, a.body)
 		}
