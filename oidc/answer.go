@@ -54,10 +54,11 @@ func (p *Provider) Finish(w http.ResponseWriter, r *http.Request, progress *auth
 	}
 	q := new(postgres.Query)
 	p.SignIns.Complete(q, in, cookie)
+	// The client is locked: who disables it waits for this grant, or this grant sees it disabled. Otherwise one could be stored so late that nobody revokes it.
 	q.With("granted", fmt.Sprintf(`
 		INSERT INTO grants (id, client_id, subscriber_id, sub, session_id, sid, scopes, acr, amr, auth_time, claims, expires_at)
 		SELECT %s, k.id, done.subscriber_id, %s, done.session_id, done.sid, %s, %s, %s, %s, %s, wall() + make_interval(secs => %s)
-		  FROM sign_in_done done JOIN clients k ON k.id = %s AND k.disabled_at IS NULL
+		  FROM sign_in_done done JOIN clients k ON k.id = %s AND k.disabled_at IS NULL FOR SHARE OF k
 		RETURNING id, subscriber_id, session_id`,
 		q.Bind(uuid.New())+"::uuid", q.Bind(in.Session.Subject)+"::text", q.Bind(pq.Array(request.Scopes))+"::text[]",
 		q.Bind(p.acr(d.Level, request.ACRs))+"::text", q.Bind(pq.Array(d.AMR()))+"::text[]", q.Bind(d.AuthTime)+"::timestamptz",

@@ -107,12 +107,42 @@ func (s *Clients) RotateSecret(ctx context.Context, id string) (string, error) {
 	return secret, s.change(ctx, q, id, "client.rotate_secret")
 }
 
-// SetDisabled keeps a client out, with all that it was given, or lets it in again.
+// SetDisabled keeps a client out, with all that it was given, or lets it in again, with nothing of that: being disabled is noticed at once by every use of a
+// grant, and before it ends every grant is revoked for good.
 func (s *Clients) SetDisabled(ctx context.Context, id string, disabled bool) error {
+	if !disabled {
+		if err := s.revokeGrants(ctx, id); err != nil {
+			return err
+		}
+	}
 	q := new(postgres.Query)
 	q.With("changed", fmt.Sprintf("UPDATE clients SET disabled_at = CASE WHEN %s THEN coalesce(disabled_at, wall()) END, updated_at = wall() WHERE id = %s RETURNING id",
 		q.Bind(disabled)+"::bool", q.Bind(id)+"::text"))
 	return s.change(ctx, q, id, map[bool]string{true: "client.disable", false: "client.enable"}[disabled])
+}
+
+// maxRevoked bounds how many grants one statement revokes, so that it ends in time however many there are.
+const maxRevoked = 1000
+
+// revokeGrants revokes everything that a disabled client was given. An enabled one keeps what it has.
+func (s *Clients) revokeGrants(ctx context.Context, id string) error {
+	for {
+		q := new(postgres.Query)
+		q.With("revoked", fmt.Sprintf(`
+			UPDATE grants SET revoked_at = wall(), revoke_reason = 'client_disabled' WHERE id IN (
+				SELECT g.id FROM grants g JOIN clients k ON k.id = g.client_id
+				 WHERE k.id = %s AND k.disabled_at IS NOT NULL AND g.revoked_at IS NULL AND g.expires_at > wall() LIMIT %s)
+			RETURNING id, subscriber_id, client_id`, q.Bind(id)+"::text", q.Bind(maxRevoked)+"::int"))
+		audit.Record(ctx, q, "revoked", audit.Event{Name: "grant.revoke", Outcome: audit.Success, Reason: "client_disabled", Actor: "operator"},
+			audit.Expressions{"subject": "revoked.subscriber_id", "client_id": "revoked.client_id", "object": "revoked.id::text"})
+		q.Finally("SELECT 1 FROM revoked")
+		switch n, err := s.DB.Run(ctx, q); {
+		case err != nil:
+			return fmt.Errorf("revoke grants: %w", err)
+		case n < maxRevoked:
+			return nil
+		}
+	}
 }
 
 // Delete removes a client and everything that it was given.

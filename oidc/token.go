@@ -222,7 +222,7 @@ func (s *server) ClientCredentialsExchange(ctx context.Context, r *op.ClientRequ
 	q := new(postgres.Query)
 	q.With("g", fmt.Sprintf(`
 		INSERT INTO grants AS g (id, client_id, sub, scopes, expires_at)
-		SELECT %s, k.id, k.id, %s, wall() + make_interval(secs => %s) FROM clients k WHERE k.id = %s AND k.disabled_at IS NULL
+		SELECT %s, k.id, k.id, %s, wall() + make_interval(secs => %s) FROM clients k WHERE k.id = %s AND k.disabled_at IS NULL FOR SHARE
 		RETURNING %s`,
 		q.Bind(uuid.New())+"::uuid", q.Bind(pq.Array(scopes))+"::text[]", q.Bind(s.Lives.AccessToken.Seconds())+"::float8", q.Bind(c.ID)+"::text", grantColumns))
 	s.storeOpaque(q, c, tokens, "g.scopes")

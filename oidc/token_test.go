@@ -528,6 +528,73 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
+func TestEnabledAgain(t *testing.T) { // I6, OAU-8
+	t.Parallel()
+	w := newWorld(t)
+	clients := w.provider.Clients
+	got := w.signedIn(t, "web", set("scope", "openid offline_access"))
+	own := w.token(t, "web", url.Values{"grant_type": {"client_credentials"}})
+	open := w.browser().code(t, request("web"))
+	other := w.signedIn(t, "other", set("scope", "openid offline_access"))
+
+	t.Run("an enabled client loses nothing", func(t *testing.T) {
+		if err := clients.SetDisabled(t.Context(), "web", false); err != nil {
+			t.Fatal(err)
+		}
+		if w.introspect(t, "web", got.Access)["active"] != true {
+			t.Error("its access token does not work any more")
+		}
+	})
+
+	t.Run("I6 what disabling revoked stays so", func(t *testing.T) {
+		for _, disabled := range []bool{true, false} {
+			if err := clients.SetDisabled(t.Context(), "web", disabled); err != nil {
+				t.Fatal(err)
+			}
+		}
+		refused(t, "its refresh token", w.token(t, "web", refresh(got.Refresh)), http.StatusBadRequest, "invalid_grant")
+		refused(t, "its open code", w.token(t, "web", redeem("web", open)), http.StatusBadRequest, "invalid_grant")
+		for what, token := range map[string]string{"access token": got.Access, "own access token": own.Access} {
+			if w.introspect(t, "web", token)["active"] != false {
+				t.Errorf("its %s works", what)
+			}
+		}
+		if status, _, _ := w.userinfo(t, other.Access); status != http.StatusOK {
+			t.Errorf("the token of another client: %d", status)
+		}
+		if again := w.token(t, "web", url.Values{"grant_type": {"client_credentials"}}); again.status != http.StatusOK {
+			t.Errorf("a new grant: %d %s", again.status, again.raw)
+		}
+	})
+
+	t.Run("I6 a grant that is stored while the client is disabled", func(t *testing.T) {
+		w.DB.Advance(t, 25*time.Hour) // a day has ten texts
+		b := w.browser()
+		b.code(t, request("web"))
+		page := b.authorize(t, request("third", set("prompt", "consent")))
+		if _, err := w.DB.ExecContext(t.Context(), `
+			CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$;
+			CREATE TRIGGER wait BEFORE INSERT ON authz_codes FOR EACH ROW EXECUTE FUNCTION wait()`); err != nil {
+			t.Fatal(err)
+		}
+		release := w.hold(t, "SELECT pg_advisory_xact_lock(1)") // the grant is made, its code not yet
+		allowed, disabled := make(chan *answer, 1), make(chan error, 1)
+		go func() { allowed <- b.do(t, http.MethodPost, page.location, url.Values{}) }()
+		w.waiting(t, 1)
+		go func() { disabled <- clients.SetDisabled(t.Context(), "third", true) }()
+		w.waiting(t, 2)
+		release()
+		code := (<-allowed).param("code")
+		if err := <-disabled; err != nil || code == "" {
+			t.Fatalf("code %q, %v", code, err)
+		}
+		if err := clients.SetDisabled(t.Context(), "third", false); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, "its code", w.token(t, "third", redeem("third", code)), http.StatusBadRequest, "invalid_grant")
+	})
+}
+
 func TestTokensAreNotTakenForOneAnother(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
