@@ -328,7 +328,7 @@ func (p *Provider) readClaims(c *Client, in *asked, required *authn.Requirement,
 		return nil
 	}
 	var claims claimsRequest
-	if len(raw) > maxEcho || json.Unmarshal([]byte(raw), &claims) != nil {
+	if len(raw) > maxEcho || !utf8.ValidString(raw) || json.Unmarshal([]byte(raw), &claims) != nil {
 		return errInvalidRequest("claims is not the object of OpenID Connect Core section 5.5")
 	}
 	kept := claims.within(c.Registration.Scopes)
@@ -355,7 +355,7 @@ func (p *Provider) readClaims(c *Client, in *asked, required *authn.Requirement,
 	}
 	if sub := claims.IDToken["sub"]; sub != nil && sub.Value != nil {
 		text, ok := sub.Value.(string)
-		if !ok || text == "" {
+		if !ok || text == "" || strings.ContainsRune(text, 0) {
 			return errInvalidRequest("claims asks for a sub that is not text")
 		}
 		required.Subject = text

@@ -54,13 +54,16 @@ func TestAuthorize(t *testing.T) {
 
 	t.Run("AZ-8", func(t *testing.T) {
 		bodies := map[string]bool{}
-		for _, id := range []string{"unknown", "", "gone"} {
+		for _, id := range []string{"unknown", "", "gone", "a\x00b", "\xff", "we b", strings.Repeat("w", 5000)} {
 			a := w.browser().authorize(t, request("web", set("client_id", id), set("redirect_uri", "https://gone.example/cb")))
 			page(t, a)
 			bodies[a.body] = true
 		}
 		if len(bodies) != 1 {
 			t.Errorf("unknown, empty and disabled are told apart: %v", bodies)
+		}
+		if strings.Contains(w.logs.String(), "level=ERROR") {
+			t.Errorf("a fault was logged: %s", w.logs)
 		}
 	})
 
@@ -188,6 +191,21 @@ func TestAuthorize(t *testing.T) {
 		if strings.Contains(a.location, "state") {
 			t.Error("CR-3: a state was invented")
 		}
+	})
+
+	t.Run("OAU-11 claims that no database holds", func(t *testing.T) {
+		for _, claims := range []string{`{"id_token":{"sub":{"value":"\u0000"}}}`, "{\"userinfo\":{\"\xff\":null}}", "{\"id_token\":{\"sub\":{\"value\":\"\xff\"}}}", "\x00", `[]`, `{`} {
+			toApp(t, w.browser().authorize(t, request("web", set("claims", claims))), "invalid_request")
+		}
+		b := w.browser()
+		a := b.signIn(t, b.authorize(t, request("web", set("claims", `{"userinfo":{"x\u0000":null,"email":{"value":"\u0000"}},"id_token":{"\u0000":{"essential":true}}}`))))
+		if a.param("code") == "" {
+			t.Errorf("names that are no claims: %d %q %s", a.status, a.location, a.body)
+		}
+		if strings.Contains(w.logs.String(), "level=ERROR") {
+			t.Errorf("a fault was logged: %s", w.logs)
+		}
+		w.DB.Advance(t, time.Hour)
 	})
 
 	t.Run("AZ-25 CB-16 POST", func(t *testing.T) {

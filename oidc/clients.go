@@ -168,6 +168,9 @@ func (s *Clients) change(ctx context.Context, q *postgres.Query, id, event strin
 
 // Get finds a client, disabled or not.
 func (s *Clients) Get(ctx context.Context, id string) (*Client, error) {
+	if !isScopeToken(id) { // as [Clients.Create] has it; bytes that are no text are nothing to trouble the database with
+		return nil, ErrNoClient
+	}
 	s.mu.RLock()
 	c, ok := s.known[id]
 	fresh, changes := ok && c.changes >= s.since, s.changes

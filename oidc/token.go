@@ -82,8 +82,8 @@ func (p *Provider) redeem(ctx context.Context, c *Client, in *zoidc.AccessTokenR
 	q.With("won", fmt.Sprintf(`
 		UPDATE authz_codes c SET redeemed_at = wall() FROM seen
 		 WHERE c.hash = seen.hash AND c.created_at = seen.created_at AND c.redeemed_at IS NULL AND c.expires_at > wall()
-		RETURNING c.grant_id, c.nonce, c.redirect_uri = %s AND c.code_challenge = %s AS is_right`,
-		q.Bind(in.RedirectURI)+"::text", q.Bind(challenge)+"::text"))
+		RETURNING c.grant_id, c.nonce, convert_to(c.redirect_uri, 'UTF8') = %s AND c.code_challenge = %s AS is_right`,
+		q.Bind([]byte(in.RedirectURI))+"::bytea", q.Bind(challenge)+"::text")) // bytes: what was sent need not be text
 	q.With("g", "SELECT "+grantColumns+", won.nonce FROM grants g JOIN won ON won.grant_id = g.id WHERE won.is_right AND "+standing())
 	q.With("refresh", fmt.Sprintf(`
 		INSERT INTO refresh_tokens (hash, grant_id, client_id, expires_at)
@@ -163,6 +163,11 @@ func (s *server) RefreshToken(ctx context.Context, r *op.ClientRequest[zoidc.Ref
 
 func (p *Provider) rotate(ctx context.Context, c *Client, in *zoidc.RefreshTokenRequest) (*op.Response, error) {
 	ctx = context.WithoutCancel(ctx)
+	for _, scope := range in.Scopes {
+		if !isScopeToken(scope) {
+			return nil, &zoidc.Error{ErrorType: zoidc.InvalidScope, Description: "a scope is not one of RFC 6749 section 3.3"}
+		}
+	}
 	tokens := newTokens()
 	q := new(postgres.Query)
 	asked := "r.scopes"

@@ -164,7 +164,8 @@ func TestCode(t *testing.T) {
 	})
 
 	for name, change := range map[string][]func(url.Values){
-		"TK-4": {set("redirect_uri", "https://rp.example/cb2?a=b"), set("redirect_uri", "https://rp.example/cb/")},
+		"TK-4": {set("redirect_uri", "https://rp.example/cb2?a=b"), set("redirect_uri", "https://rp.example/cb/"),
+			set("redirect_uri", "https://rp.example/cb\x00"), set("redirect_uri", "\xff")},
 		"TK-5": {set("code_verifier", verifier+"x"), set("code_verifier", ""), drop("code_verifier"), set("code_verifier", verifier[:42]),
 			set("code_verifier", strings.Repeat("ä", 43)), set("code_verifier", challenge())},
 		"TK-7": {func(v url.Values) { v.Set("code", v.Get("code")+"A") }, func(v url.Values) { v.Set("code", v.Get("code")[1:]) },
@@ -256,6 +257,14 @@ func TestTokenEndpoint(t *testing.T) {
 		}
 		if status, _, body := w.post(t, w.server.URL, "/oauth/introspect", "gone", url.Values{"token": {"x"}}); status != http.StatusUnauthorized {
 			t.Errorf("introspection by a disabled client: %d %s", status, body)
+		}
+	})
+
+	t.Run("TK-12 a client_id that is none", func(t *testing.T) {
+		for _, id := range []string{"a\x00", "\xff", strings.Repeat("x", 5000)} {
+			form := url.Values{"grant_type": {"authorization_code"}, "client_id": {id}, "code": {"x"}, "redirect_uri": {"x"}}
+			refused(t, "in the body", w.token(t, "nobody", form), http.StatusUnauthorized, "invalid_client")
+			refused(t, "in the header", w.token(t, "nobody", form, func(r *http.Request) { r.SetBasicAuth(url.QueryEscape(id), "x") }), http.StatusUnauthorized, "invalid_client")
 		}
 	})
 
@@ -419,6 +428,9 @@ func TestRefresh(t *testing.T) {
 	t.Run("TK-18 CB-6", func(t *testing.T) {
 		got := fresh(t)
 		refused(t, "a scope never granted", w.token(t, "web", refresh(got.Refresh, set("scope", "openid email"))), http.StatusBadRequest, "invalid_scope")
+		for _, scope := range []string{"openid\x00", "openid \xff", `"openid"`} {
+			refused(t, "a scope that is none", w.token(t, "web", refresh(got.Refresh, set("scope", scope))), http.StatusBadRequest, "invalid_scope")
+		}
 		again := w.token(t, "web", refresh(got.Refresh, set("scope", "openid")))
 		if again.status != http.StatusOK || again.Scope != "openid" {
 			t.Errorf("a narrower scope: %d %s", again.status, again.raw)

@@ -185,14 +185,18 @@ func (db *DB) prepare(ctx context.Context, text string) (*sqlx.Stmt, error) {
 
 // Unavailable reports whether err means that the database could not do its work now: down, restarting,
 // full, read-only, out of time. The caller says so to its own caller (503), and never that something does not exist.
-// Every error of the database but a missing row is one, as far as a person or an application is concerned.
+// Every error of the database is one, as far as a person or an application is concerned, but a missing row and data that it cannot hold (class 22): those
+// would be refused again, so that nobody is told to come back with them. They are a fault of whoever passed them on.
 func Unavailable(err error) bool {
 	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, context.Canceled) {
 		return false
 	}
 	var opErr *net.OpError
 	var pqErr *pq.Error
-	return errors.As(err, &pqErr) || errors.As(err, &opErr) || errors.Is(err, context.DeadlineExceeded) ||
+	if errors.As(err, &pqErr) {
+		return pqErr.Code.Class() != pqerror.ClassDataException
+	}
+	return errors.As(err, &opErr) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }

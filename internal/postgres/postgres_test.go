@@ -58,6 +58,28 @@ func TestRetries(t *testing.T) { // F-27, REL-3
 	})
 }
 
+func TestUnavailable(t *testing.T) { // OAU-11
+	t.Parallel()
+	db := pgtest.New(t)
+	for name, tt := range map[string]struct {
+		q    *postgres.Query
+		want bool
+	}{
+		"no row":                    {postgres.NewQuery("SELECT 1 WHERE false"), false},
+		"text with NUL":             {postgres.NewQuery("SELECT length($1::text)", "a\x00"), false},
+		"bytes that are no text":    {postgres.NewQuery("SELECT length($1::text)", "\xff"), false},
+		"JSON with NUL":             {postgres.NewQuery("SELECT length(($1::jsonb)->>'a')", `{"a":"\u0000"}`), false},
+		"a table that is not there": {postgres.NewQuery("SELECT count(*) FROM nothing"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var n int
+			if err := db.Get(t.Context(), &n, tt.q); err == nil || postgres.Unavailable(err) != tt.want {
+				t.Errorf("error = %v, unavailable: %v", err, !tt.want)
+			}
+		})
+	}
+}
+
 func TestUnpreparedBehindAPooler(t *testing.T) {
 	t.Parallel()
 	direct := pgtest.New(t)
