@@ -31,6 +31,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
 // Level orders what a session proves. Each includes the ones below.
@@ -172,6 +173,11 @@ func (s *SignIn) NeedsConsent() ([]string, bool) {
 // EndedSQL is an SQL condition: the session of that id was ended, by whomever. The expression has to name its table.
 func EndedSQL(session string) string {
 	return "EXISTS (SELECT FROM sessions ended WHERE ended.id = " + session + " AND ended.ended_at IS NOT NULL)"
+}
+
+// DropConsents adds part `consents_dropped` to q: what people allowed the applications whose ids part from gives is forgotten.
+func DropConsents(q *postgres.Query, from string) {
+	q.With("consents_dropped", "DELETE FROM consents USING "+from+" dropped WHERE consents.relying_party = dropped.id")
 }
 
 // Errors that a page has to tell apart. Every other error is a fault of the system.

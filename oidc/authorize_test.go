@@ -514,6 +514,19 @@ func TestConsent(t *testing.T) { // OAU-12, OAU-14
 		}
 	})
 
+	t.Run("OAU-12 another client of the same id", func(t *testing.T) {
+		asks(t, b, request("third"), consent)
+		if err := w.provider.Clients.Delete(t.Context(), "third"); err != nil {
+			t.Fatal(err)
+		}
+		// Somebody was at the consent page of the old one still.
+		if _, err := w.DB.ExecContext(t.Context(), "INSERT INTO consents (subscriber_id, relying_party, scopes) SELECT id, 'third', '{openid}' FROM subscribers"); err != nil {
+			t.Fatalf("the consent to the old one is still there, or: %v", err)
+		}
+		w.register(t, "third", oidc.Registration{Name: "Somebody else", RedirectURIs: []string{"https://third.example/cb"}})
+		asks(t, b, request("third", set("scope", "openid")), consent)
+	})
+
 	t.Run("OAU-12 silently", func(t *testing.T) {
 		a := b.authorize(t, request("third", set("scope", "openid"), set("prompt", "none"), set("claims", `{"userinfo":{"phone_number":null}}`)))
 		if a.param("error") != "consent_required" {

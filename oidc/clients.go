@@ -13,6 +13,7 @@ import (
 	"github.com/lib/pq/pqerror"
 	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
 
+	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/postgres"
@@ -68,6 +69,7 @@ func (s *Clients) Create(ctx context.Context, id string, r Registration) (secret
 	q := new(postgres.Query)
 	q.With("changed", fmt.Sprintf("INSERT INTO clients (id, registration, secret_hash) VALUES (%s, %s, %s) RETURNING id",
 		q.Bind(id)+"::text", q.Bind(string(data))+"::jsonb", q.Bind(hash)+"::bytea"))
+	authn.DropConsents(q, "changed") // given while an earlier client of that id was being deleted
 	err = s.change(ctx, q, id, "client.create")
 	if pq.As(err, pqerror.UniqueViolation) != nil {
 		return "", ErrClientExists
@@ -145,10 +147,11 @@ func (s *Clients) revokeGrants(ctx context.Context, id string) error {
 	}
 }
 
-// Delete removes a client and everything that it was given.
+// Delete removes a client and everything that it was given, and what people allowed it: the next client of that id is another application.
 func (s *Clients) Delete(ctx context.Context, id string) error {
 	q := new(postgres.Query)
 	q.With("changed", "DELETE FROM clients WHERE id = "+q.Bind(id)+"::text RETURNING id")
+	authn.DropConsents(q, "changed")
 	return s.change(ctx, q, id, "client.delete")
 }
 
