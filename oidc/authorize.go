@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
@@ -172,6 +173,11 @@ func (p *Provider) check(c *Client, in *asked, parameters url.Values) (*authn.Be
 		if len(state) > maxEcho {
 			in.HasState = false
 			return nil, errInvalidRequest("state is longer than 4096 bytes")
+		}
+		// A query carries every byte. A form in a page carries text, whose line ends and controls get changed on the way: HTML Standard, form submission.
+		if in.ResponseMode == "form_post" && (!utf8.ValidString(state) || strings.ContainsFunc(state, unicode.IsControl)) {
+			in.HasState = false
+			return nil, errInvalidRequest("state is not text that form_post can carry")
 		}
 		in.State = []byte(state)
 	}

@@ -1,6 +1,7 @@
 package oidc_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -179,6 +180,18 @@ func TestAuthorize(t *testing.T) {
 			toApp(t, a, "login_required")
 			if a.param("state") != state || !strings.Contains(a.location, "state=") {
 				t.Errorf("state %q came back as %q", state, a.param("state"))
+			}
+		}
+		for state, carried := range map[string]bool{strings.Repeat("s", 4096): true, "ünï ✓": true, `'"<&amp;`: true, "": true,
+			"\x00": false, "a\xff": false, "a\nb": false, "a\rb": false, "a\tb": false, "a\x7fb": false, "a\u0085b": false} {
+			a := w.browser().authorize(t, request("web", set("prompt", "none"), set("response_mode", "form_post"), set("state", state)))
+			var form struct{ Values url.Values }
+			if err := json.Unmarshal([]byte(a.body), &form); err != nil || a.location != "" {
+				t.Fatalf("form_post answered %d %q %s, %v", a.status, a.location, a.body, err)
+			}
+			want := map[bool]string{true: "login_required", false: "invalid_request"}[carried]
+			if form.Values.Get("error") != want || form.Values.Has("state") != carried || carried && form.Values.Get("state") != state {
+				t.Errorf("by form, state %q: %v; want %s", state, form.Values, want)
 			}
 		}
 		a := w.browser().authorize(t, request("web", set("prompt", "none"), set("state", strings.Repeat("s", 4097))))
