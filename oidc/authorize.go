@@ -277,7 +277,7 @@ func readPrompt(required *authn.Requirement, prompt string) *zoidc.Error {
 				return errInvalidRequest("prompt=none stands alone")
 			}
 			required.Silent = true
-		case "login", "select_account": // whoever wants another account signs in anew
+		case "login", "select_account": // a session has one account to select, whose owner confirms it; not advertised, because another person has to sign out first
 			required.Fresh = true
 		case "consent":
 			required.Consent = true

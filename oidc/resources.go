@@ -292,6 +292,6 @@ func (s *server) Discovery(context.Context, *op.Request[struct{}]) (*op.Response
 			CodeChallengeMethodsSupported: []zoidc.CodeChallengeMethod{zoidc.CodeChallengeMethodS256},
 			UILocalesSupported:            locales,
 		},
-		IssParameter: true, Prompts: []string{"none", "login", "consent", "select_account"},
+		IssParameter: true, Prompts: []string{"none", "login", "consent"},
 	}), nil
 }

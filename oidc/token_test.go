@@ -915,6 +915,9 @@ func TestDiscovery(t *testing.T) { // CC-1 to CC-5
 			t.Errorf("%s = %s", name, s)
 		}
 	}
+	if prompts := fmt.Sprint(doc["prompt_values_supported"]); prompts != "[none login consent]" { // an account cannot be selected
+		t.Errorf("prompts %s", prompts)
+	}
 	algs, _ := doc["id_token_signing_alg_values_supported"].([]any)
 	if !slices.Contains(algs, any("RS256")) {
 		t.Errorf("algs %v", algs)
