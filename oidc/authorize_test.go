@@ -1,9 +1,11 @@
 package oidc_test
 
 import (
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"net/url"
 	"slices"
@@ -11,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
 
 	"github.com/watchword-auth/watchword/authn"
@@ -358,9 +361,11 @@ func TestRegistration(t *testing.T) {
 		"public with own": func(r *oidc.Registration) {
 			r.AuthMethod, r.GrantTypes = "none", append(r.GrantTypes, "client_credentials")
 		},
-		"method": func(r *oidc.Registration) { r.AuthMethod = "tls" },
-		"alg":    func(r *oidc.Registration) { r.IDTokenAlg = "none" },
-		"scope":  func(r *oidc.Registration) { r.Scopes = []string{"a b"} },
+		"CRY-2 RSA key too small": func(r *oidc.Registration) { r.AuthMethod, r.Keys = "private_key_jwt", rsaKey(1024) },
+		"CRY-2 RSA key too large": func(r *oidc.Registration) { r.AuthMethod, r.Keys = "private_key_jwt", rsaKey(16384) },
+		"method":                  func(r *oidc.Registration) { r.AuthMethod = "tls" },
+		"alg":                     func(r *oidc.Registration) { r.IDTokenAlg = "none" },
+		"scope":                   func(r *oidc.Registration) { r.Scopes = []string{"a b"} },
 	} {
 		r := good
 		r.RedirectURIs = slices.Clone(good.RedirectURIs)
@@ -374,6 +379,16 @@ func TestRegistration(t *testing.T) {
 	if err := good.Validate(); err != nil {
 		t.Errorf("a good registration: %v", err)
 	}
+	good.AuthMethod, good.Keys = "private_key_jwt", rsaKey(2048)
+	if err := good.Validate(); err != nil {
+		t.Errorf("a good registration with a key: %v", err)
+	}
+}
+
+// rsaKey looks like a public key of so many bits. Nobody has the private one.
+func rsaKey(bits uint) *jose.JSONWebKeySet {
+	n := new(big.Int).Lsh(big.NewInt(1), bits)
+	return &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &rsa.PublicKey{N: n.Sub(n, big.NewInt(1)), E: 65537}}}}
 }
 
 func TestRegistrationChangesMeanwhile(t *testing.T) { // OAU-1, OAU-14

@@ -126,6 +126,9 @@ func parseAssertion(raw string) (*assertion, error) {
 	if len(raw) > maxAssertion {
 		return nil, errors.New("assertion too large")
 	}
+	if !plainHeader(raw) {
+		return nil, errors.New("the header brings a key")
+	}
 	token, err := jwt.ParseSigned(raw, assertionAlgs)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -179,6 +180,12 @@ func isScopeToken(s string) bool {
 	return s != "" && len(s) <= 100 && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || c == '"' || c == '\\' })
 }
 
+// Bounds on the RSA keys of clients, in bits: RFC 7518 section 3.3 for the least; a larger key only makes its verification slow.
+const (
+	minRSA = 2048
+	maxRSA = 8192
+)
+
 func checkKeys(keys *jose.JSONWebKeySet) error {
 	if keys == nil || len(keys.Keys) == 0 {
 		return errors.New("private_key_jwt needs the client's public keys")
@@ -186,6 +193,9 @@ func checkKeys(keys *jose.JSONWebKeySet) error {
 	for _, key := range keys.Keys {
 		if !key.Valid() || !key.IsPublic() {
 			return errors.New("give valid public keys; a private key must never leave the client")
+		}
+		if modulus, ok := key.Key.(*rsa.PublicKey); ok && (modulus.N.BitLen() < minRSA || modulus.N.BitLen() > maxRSA) {
+			return fmt.Errorf("an RSA key has %d bits: use %d to %d", modulus.N.BitLen(), minRSA, maxRSA)
 		}
 	}
 	return nil

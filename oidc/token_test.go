@@ -353,6 +353,22 @@ func TestPrivateKeyJWT(t *testing.T) {
 		}
 	})
 
+	t.Run("CRY-2 a header that brings a key", func(t *testing.T) {
+		for name, value := range map[jose.HeaderKey]any{
+			"jwk": jose.JSONWebKey{Key: private.Public()}, "jku": "https://rp.example/keys", "x5u": "https://rp.example/cert", "x5c": []string{}, "zip": "DEF",
+		} {
+			signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: private}, (&jose.SignerOptions{}).WithHeader(name, value))
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, err := jwt.Signed(signer).Claims(map[string]any{"iss": "keyed", "sub": "keyed", "aud": issuer, "jti": uuid.NewString(), "exp": now.Add(time.Minute).Unix()}).Serialize()
+			if err != nil {
+				t.Fatal(err)
+			}
+			refused(t, string(name), send(raw), http.StatusUnauthorized, "invalid_client")
+		}
+	})
+
 	t.Run("TK-15", func(t *testing.T) {
 		raw := sign(jose.ES256, private, nil)
 		var wg sync.WaitGroup
