@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"crypto/rsa"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -50,6 +51,9 @@ var idTokenAlgs = []string{string(jose.RS256), string(jose.ES256), string(jose.E
 // assertionAlgs are those that client assertions may be signed with.
 var assertionAlgs = []jose.SignatureAlgorithm{jose.PS256, jose.ES256, jose.EdDSA, jose.RS256}
 
+// ErrPlainHTTP says that a redirect goes to plain http. Use https, or during development Registration.AllowHTTP.
+var ErrPlainHTTP = errors.New("is plain http")
+
 // Complete fills in defaults.
 func (r *Registration) Complete() {
 	setDefault(&r.ApplicationType, "web")
@@ -93,12 +97,12 @@ func (r *Registration) Validate() error {
 	}
 	for _, uri := range r.RedirectURIs {
 		if err := r.checkRedirect(uri); err != nil {
-			complain("redirect_uris: %s", err)
+			complain("redirect_uris: %w", err)
 		}
 	}
 	for _, uri := range r.PostLogoutRedirectURIs {
 		if err := r.checkRedirect(uri); err != nil {
-			complain("post_logout_redirect_uris: %s", err)
+			complain("post_logout_redirect_uris: %w", err)
 		}
 	}
 	switch r.AuthMethod {
@@ -157,7 +161,7 @@ func (r *Registration) checkRedirect(uri string) error {
 	case u.Scheme == "http" && (r.AllowHTTP || isLoopback(u) && r.ApplicationType == "native"):
 		return nil
 	case u.Scheme == "http":
-		return fmt.Errorf("%q is plain http: use https", uri)
+		return fmt.Errorf("%q %w", uri, ErrPlainHTTP)
 	case r.ApplicationType == "native" && strings.Contains(u.Scheme, "."): // RFC 8252 section 7.1: a reversed domain name
 		return nil
 	default:
@@ -263,6 +267,11 @@ type Client struct {
 }
 
 func (c *Client) public() bool { return c.Registration.AuthMethod == zoidc.AuthMethodNone }
+
+// HasSecret reports whether secret is the client's.
+func (c *Client) HasSecret(secret string) bool {
+	return len(c.SecretHash) > 0 && subtle.ConstantTimeCompare(hashed(secret), c.SecretHash) == 1
+}
 
 func (c *Client) may(grant zoidc.GrantType) bool {
 	return slices.Contains(c.Registration.GrantTypes, grant)

@@ -142,7 +142,7 @@ func (f *registrationFlags) apply(p *Program, flags *pflag.FlagSet, s *services,
 		r.Floor = level
 	}
 	if r.AllowHTTP && s.cfg.Production() {
-		return fail(exitRefused, "use https", "plain http is for an issuer on loopback only")
+		return fail(exitRefused, "use https, without --allow-http", "plain http is for an issuer on loopback only")
 	}
 	return nil
 }
@@ -164,6 +164,7 @@ func (p *Program) clientCreate() *cobra.Command {
 		Use: "create ID", Short: "Register an application", Args: cobra.ExactArgs(1),
 		Long: "Create registers an application and prints its secret, once: only a hash is stored.",
 		Example: "  watchword client create shop --name 'The Shop' --redirect-uri https://shop.example.com/callback\n" +
+			"  watchword client create trial --redirect-uri http://localhost:3000/callback --allow-http\n" +
 			"  watchword client create phone --name 'Shop for phones' --type native --auth-method none --redirect-uri com.example.shop:/callback",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
@@ -176,7 +177,7 @@ func (p *Program) clientCreate() *cobra.Command {
 					return fail(exitRefused, "choose another id, or change it with: watchword client update "+args[0], "there is an application %q", args[0])
 				}
 				if err != nil {
-					return registrationFailure(err)
+					return registrationFailure(s, err)
 				}
 				if secret != "" {
 					p.say("Keep the secret now: it is not shown again.")
@@ -206,7 +207,7 @@ func (p *Program) clientUpdate() *cobra.Command {
 					return err
 				}
 				if err := s.clients.Update(ctx, args[0], r); err != nil {
-					return registrationFailure(clientFailure(err, args[0]))
+					return registrationFailure(s, clientFailure(err, args[0]))
 				}
 				return p.showClient(ctx, s, args[0], "")
 			})
@@ -345,14 +346,21 @@ func clientFailure(err error, id string) error {
 }
 
 // registrationFailure lists everything that is wrong with a registration.
-func registrationFailure(err error) error {
+func registrationFailure(s *services, err error) error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return err
 	}
 	f := &failure{code: exitUsage, hint: "see: watchword client create --help"}
 	for _, e := range joined.Unwrap() {
-		f.problems = append(f.problems, &config.Problem{What: e.Error()})
+		problem := &config.Problem{What: e.Error()}
+		if errors.Is(e, oidc.ErrPlainHTTP) {
+			problem.Cure = "use https"
+			if !s.cfg.Production() {
+				problem.Cure = "use https, or add --allow-http for an application in development"
+			}
+		}
+		f.problems = append(f.problems, problem)
 	}
 	f.err = fmt.Errorf("the registration has %s", count(len(f.problems), "problem"))
 	return f

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/examples/demo/app"
@@ -42,6 +43,7 @@ const (
 // world is a development server's whole surroundings, as --ready tells scripts.
 type world struct {
 	Issuer       string `json:"issuer"`
+	Config       string `json:"config"` // file for the commands that administer this server
 	Inbox        string `json:"inbox"`
 	Demo         string `json:"demo"`
 	Management   string `json:"management"`
@@ -65,7 +67,8 @@ func (p *Program) devCommand() *cobra.Command {
 		Use: "dev", Short: "Run everything on this machine, to try it and to develop against", Args: cobra.NoArgs,
 		Long: "Dev starts a PostgreSQL of its own from the binaries that are installed, makes tables and keys, a demo user with a phone and a demo\n" +
 			"application, and a carrier simulator whose inbox shows the texts as they arrive. It prints the links to open. What happened is there\n" +
-			"again at the next start, unless --ephemeral.",
+			"again at the next start, unless --ephemeral.\n\n" +
+			"It writes watchword.yaml into its data directory: every other command administers this server with --config and that file.",
 		Example: "  watchword dev\n  watchword dev --ephemeral --listen localhost:0 --ready /tmp/watchword.json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(p.configFiles) > 0 {
@@ -134,7 +137,7 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 	if err := errors.Join(s.keys.Ensure(ctx), srv.keeper.Once(ctx)); err != nil {
 		return errors.Join(err, s.db.Close())
 	}
-	w, err := s.furnish(ctx, issuer, demo, inbox)
+	w, err := s.furnish(ctx, dir, issuer, demo, inbox)
 	if err != nil {
 		return errors.Join(err, s.db.Close())
 	}
@@ -271,27 +274,62 @@ func (p *Program) devServices(ctx context.Context, database *pgserver.Server, di
 			return nil, err
 		}
 	}
-	cfg, _, err := config.Load(config.Sources{
+	sources := config.Sources{
 		Env: []string{"WATCHWORD_DATABASE__DSN=" + database.DSN("watchword")},
 		Flags: append([]string{
 			"issuer=" + issuer, "keys.dir=" + keys, "log.level=warn", "log.format=text", "drain_timeout=5s",
 			"listen=" + listeners[0].Addr().String(), "management_listen=" + listeners[3].Addr().String(),
 			"sms.vendors.simulator.url=http://" + listeners[2].Addr().String(),
 		}, p.configSet...),
-	})
+	}
+	cfg, _, err := config.Load(sources)
 	if problems := config.Problems(err); len(problems) > 0 {
 		return nil, &failure{code: exitUsage, err: fmt.Errorf("--set has %s", count(len(problems), "problem")), problems: problems}
 	}
 	if err != nil {
 		return nil, err
 	}
+	if err := writeDevConfig(dir, database.DSN("watchword"), sources.Flags); err != nil {
+		return nil, err
+	}
 	return assemble(cfg)
 }
 
+// devConfig is the file in the data directory that lets every other command find a development server.
+const devConfig = "watchword.yaml"
+
+// writeDevConfig writes what a development server was started with, each key=value of flags, and the connection string into a file of its own.
+func writeDevConfig(dir, dsn string, flags []string) error {
+	dsnFile := filepath.Join(dir, "dsn")
+	if err := writeWhole(dsnFile, []byte(dsn+"\n")); err != nil {
+		return err
+	}
+	keys := map[string]any{}
+	for _, flag := range append([]string{"database.dsn_file=" + dsnFile}, flags...) {
+		path, value, _ := strings.Cut(flag, "=")
+		groups, group := strings.Split(path, "."), keys
+		for _, name := range groups[:len(groups)-1] {
+			inner, ok := group[name].(map[string]any)
+			if !ok {
+				inner = map[string]any{}
+				group[name] = inner
+			}
+			group = inner
+		}
+		group[groups[len(groups)-1]] = value
+	}
+	data, err := yaml.Marshal(keys)
+	if err != nil {
+		return err
+	}
+	head := "# Written by watchword dev at every start, for the commands that administer this server: --config " + filepath.Join(dir, devConfig) + "\n"
+	return writeWhole(filepath.Join(dir, devConfig), append([]byte(head), data...))
+}
+
 // furnish makes the demo user and the demo application, or finds them again.
-func (s *services) furnish(ctx context.Context, issuer, demo, inbox string) (*world, error) {
+func (s *services) furnish(ctx context.Context, dir, issuer, demo, inbox string) (*world, error) {
 	w := &world{
-		Issuer: issuer, Inbox: inbox, Demo: demo, ClientID: demoClient, RedirectURI: app.RedirectURI(demo),
+		Issuer: issuer, Config: filepath.Join(dir, devConfig), Inbox: inbox, Demo: demo, ClientID: demoClient, RedirectURI: app.RedirectURI(demo),
 		Username: demoUsername, Password: demoPassword, Phone: demoPhone, PID: os.Getpid(),
 	}
 	if _, err := s.signIns.Find(ctx, demoUsername); errors.Is(err, authn.ErrNoSubscriber) {
@@ -315,17 +353,35 @@ func (s *services) furnish(ctx context.Context, issuer, demo, inbox string) (*wo
 		set(&r.GrantTypes[len(r.GrantTypes)-1], grant)
 	}
 	secret, err := s.clients.Create(ctx, demoClient, r)
-	if errors.Is(err, oidc.ErrClientExists) { // of an earlier start, perhaps on other ports; its secret is not stored
+	secretFile := filepath.Join(dir, "demo-secret")
+	if errors.Is(err, oidc.ErrClientExists) { // of an earlier start, perhaps on other ports
 		if err := s.clients.Update(ctx, demoClient, r); err != nil {
 			return nil, fmt.Errorf("demo application: %w", err)
 		}
-		secret, err = s.clients.RotateSecret(ctx, demoClient)
+		secret, err = s.keptSecret(ctx, secretFile)
+	}
+	if err == nil {
+		err = writeWhole(secretFile, []byte(secret+"\n"))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("demo application: %w", err)
 	}
 	w.ClientSecret = secret
 	return w, nil
+}
+
+// keptSecret is the demo application's secret of an earlier start: whoever wrote it down for an application of their own finds it unchanged. If
+// the file is gone, or the secret was replaced since, there is a new one.
+func (s *services) keptSecret(ctx context.Context, file string) (string, error) {
+	c, err := s.clients.Get(ctx, demoClient)
+	if err != nil {
+		return "", err
+	}
+	content, err := os.ReadFile(file) //nolint:gosec // in the data directory
+	if kept := strings.TrimSpace(string(content)); err == nil && c.HasSecret(kept) {
+		return kept, nil
+	}
+	return s.clients.RotateSecret(ctx, demoClient)
 }
 
 // demoProfile has every standard claim (OpenID Connect Core 5.1).
@@ -373,14 +429,19 @@ func answers(ctx context.Context, issuer string, running <-chan error) error {
 	}
 }
 
-// writeReady writes the file whole or not at all: whoever waits for it must not read half of it. It holds a secret.
+// writeReady writes the file that whoever started this server waits for. It holds a secret.
 func writeReady(name string, w *world) error {
 	data, err := json.MarshalIndent(w, "", "  ") //nolint:gosec // the file is for those who need the secret
 	if err != nil {
 		return err
 	}
+	return writeWhole(name, append(data, '\n'))
+}
+
+// writeWhole writes a file that its owner alone may read, whole or not at all: nobody reads half of it.
+func writeWhole(name string, data []byte) error {
 	temporary := name + "." + strings.ToLower(rand.Text()[:8])
-	if err := os.WriteFile(temporary, append(data, '\n'), 0o600); err != nil {
+	if err := os.WriteFile(temporary, data, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(temporary, name)
@@ -401,6 +462,10 @@ func (p *Program) welcome(w *world, dir string, ephemeral bool, took time.Durati
 		}
 		return "\x1b[1m" + address + "\x1b[0m"
 	}
+	name := p.Name
+	if name == "" {
+		name = "watchword"
+	}
 	kept := "Data in " + dir
 	if ephemeral {
 		kept = "Nothing is kept"
@@ -416,6 +481,8 @@ Watchword is ready, %d ms after PostgreSQL was.
   Phone             %s
 
   Issuer            %s
+  Add your own      %s client create shop --redirect-uri http://localhost:3000/callback --allow-http --config %s
+
   %s. Press Ctrl-C to stop.
-`, took.Milliseconds(), link(w.Demo), link(w.Inbox), w.Username, w.Password, w.Phone, w.Issuer, kept)
+`, took.Milliseconds(), link(w.Demo), link(w.Inbox), w.Username, w.Password, w.Phone, w.Issuer, name, w.Config, kept)
 }

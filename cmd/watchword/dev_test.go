@@ -128,7 +128,7 @@ func TestDev(t *testing.T) {
 	t.Parallel()
 	data, ready := dataDirectory(t), filepath.Join(t.TempDir(), "ready.json")
 	begin := func() (*started, world) {
-		s := start(t, &Program{Args: []string{"dev", "--listen", "localhost:0", "--data", data, "--ready", ready}})
+		s := start(t, &Program{Name: "bin/watchword", Args: []string{"dev", "--listen", "localhost:0", "--data", data, "--ready", ready}})
 		s.out.line(t, "Press Ctrl-C to stop.")
 		content, err := os.ReadFile(ready)
 		if err != nil {
@@ -156,6 +156,22 @@ func TestDev(t *testing.T) {
 		}
 	}
 	_, keys := fetch(t, w.Issuer+"/oauth/keys")
+	register := func(id string, w world) {
+		t.Helper()
+		out := new(bytes.Buffer)
+		p := &Program{Args: []string{"client", "create", id, "--redirect-uri", "http://localhost:3000/callback", "--allow-http", "--config", w.Config},
+			Stdin: strings.NewReader(""), Stdout: out, Stderr: out}
+		if code := p.Run(t.Context()); code != exitOK {
+			t.Errorf("an application of one's own: exit code %d\n%s", code, out)
+		}
+	}
+	register("own", w)
+	s.out.line(t, "bin/watchword client create shop --redirect-uri http://localhost:3000/callback --allow-http --config "+w.Config)
+	for _, name := range []string{w.Config, filepath.Join(data, "dsn"), filepath.Join(data, "demo-secret")} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
 
 	second := start(t, &Program{Args: []string{"dev", "--listen", "localhost:0", "--data", data}})
 	if code := <-second.code; code != exitFailed || !strings.Contains(second.err.String(), "another watchword dev uses") {
@@ -180,9 +196,10 @@ func TestDev(t *testing.T) {
 	if _, found := fetch(t, w2.Issuer+"/oauth/keys"); found != keys {
 		t.Errorf("the second start has other signing keys:\n%s\n%s", keys, found)
 	}
-	if w2.ClientSecret == w.ClientSecret {
-		t.Error("the secret of the demo application is stored somewhere")
+	if w2.ClientSecret != w.ClientSecret {
+		t.Error("the secret of the demo application changed")
 	}
+	register("another", w2)
 }
 
 // processes lists those that name dir in their arguments.

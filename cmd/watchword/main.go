@@ -24,6 +24,6 @@ func run() int {
 	context.AfterFunc(ctx, stop) // the first signal asks to stop, the second one ends
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
-	p := &Program{Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: os.Environ(), Hangup: hangup}
+	p := &Program{Name: os.Args[0], Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: os.Environ(), Hangup: hangup}
 	return p.Run(ctx)
 }

@@ -18,6 +18,7 @@ import (
 
 // Program is one run of the command line.
 type Program struct {
+	Name           string   // as the shell was told it, for commands to copy; empty: watchword
 	Args           []string // without the program's name
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/watchword-auth/watchword/examples/demo/app"
@@ -21,6 +22,14 @@ func main() {
 	}
 }
 
+// plainHTTP is the flag without which a redirect to plain http is refused.
+func plainHTTP(base string) string {
+	if strings.HasPrefix(base, "http://") {
+		return " --allow-http"
+	}
+	return ""
+}
+
 func run() error {
 	issuer := flag.String("issuer", "http://localhost:8080", "the provider")
 	listen := flag.String("listen", "127.0.0.1:8081", "address and port")
@@ -29,7 +38,8 @@ func run() error {
 	flag.Parse()
 	secret := os.Getenv("CLIENT_SECRET")
 	if *id == "" || secret == "" {
-		return errors.New("-client-id and the variable CLIENT_SECRET are needed: watchword client create demo --redirect-uri " + app.RedirectURI(*base))
+		return errors.New("-client-id and the variable CLIENT_SECRET are needed. Both come from:\n  watchword client create my-demo --grant-type authorization_code,refresh_token --redirect-uri " +
+			app.RedirectURI(*base) + " --post-logout-redirect-uri " + app.PostLogoutURI(*base) + plainHTTP(*base))
 	}
 	fmt.Printf("Open %s\n", *base)
 	server := http.Server{
