@@ -277,10 +277,14 @@ func (c *Client) may(grant zoidc.GrantType) bool {
 	return slices.Contains(c.Registration.GrantTypes, grant)
 }
 
-// scopes keeps of those asked for the ones that the client is registered for, each once, in order.
+// scopes keeps of those asked for the ones that the client is registered for, each once, in order. Without the grant that redeems refresh tokens
+// offline_access would be a promise that nobody keeps (OpenID Connect Core section 11).
 func (c *Client) scopes(asked []string) []string {
 	kept := []string{}
 	for _, scope := range asked {
+		if scope == zoidc.ScopeOfflineAccess && !c.may(zoidc.GrantTypeRefreshToken) {
+			continue
+		}
 		if slices.Contains(c.Registration.Scopes, scope) && !slices.Contains(kept, scope) {
 			kept = append(kept, scope)
 		}

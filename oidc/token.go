@@ -107,7 +107,7 @@ func (p *Provider) redeem(ctx context.Context, c *Client, in *zoidc.AccessTokenR
 		Refreshable bool    `db:"refreshable"`
 	}
 	if err := p.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
-		return nil, errInvalidGrant()
+		return nil, p.invalidGrant(ctx, c, zoidc.GrantTypeCode, codeCause(c, in.Code, in.RedirectURI, challenge))
 	} else if err != nil {
 		return nil, fmt.Errorf("redeem code: %w", err)
 	}
@@ -204,7 +204,7 @@ func (p *Provider) rotate(ctx context.Context, c *Client, in *zoidc.RefreshToken
 		TooMuch bool           `db:"too_much"`
 	}
 	if err := p.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
-		return nil, errInvalidGrant()
+		return nil, p.invalidGrant(ctx, c, zoidc.GrantTypeRefreshToken, refreshCause(c, in.RefreshToken))
 	} else if err != nil {
 		return nil, fmt.Errorf("rotate refresh token: %w", err)
 	}
