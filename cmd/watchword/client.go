@@ -155,13 +155,25 @@ func (p *Program) read(name string) ([]byte, error) {
 	if name == "-" {
 		return io.ReadAll(io.LimitReader(p.Stdin, 1<<20))
 	}
-	return os.ReadFile(name) //nolint:gosec // the operator names it
+	data, err := os.ReadFile(name) //nolint:gosec // the operator names it
+	return data, fileFailure(name, err)
+}
+
+// fileFailure says that a file that a flag names cannot be read.
+func fileFailure(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if path, ok := errors.AsType[*os.PathError](err); ok {
+		err = path.Err
+	}
+	return fail(exitUsage, "name a file that can be read, or - for the standard input", "%s cannot be read: %w", name, err)
 }
 
 func (p *Program) clientCreate() *cobra.Command {
 	var f registrationFlags
 	cmd := &cobra.Command{
-		Use: "create ID", Short: "Register an application", Args: cobra.ExactArgs(1),
+		Use: "create ID", Short: "Register an application", Args: one("the application"),
 		Long: "Create registers an application and prints its secret, once: only a hash is stored.",
 		Example: "  watchword client create shop --name 'The Shop' --redirect-uri https://shop.example.com/callback\n" +
 			"  watchword client create trial --redirect-uri http://localhost:3000/callback --allow-http\n" +
@@ -193,7 +205,7 @@ func (p *Program) clientCreate() *cobra.Command {
 func (p *Program) clientUpdate() *cobra.Command {
 	var f registrationFlags
 	cmd := &cobra.Command{
-		Use: "update ID", Short: "Change an application's registration", Args: cobra.ExactArgs(1),
+		Use: "update ID", Short: "Change an application's registration", Args: one("the application"),
 		Long:    "Update changes what the flags name and leaves the rest. A list that is given replaces the whole list.",
 		Example: "  watchword client update shop --redirect-uri https://shop.example.com/callback --redirect-uri https://shop.example.com/return",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -223,6 +235,9 @@ func (p *Program) clientList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List applications by id", Args: cobra.NoArgs, Example: "  watchword client list --format json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := atMost(limit); err != nil {
+				return err
+			}
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
 				list, err := s.clients.List(ctx, after, limit)
 				if err != nil {
@@ -247,7 +262,7 @@ func (p *Program) clientList() *cobra.Command {
 
 func (p *Program) clientGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "get ID", Short: "Show an application's registration", Args: cobra.ExactArgs(1), Example: "  watchword client get shop --format json",
+		Use: "get ID", Short: "Show an application's registration", Args: one("the application"), Example: "  watchword client get shop --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error { return p.showClient(ctx, s, args[0], "") })
 		},
@@ -256,7 +271,7 @@ func (p *Program) clientGet() *cobra.Command {
 
 func (p *Program) clientRotate() *cobra.Command {
 	return &cobra.Command{
-		Use: "rotate-secret ID", Short: "Replace an application's secret; the old one is dead at once", Args: cobra.ExactArgs(1),
+		Use: "rotate-secret ID", Short: "Replace an application's secret; the old one is dead at once", Args: one("the application"),
 		Example: "  watchword client rotate-secret shop --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
@@ -277,7 +292,7 @@ func (p *Program) clientRotate() *cobra.Command {
 // clientChange is a command that does one thing to one application.
 func (p *Program) clientChange(verb, short, example, question string, do func(context.Context, *services, string) error) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " ID", Short: short, Args: cobra.ExactArgs(1), Example: "  " + example,
+		Use: verb + " ID", Short: short, Args: one("the application"), Example: "  " + example,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
 				if _, err := s.clients.Get(ctx, args[0]); err != nil {

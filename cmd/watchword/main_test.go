@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +28,8 @@ type withDatabase struct{ m *testing.M }
 func (w withDatabase) Run() int { return pgtest.Run(w.m) }
 
 // The scripts say what the command line does. Each has a database of its own, with tables, in WATCHWORD_DATABASE__DSN, an empty one in
-// $EMPTY, and an empty one whose owner is no superuser in $OWNED.
+// $EMPTY, and an empty one whose owner is no superuser in $OWNED. $NOTLS asks its server for TLS, which it does not have; $NOTHERE leads to no database,
+// and $NOBODY to no role.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/script/*.txtar")
@@ -62,9 +65,38 @@ func prepare(t *testing.T, env *testscript.Env) error {
 	env.Setenv("WATCHWORD_DATABASE__DSN", db.DSN)
 	env.Setenv("EMPTY", strings.ReplaceAll(db.DSN, "dbname="+name, "dbname="+name+"_empty"))
 	env.Setenv("OWNED", strings.ReplaceAll(strings.ReplaceAll(db.DSN, "dbname="+name, "dbname="+name+"_owned"), "user=watchword", "user="+name))
+	noTLS, err := withoutTLS(env)
+	if err != nil {
+		return err
+	}
+	env.Setenv("NOTLS", noTLS)
+	env.Setenv("NOTHERE", strings.ReplaceAll(db.DSN, "dbname="+name, "dbname="+name+"_nothere"))
+	env.Setenv("NOBODY", strings.ReplaceAll(db.DSN, "user=watchword", "user=nobody_of_that_name"))
 	env.Setenv("WATCHWORD_ISSUER", "http://localhost:8080")
 	env.Setenv("WATCHWORD_KEYS__DIR", env.WorkDir+"/keys")
 	return nil
+}
+
+// withoutTLS is the connection string of a server that answers the request for TLS as one does that has none.
+func withoutTLS(env *testscript.Env) (dsn string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	env.Defer(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.ReadFull(c, make([]byte, 8)) // SSLRequest
+			c.Write([]byte("N"))
+			c.Close()
+		}
+	}()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return "postgres://watchword@127.0.0.1:" + port + "/watchword", err
 }
 
 // exits runs a program that has to end with the given code.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 
-	"github.com/lib/pq"
 	"github.com/spf13/cobra"
 
 	"github.com/watchword-auth/watchword/internal/config"
@@ -93,16 +92,4 @@ func partition(ctx context.Context, cfg *config.Config) error {
 	}
 	keeper := retention.Keeper{DB: db, Log: slog.New(slog.DiscardHandler)}
 	return errors.Join(keeper.Once(ctx), db.Close())
-}
-
-// databaseFailure says what to do when the database refused.
-func databaseFailure(err error) error {
-	var refused *pq.Error
-	switch {
-	case errors.As(err, &refused) && refused.Code.Class() == "28":
-		return fail(exitFailed, "see the user, the password and pg_hba.conf", "the database refuses the role: %s", oneLine(err))
-	case postgres.Unavailable(err):
-		return fail(exitFailed, "check the connection with: watchword config check", "the database did not do it: %s", oneLine(err))
-	}
-	return err
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,17 +17,34 @@ import (
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/oidc"
 )
 
-// preflight finds everything that keeps a server from starting. It changes nothing.
-func preflight(ctx context.Context, cfg *config.Config) error {
+// preflight finds everything that keeps a server from starting. It changes nothing. known are problems that the configuration has already: what
+// rests on those keys is not looked at, everything else is.
+func preflight(ctx context.Context, cfg *config.Config, known ...*config.Problem) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	err := errors.Join(checkKeys(cfg), checkCertificate(cfg), checkVendor(cfg), checkDatabase(ctx, cfg))
-	if err == nil {
-		err = checkSealed(ctx, cfg)
+	sound := func(keys string) bool {
+		return !slices.ContainsFunc(known, func(p *config.Problem) bool { return strings.HasPrefix(p.Key, keys) })
 	}
-	return err
+	var found []error
+	check := func(due bool, problem func() error) bool {
+		if !due {
+			return false
+		}
+		err := problem()
+		found = append(found, err)
+		return err == nil
+	}
+	keys := check(sound("keys."), func() error { return checkKeys(cfg) })
+	check(sound("tls."), func() error { return checkCertificate(cfg) })
+	check(sound("sms.vendors"), func() error { return checkVendor(cfg) })
+	production := sound("issuer") && cfg.Production()
+	tables := check(cfg.Database.DSN != "", func() error { return checkDatabase(ctx, cfg, production) })
+	check(keys && tables, func() error { return checkSealed(ctx, cfg) })
+	check(keys && len(known) == 0, func() error { return checkAssembly(cfg) })
+	return errors.Join(found...)
 }
 
 // problemsOf lists what is wrong, whether the configuration or its surroundings.
@@ -61,18 +79,44 @@ func checkVendor(cfg *config.Config) error {
 
 // checkSealed finds out whether the key files are those that the database was made with.
 func checkSealed(ctx context.Context, cfg *config.Config) error {
-	s, err := assemble(cfg)
+	ring, err := keyring.Load(cfg.Keys.Dir)
 	if err != nil {
-		return &config.Problem{What: oneLine(err), Cure: "change the configuration accordingly"}
+		return &config.Problem{Key: "keys.dir", What: oneLine(err)}
 	}
-	defer s.db.Close() //nolint:errcheck // nothing was begun
-	if err := s.keys.Refresh(ctx); err != nil {
-		return &config.Problem{Key: "keys.dir", What: "the keys do not open what the database holds: " + oneLine(err), Cure: "restore the key files that this database was made with"}
+	db, err := postgres.Open(postgres.Config{DSN: cfg.Database.DSN.Reveal(), MaxConns: 2, Pooled: cfg.Database.Pooled})
+	if err != nil {
+		return troubleOf("database.dsn", err)
 	}
-	if err := s.keys.Ready(); err != nil {
+	defer db.Close() //nolint:errcheck // nothing was begun
+	keys := &oidc.Keys{DB: db, Seal: ring}
+	if err := keys.Refresh(ctx); err != nil {
+		return troubleOf("keys.dir", err)
+	}
+	if err := keys.Ready(); err != nil {
 		return &config.Problem{What: "the database lacks signing keys: " + oneLine(err), Cure: "make them with: watchword key create"}
 	}
 	return nil
+}
+
+// checkAssembly finds out whether the parts take the configuration.
+func checkAssembly(cfg *config.Config) error {
+	s, err := assemble(cfg)
+	if len(config.Problems(err)) > 0 || errors.Is(err, postgres.ErrDSN) {
+		return nil // told already
+	}
+	if err != nil {
+		return &config.Problem{What: oneLine(err), Cure: "change the configuration accordingly"}
+	}
+	return s.db.Close()
+}
+
+// troubleOf is what kept the database from answering, as a problem of the key that is most likely at fault.
+func troubleOf(key string, err error) error {
+	what, cure := databaseTrouble(err)
+	if what == "" {
+		what = oneLine(err)
+	}
+	return &config.Problem{Key: key, What: what, Cure: cure}
 }
 
 func checkCertificate(cfg *config.Config) error {
@@ -85,7 +129,7 @@ func checkCertificate(cfg *config.Config) error {
 	return nil
 }
 
-func checkDatabase(ctx context.Context, cfg *config.Config) error {
+func checkDatabase(ctx context.Context, cfg *config.Config, production bool) error {
 	var problems []error
 	for _, o := range []struct {
 		key string
@@ -94,7 +138,7 @@ func checkDatabase(ctx context.Context, cfg *config.Config) error {
 		if o.dsn == "" {
 			continue
 		}
-		if problem := checkDSN(ctx, cfg, o.key, o.dsn.Reveal()); problem != nil {
+		if problem := checkDSN(ctx, o.key, o.dsn.Reveal(), production); problem != nil {
 			problems = append(problems, problem)
 		}
 	}
@@ -117,25 +161,25 @@ func checkDatabase(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
-func checkDSN(ctx context.Context, cfg *config.Config, key, dsn string) error {
+func checkDSN(ctx context.Context, key, dsn string, production bool) error {
 	parsed, err := pq.NewConfig(dsn)
 	if err != nil {
-		return &config.Problem{Key: key, What: "is not a connection string", Cure: "write it as postgres://user@host/database?sslmode=verify-full"} // the cause could quote the password
+		return &config.Problem{Key: key, What: "is not a connection string", Cure: dsnCure} // the cause could quote the password
 	}
-	if cfg.Production() && !onThisMachine(parsed) && parsed.SSLMode != pq.SSLModeVerifyFull && parsed.SSLMode != pq.SSLModeVerifyCA {
+	if production && !onThisMachine(parsed) && parsed.SSLMode != pq.SSLModeVerifyFull && parsed.SSLMode != pq.SSLModeVerifyCA {
 		return &config.Problem{Key: key, What: "reaches another machine without verifying whom it talks to", Cure: "add sslmode=verify-full, and sslrootcert if the authority is your own"}
 	}
 	connector, err := pq.NewConnectorConfig(parsed)
 	if err != nil {
-		return &config.Problem{Key: key, What: "is not a connection string", Cure: "write it as postgres://user@host/database?sslmode=verify-full"}
+		return &config.Problem{Key: key, What: "is not a connection string", Cure: dsnCure}
 	}
 	db := sql.OpenDB(connector)
 	defer db.Close() //nolint:errcheck // one statement was run
 	var superuser bool
 	if err := db.QueryRowContext(ctx, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user").Scan(&superuser); err != nil {
-		return &config.Problem{Key: key, What: "the database does not answer: " + oneLine(err), Cure: "see that PostgreSQL runs, and that host, user and database of the connection string exist"}
+		return troubleOf(key, err)
 	}
-	if superuser && cfg.Production() {
+	if superuser && production {
 		return &config.Problem{Key: key, What: "the role is a superuser", Cure: "make one that owns nothing but its database: CREATE ROLE watchword LOGIN; CREATE DATABASE watchword OWNER watchword"}
 	}
 	return nil
@@ -167,5 +211,5 @@ func oneLine(err error) string {
 	if errors.As(err, &op) {
 		err = op
 	}
-	return strings.ReplaceAll(strings.TrimPrefix(err.Error(), "pq: "), "\n", "; ")
+	return outward(strings.ReplaceAll(strings.TrimPrefix(err.Error(), "pq: "), "\n", "; "))
 }

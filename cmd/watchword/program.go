@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/watchword-auth/watchword/internal/config"
 )
@@ -96,7 +98,10 @@ func (p *Program) command() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fail(exitUsage, "see: "+cmd.CommandPath()+" --help", "%w", err)
 	})
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := cmd.ValidateFlagGroups(); err != nil {
+			return fail(exitUsage, "leave one of them", "%s exclude each other", strings.Join(excluded(cmd), " and "))
+		}
 		if p.format != "text" && p.format != "json" {
 			return fail(exitUsage, "use --format text or --format json", "no output of form %q", p.format)
 		}
@@ -106,6 +111,37 @@ func (p *Program) command() *cobra.Command {
 		p.versionCommand(), p.healthcheckCommand(), p.manCommand())
 	p.strict(root)
 	return root
+}
+
+// excluded lists the flags that were given and go with no other of their group.
+func excluded(cmd *cobra.Command) (given []string) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if len(f.Annotations["cobra_annotation_mutually_exclusive"]) > 0 {
+			given = append(given, "--"+f.Name)
+		}
+	})
+	return given
+}
+
+// one wants exactly one argument. what is its name in a sentence.
+func one(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch len(args) {
+		case 1:
+			return nil
+		case 0:
+			return fmt.Errorf("name %s", what)
+		}
+		return fmt.Errorf("name only %s: %d arguments are too many", what, len(args)) // they could be a password
+	}
+}
+
+// atMost checks how many a list may have at once.
+func atMost(limit int) error {
+	if limit < 1 || limit > 10_000 {
+		return fail(exitUsage, "give --limit between 1 and 10000", "a list of %d is not possible", limit)
+	}
+	return nil
 }
 
 // strict makes every wrong argument an error of usage, in groups of commands too: cobra would print help and call it success.
@@ -137,6 +173,12 @@ func (p *Program) strict(cmd *cobra.Command) {
 	}
 }
 
+// inward matches the names of packages that errors begin with: of use to whoever reads the source, and to nobody at a terminal.
+var inward = regexp.MustCompile(`(^|: |; )(authn|factors|oidc|sms|smsotp|postgres|config): `)
+
+// outward is an error's text for people.
+func outward(text string) string { return inward.ReplaceAllString(text, "$1") }
+
 // complain writes an error: what, why, how to fix.
 func (p *Program) complain(f *failure) {
 	if p.format == "json" {
@@ -144,12 +186,12 @@ func (p *Program) complain(f *failure) {
 			Error    string            `json:"error"`
 			Hint     string            `json:"hint,omitempty"`
 			Problems []*config.Problem `json:"problems,omitempty"`
-		}{f.Error(), f.hint, f.problems})
+		}{outward(f.Error()), f.hint, f.problems})
 		return
 	}
-	fmt.Fprintf(p.Stderr, "watchword: %s\n", f.Error())
+	fmt.Fprintf(p.Stderr, "watchword: %s\n", outward(f.Error()))
 	for _, problem := range f.problems {
-		fmt.Fprintf(p.Stderr, "  %s\n", problem.Error())
+		fmt.Fprintf(p.Stderr, "  %s\n", outward(problem.Error()))
 		if problem.Cure != "" {
 			fmt.Fprintf(p.Stderr, "    hint: %s\n", problem.Cure)
 		}
@@ -237,6 +279,30 @@ func (p *Program) env(name string) string {
 
 // load reads the configuration.
 func (p *Program) load() (*config.Config, config.Origins, error) {
+	cfg, origins, err := p.gather()
+	if problems := config.Problems(err); len(problems) > 0 {
+		return nil, nil, &failure{code: p.blame(exitFailed, problems), err: fmt.Errorf("the configuration has %s", count(len(problems), "problem")), problems: problems}
+	}
+	return cfg, origins, err
+}
+
+// blame is the exit code of problems with the configuration: a flag that is wrong is wrong usage, whatever the command.
+func (p *Program) blame(otherwise int, problems []*config.Problem) int {
+	for _, file := range p.configFiles {
+		f, err := os.Open(file) //nolint:gosec // the operator names it
+		if err != nil {
+			return exitUsage
+		}
+		f.Close() //nolint:errcheck // nothing was read
+	}
+	if slices.ContainsFunc(problems, func(problem *config.Problem) bool { return problem.Where == "--set" }) {
+		return exitUsage
+	}
+	return otherwise
+}
+
+// gather reads the configuration as far as that goes: see [config.Load].
+func (p *Program) gather() (*config.Config, config.Origins, error) {
 	files := p.configFiles
 	if len(files) == 0 {
 		for file := range strings.SplitSeq(p.env(config.ConfigVariable), ",") {
@@ -250,11 +316,7 @@ func (p *Program) load() (*config.Config, config.Origins, error) {
 			files = []string{defaultConfig}
 		}
 	}
-	cfg, origins, err := config.Load(config.Sources{Files: files, Env: p.Env, Flags: p.configSet})
-	if problems := config.Problems(err); len(problems) > 0 {
-		return nil, nil, &failure{code: exitFailed, err: fmt.Errorf("the configuration has %s", count(len(problems), "problem")), problems: problems}
-	}
-	return cfg, origins, err
+	return config.Load(config.Sources{Files: files, Env: p.Env, Flags: p.configSet})
 }
 
 func count(n int, what string) string {

@@ -92,14 +92,11 @@ func (p *Program) with(ctx context.Context, do func(context.Context, *services) 
 		return &failure{code: exitFailed, err: fmt.Errorf("the keys cannot be used"), problems: problems}
 	}
 	if err != nil {
-		return err
+		return databaseFailure(err)
 	}
 	defer s.db.Close()                          //nolint:errcheck // what was done is done
 	if err := s.keys.Refresh(ctx); err != nil { // with other keys nobody would be found, and everybody could be made a second time
-		if postgres.Unavailable(err) {
-			return databaseFailure(err)
-		}
-		return fail(exitFailed, "restore the key files that this database was made with", "the keys do not open what the database holds: %w", err)
+		return databaseFailure(err)
 	}
 	return databaseFailure(do(ctx, s))
 }

@@ -38,7 +38,7 @@ func (p *Program) secret(what, file, flag string) (string, error) {
 	case file != "":
 		content, err := os.ReadFile(file) //nolint:gosec // the operator names it
 		if err != nil {
-			return "", err
+			return "", fileFailure(file, err)
 		}
 		return strings.TrimRight(string(content), "\r\n"), nil
 	case !p.interactive():

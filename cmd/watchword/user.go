@@ -70,7 +70,7 @@ func (p *Program) userCreate() *cobra.Command {
 	var name, email, phone, locale, passwordFile string
 	var verified, generate, without bool
 	cmd := &cobra.Command{
-		Use: "create USERNAME", Short: "Enrol somebody", Args: cobra.ExactArgs(1),
+		Use: "create USERNAME", Short: "Enrol somebody", Args: one("the user"),
 		Long: "Create enrols somebody. The password is asked for, or read from a file or the standard input; it is never an argument. With\n" +
 			"--generate-password one is made and printed once.",
 		Example: "  watchword user create alice --name 'Alice Smith' --email alice@example.com --phone +12025550143\n" +
@@ -200,6 +200,9 @@ func (p *Program) userList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List users by name", Args: cobra.NoArgs, Example: "  watchword user list --limit 20 --after alice",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := atMost(limit); err != nil {
+				return err
+			}
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
 				list, err := s.signIns.List(ctx, after, limit)
 				if err != nil {
@@ -236,7 +239,7 @@ func (u *shownUser) state() string {
 
 func (p *Program) userGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "get USER", Short: "Show one user, by name, address or id", Args: cobra.ExactArgs(1), Example: "  watchword user get alice --format json",
+		Use: "get USER", Short: "Show one user, by name, address or id", Args: one("the user"), Example: "  watchword user get alice --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
 				u, err := find(ctx, s, args[0])
@@ -272,7 +275,7 @@ func (p *Program) showUser(u shownUser) error {
 func (p *Program) userSetPassword() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use: "set-password USER", Short: "Replace a password and end all sessions", Args: cobra.ExactArgs(1),
+		Use: "set-password USER", Short: "Replace a password and end all sessions", Args: one("the user"),
 		Example: "  watchword user set-password alice\n  watchword user set-password alice --password-file new.txt",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
@@ -300,7 +303,7 @@ func (p *Program) userSetPassword() *cobra.Command {
 // userChange is a command that does one thing to one user.
 func (p *Program) userChange(verb, short, example, long, question string, do func(context.Context, *services, uuid.UUID) error) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " USER", Short: short, Long: long, Args: cobra.ExactArgs(1), Example: "  " + example,
+		Use: verb + " USER", Short: short, Long: long, Args: one("the user"), Example: "  " + example,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
 				u, err := find(ctx, s, args[0])

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -89,10 +91,10 @@ func (p *Program) healthcheckCommand() *cobra.Command {
 
 func (p *Program) manCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "man DIR", Short: "Write the manual pages into a directory", Args: cobra.ExactArgs(1), Example: "  watchword man /usr/local/share/man/man1",
+		Use: "man DIR", Short: "Write the manual pages into a directory", Args: one("the directory"), Example: "  watchword man /usr/local/share/man/man1",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := os.MkdirAll(args[0], 0o755); err != nil { //nolint:gosec // manual pages are for everybody
-				return err
+			if err := os.Mkdir(args[0], 0o755); err != nil && !errors.Is(err, os.ErrExist) { //nolint:gosec // manual pages are for everybody
+				return fail(exitUsage, "make the directory above it first: mkdir -p "+filepath.Dir(args[0]), "%w", err)
 			}
 			// A fixed date keeps builds reproducible.
 			return doc.GenManTree(cmd.Root(), &doc.GenManHeader{Title: "WATCHWORD", Section: "1", Source: "Watchword", Date: &time.Time{}}, args[0])

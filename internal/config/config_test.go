@@ -96,7 +96,7 @@ func TestProblems(t *testing.T) {
 			"WATCHWORD_DATABASE__DSN: database.dsn: is given both as a value and as a file | leave only the file",
 		}},
 		{name: "secret's file is missing", env: []string{minimal[0], "WATCHWORD_DATABASE__DSN_FILE=/nowhere/dsn"}, want: []string{
-			"WATCHWORD_DATABASE__DSN_FILE: database.dsn: file /nowhere/dsn: no such file or directory | make the file readable for the server's user, and for nobody else",
+			"WATCHWORD_DATABASE__DSN_FILE: database.dsn: file /nowhere/dsn does not exist | write the connection string into it, and let nobody but the server's user read it (chmod 600)",
 		}},
 		{name: "AD-4 password in the file", env: minimal[:1], file: "database:\n  dsn: postgres://watchword:hunter2@db/watchword\n", want: []string{
 			"FILE:2: database.dsn: holds a password in the configuration file | put it into a file of its own and name that with database.dsn_file, or use WATCHWORD_DATABASE__DSN",

@@ -76,7 +76,8 @@ func Default() *Config {
 	return c
 }
 
-// Load puts the layers together and checks the result. The error joins every [Problem].
+// Load puts the layers together and checks the result. The error joins every [Problem]. With it comes the configuration as far as it could be read,
+// for whoever looks for further problems; it is nil when a file could not be read at all.
 func Load(src Sources) (*Config, Origins, error) {
 	l := loader{config: Default(), origins: Origins{}, options: Options()}
 	for _, file := range src.Files {
@@ -87,10 +88,7 @@ func Load(src Sources) (*Config, Origins, error) {
 	l.environment(src.Env)
 	l.flags(src.Flags)
 	l.complete()
-	if err := errors.Join(l.problems...); err != nil {
-		return nil, nil, err
-	}
-	return l.config, l.origins, nil
+	return l.config, l.origins, errors.Join(l.problems...)
 }
 
 // Check looks at a configuration that was not loaded but made.
@@ -146,33 +144,46 @@ func (l *loader) apply(la *layer) {
 		case given && byFile:
 			l.report(o.Path, la.wheres[o.Path], "is given both as a value and as a file", "leave only the file")
 		case byFile:
-			content, err := readSecret(name)
-			if err != nil {
-				l.report(o.Path, la.wheres[o.Path+"_file"], err.Error(), "make the file readable for the server's user, and for nobody else")
-				continue
+			content, what, cure := readSecret(name, o)
+			if what != "" {
+				l.report(o.Path, la.wheres[o.Path+"_file"], what, cure)
 			}
-			l.set(o, value{text: content}, la.wheres[o.Path+"_file"])
+			if content != "" {
+				l.set(o, value{text: content}, la.wheres[o.Path+"_file"])
+			}
 		case given:
 			l.set(o, v, la.wheres[o.Path])
 		}
 	}
 }
 
-// readSecret reads a file that holds one secret; a line break at its end is not part of it.
-func readSecret(name string) (string, error) {
-	content, err := os.ReadFile(name) //nolint:gosec // the operator names it
-	if err != nil {
-		var path *os.PathError
-		if errors.As(err, &path) {
-			return "", fmt.Errorf("file %s: %w", name, path.Err)
-		}
-		return "", err
+// readSecret reads a file that holds one secret; a line break at its end is not part of it. what and cure say what is wrong with the file: one that
+// others may read is, though it can be used to look further.
+func readSecret(name string, o *Option) (content, what, cure string) {
+	missing := "write the secret into it"
+	if strings.HasSuffix(o.Path, "dsn") {
+		missing = "write the connection string into it"
 	}
-	text := strings.TrimRight(string(content), "\r\n")
-	if text == "" {
-		return "", fmt.Errorf("file %s is empty", name)
+	missing += ", and let nobody but the server's user read it (chmod 600)"
+	info, err := os.Stat(name)
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(name) //nolint:gosec // the operator names it
 	}
-	return text, nil
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "", fmt.Sprintf("file %s does not exist", name), missing
+	case err != nil:
+		return "", fmt.Sprintf("file %s: %s", name, plain(err)), "make the file readable for the server's user, and for nobody else"
+	}
+	content = strings.TrimRight(string(data), "\r\n")
+	if content == "" {
+		return "", fmt.Sprintf("file %s is empty", name), missing
+	}
+	if info.Mode().Perm()&0o007 != 0 { // its group may be the server's
+		return content, fmt.Sprintf("file %s can be read by other users", name), "chmod 600 it, owned by the server's user"
+	}
+	return content, "", ""
 }
 
 // find is the option of a path. byFile says that the path names the file of a secret.

@@ -30,6 +30,10 @@ const (
 // ErrMissing says that a key file does not exist. The cure is to make keys, or to restore those that made the database.
 var ErrMissing = errors.New("key file missing")
 
+// ErrOtherKeys says that something was sealed with keys that are not in the ring, for another row, or was changed since. The cure is to restore the
+// key files that the database was made with.
+var ErrOtherKeys = errors.New("not sealed with these keys")
+
 // Ring seals, opens and hashes. It is safe for concurrent use.
 type Ring struct {
 	seal   tink.AEAD
@@ -156,7 +160,7 @@ func (r *Ring) Seal(plain []byte, context string) ([]byte, error) {
 func (r *Ring) Open(sealed []byte, context string) ([]byte, error) {
 	plain, err := r.seal.Decrypt(sealed, []byte(context))
 	if err != nil {
-		return nil, fmt.Errorf("open sealed %s: %w", context, err)
+		return nil, fmt.Errorf("open %s: %w", context, ErrOtherKeys) // the library knows no more
 	}
 	return plain, nil
 }

@@ -4,9 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 
-	_ "github.com/lib/pq" // the driver that migrations dial with
+	"github.com/lib/pq"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
@@ -45,10 +44,11 @@ func Migrations(ctx context.Context, dsn string) (all []Migration, err error) {
 }
 
 func withProvider(dsn string, do func(*goose.Provider) error) (err error) {
-	db, err := sql.Open("postgres", dsn)
+	connector, err := pq.NewConnector(dsn)
 	if err != nil {
-		return fmt.Errorf("database address: %w", redact(err))
+		return ErrDSN
 	}
+	db := sql.OpenDB(connector)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	locker, err := lock.NewPostgresSessionLocker()
 	if err != nil {

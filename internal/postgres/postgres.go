@@ -52,6 +52,9 @@ type DB struct {
 // ErrNotFound says that a statement found no row. What that means is the caller's to say.
 var ErrNotFound = sql.ErrNoRows
 
+// ErrDSN says that a connection string cannot be read. The driver's own words are never passed on: they repeat what was written, password and all.
+var ErrDSN = errors.New("not a connection string")
+
 // Open makes the pool. It does not connect: the first statement does.
 func Open(cfg Config) (*DB, error) {
 	if cfg.MaxConns == 0 {
@@ -75,7 +78,7 @@ func Open(cfg Config) (*DB, error) {
 	}
 	connector, err := pq.NewConnector(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("database address: %w", redact(err))
+		return nil, ErrDSN
 	}
 	if cfg.Dialer != nil {
 		connector.Dialer(cfg.Dialer)
@@ -197,7 +200,7 @@ func Unavailable(err error) bool {
 		return pqErr.Code.Class() != pqerror.ClassDataException
 	}
 	return errors.As(err, &opErr) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, pq.ErrSSLNotSupported) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
@@ -211,7 +214,7 @@ func withParameters(dsn string, add map[string]string) (string, error) {
 	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
 		u, err := url.Parse(dsn)
 		if err != nil {
-			return "", errors.New("database address: not a valid URL")
+			return "", ErrDSN
 		}
 		values := u.Query()
 		for key, value := range add {
@@ -228,12 +231,4 @@ func withParameters(dsn string, add map[string]string) (string, error) {
 		}
 	}
 	return strings.TrimSpace(dsn), nil
-}
-
-// redact keeps the driver from telling a connection string that holds a password.
-func redact(err error) error {
-	if strings.Contains(err.Error(), "://") || strings.Contains(err.Error(), "password") {
-		return errors.New("not a valid connection string")
-	}
-	return err
 }
