@@ -67,9 +67,12 @@ func (n LevelNames) Level(name string) (Level, bool) {
 	return NoLevel, false
 }
 
-// Supported lists the names that applications may ask for, weakest first.
-func (n LevelNames) Supported() []string {
-	return []string{n[PasswordLevel], n[RestrictedLevel], n[UnrestrictedLevel]}
+// Supported lists the names that applications may ask for up to level most, weakest first.
+func (n LevelNames) Supported(most Level) (names []string) {
+	for level := PasswordLevel; level <= most; level++ {
+		names = append(names, n[level])
+	}
+	return names
 }
 
 // Strength is what one event proves.

@@ -181,6 +181,18 @@ func targetLevel(session *Session, rp *RelyingParty, required *Requirement, poli
 	return target
 }
 
+// Reach is the highest level that anybody can reach with the factors that are installed.
+func (s *Service) Reach() Level {
+	most := PasswordLevel
+	for _, f := range s.Ledger.Factors() {
+		if strength(f) == Unrestricted {
+			return UnrestrictedLevel
+		}
+		most = RestrictedLevel
+	}
+	return most
+}
+
 // newest finds the newest event of at least and at most the given strengths that is young enough.
 func newest(events []Event, now time.Time, signIn uuid.UUID, required *Requirement, policy Policy, least, most Strength) *Event {
 	var found *Event

@@ -101,12 +101,12 @@ func (s *Service) Bind(ctx context.Context, id uuid.UUID, b Binding) error {
 	return s.one(ctx, q, "bind authenticator")
 }
 
-// Find reads a subscriber by id or by any name.
+// Find reads a subscriber by id, by sub or by any name.
 func (s *Service) Find(ctx context.Context, idOrName string) (*Subscriber, error) {
 	q := new(postgres.Query)
 	var where string
 	if id, err := uuid.Parse(idOrName); err == nil {
-		where = "u.id = " + q.Bind(id) + "::uuid"
+		where = "u.id = " + q.Bind(id) + "::uuid OR u.subject = " + q.Bind(id.String()) + "::text"
 	} else {
 		canonical, err := Canonical(idOrName)
 		if err != nil {

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -91,6 +93,9 @@ func (l *Ledger) Factor(kind string) (Factor, bool) {
 	f, ok := l.kinds[kind]
 	return f, ok
 }
+
+// Factors lists what is installed, in no order.
+func (l *Ledger) Factors() []Factor { return slices.Collect(maps.Values(l.kinds)) }
 
 // Binding is everything that an answer must come with, besides the code. A challenge answers to exactly one.
 type Binding struct {

@@ -87,3 +87,12 @@ func TestRefusedGrantIsExplainedInTheLog(t *testing.T) {
 		})
 	}
 }
+
+// Nothing is promised that no installed factor can give.
+func TestDiscoveryListsLevelsThatCanBeReached(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t).browser().do(t, http.MethodGet, "/.well-known/openid-configuration", nil)
+	if !strings.Contains(a.body, `"acr_values_supported":["urn:watchword:acr:1","urn:watchword:acr:2"]`) {
+		t.Errorf("acr_values_supported: %s", a.body)
+	}
+}

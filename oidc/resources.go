@@ -282,7 +282,7 @@ func (s *server) Discovery(context.Context, *op.Request[struct{}]) (*op.Response
 			IntrospectionEndpoint: s.Issuer + introspectPath, UserinfoEndpoint: s.Issuer + userinfoPath, RevocationEndpoint: s.Issuer + revokePath,
 			EndSessionEndpoint: s.Issuer + endSessionPath, JwksURI: s.Issuer + jwksPath,
 			ScopesSupported: Scopes(), ResponseTypesSupported: []string{string(zoidc.ResponseTypeCode)}, ResponseModesSupported: []string{"query", "form_post"},
-			GrantTypesSupported: grantTypes(), ACRValuesSupported: s.Levels.Supported(), SubjectTypesSupported: []string{"public"},
+			GrantTypesSupported: grantTypes(), ACRValuesSupported: s.Levels.Supported(s.SignIns.Reach()), SubjectTypesSupported: []string{"public"},
 			IDTokenSigningAlgValuesSupported: idTokenAlgs, ClaimTypesSupported: []string{"normal"},
 			ClaimsSupported:                   append([]string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "at_hash"}, profileClaims()...),
 			ClaimsParameterSupported:          true,

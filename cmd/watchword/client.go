@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,7 @@ type shownClient struct {
 	CreatedAt  time.Time  `json:"created_at"`
 	UpdatedAt  time.Time  `json:"updated_at"`
 	DisabledAt *time.Time `json:"disabled_at,omitempty"`
+	State      string     `json:"state"` // active or disabled
 }
 
 func (p *Program) clientCommand() *cobra.Command {
@@ -35,7 +37,7 @@ func (p *Program) clientCommand() *cobra.Command {
 		Example: "  watchword client create shop --name 'The Shop' --redirect-uri https://shop.example.com/callback",
 	}
 	group.AddCommand(p.clientCreate(), p.clientUpdate(), p.clientList(), p.clientGet(), p.clientRotate(),
-		p.clientChange("disable", "Keep an application out, with all that it was given", "watchword client disable shop", "Keep %s out at once?",
+		p.clientChange("disable", "Keep an application out, with all that it was given", "watchword client disable shop\n  watchword client disable shop --yes", "Keep %s out at once?",
 			func(ctx context.Context, s *services, id string) error { return s.clients.SetDisabled(ctx, id, true) }),
 		p.clientChange("enable", "Let a disabled application in again", "watchword client enable shop", "",
 			func(ctx context.Context, s *services, id string) error { return s.clients.SetDisabled(ctx, id, false) }),
@@ -137,9 +139,15 @@ func (f *registrationFlags) apply(p *Program, flags *pflag.FlagSet, s *services,
 	if flags.Changed("acr") {
 		level, known := s.levels.Level(f.floor)
 		if f.floor != "" && !known {
-			return fail(exitUsage, "choose one of "+strings.Join(s.levels.Supported(), ", "), "no level has that name")
+			return fail(exitUsage, "choose one of "+strings.Join(s.levels.Supported(s.signIns.Reach()), ", "), "no level has that name")
+		}
+		if level > s.signIns.Reach() {
+			p.say("Nobody can sign in to it: no factor that is installed reaches %s.", f.floor)
 		}
 		r.Floor = level
+	}
+	if r.Scopes != nil && !slices.Contains(r.Scopes, "openid") && (flags.Changed("scope") || f.file != "") {
+		p.say("Without the scope openid it gets no ID Token: nobody is told who signed in.")
 	}
 	if r.AllowHTTP && s.cfg.Production() {
 		return fail(exitRefused, "use https, without --allow-http", "plain http is for an issuer on loopback only")
@@ -247,9 +255,12 @@ func (p *Program) clientList() *cobra.Command {
 				for i, c := range list {
 					all[i] = shownOf(c, "")
 				}
+				if len(all) == 0 {
+					p.none("application", after, "watchword client create")
+				}
 				return p.show(all, func(w io.Writer) {
 					for _, c := range all {
-						fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.ID, c.Name, c.AuthMethod, c.state())
+						fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.ID, c.Name, c.AuthMethod, c.State)
 					}
 				})
 			})
@@ -330,7 +341,7 @@ func (p *Program) showClient(ctx context.Context, s *services, id, secret string
 		line("client_id", out.ID)
 		line("client_secret", out.Secret)
 		line("name", out.Name)
-		line("state", out.state())
+		line("state", out.State)
 		line("type", out.ApplicationType)
 		line("home_uri", out.HomeURI)
 		line("redirect_uri", out.RedirectURIs...)
@@ -343,14 +354,11 @@ func (p *Program) showClient(ctx context.Context, s *services, id, secret string
 }
 
 func shownOf(c *oidc.Client, secret string) shownClient {
-	return shownClient{ID: c.ID, Secret: secret, Registration: c.Registration, CreatedAt: c.CreatedAt.UTC(), UpdatedAt: c.UpdatedAt.UTC(), DisabledAt: c.DisabledAt}
-}
-
-func (c *shownClient) state() string {
+	out := shownClient{ID: c.ID, Secret: secret, Registration: c.Registration, CreatedAt: c.CreatedAt.UTC(), UpdatedAt: c.UpdatedAt.UTC(), DisabledAt: c.DisabledAt, State: "active"}
 	if c.DisabledAt != nil {
-		return "disabled"
+		out.State = "disabled"
 	}
-	return "active"
+	return out
 }
 
 func clientFailure(err error, id string) error {

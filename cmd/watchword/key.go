@@ -29,6 +29,9 @@ func (p *Program) keyCommand() *cobra.Command {
 					if err != nil {
 						return err
 					}
+					if len(list) == 0 {
+						p.none("signing key", "", "watchword key create")
+					}
 					return p.showKeys(list)
 				})
 			},

@@ -208,6 +208,15 @@ func (p *Program) say(format string, args ...any) {
 	}
 }
 
+// none says that a list is empty; after is where it was to begin.
+func (p *Program) none(what, after, cure string) {
+	if after != "" {
+		p.say("No %s comes after %q.", what, after)
+		return
+	}
+	p.say("There is no %s yet. Make one with: %s", what, cure)
+}
+
 // show writes data: v as JSON, or whatever text writes.
 func (p *Program) show(v any, text func(w io.Writer)) error {
 	if p.format == "json" {

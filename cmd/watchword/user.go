@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"golang.org/x/text/language"
+	"golang.org/x/text/secure/precis"
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/factors/smsotp"
@@ -23,6 +24,7 @@ import (
 // shownUser is a subscriber as commands print it. The JSON form is stable.
 type shownUser struct {
 	ID          string        `json:"id"`
+	Subject     string        `json:"sub"` // the name that applications know
 	Username    string        `json:"username"`
 	Name        string        `json:"name,omitempty"`
 	Email       string        `json:"email,omitempty"`
@@ -30,6 +32,7 @@ type shownUser struct {
 	Factors     []shownFactor `json:"factors"`
 	CreatedAt   time.Time     `json:"created_at"`
 	DisabledAt  *time.Time    `json:"disabled_at,omitempty"`
+	State       string        `json:"state"`              // active, disabled, no password, no second factor
 	NewPassword string        `json:"password,omitempty"` // once, when it was made here
 }
 
@@ -42,19 +45,20 @@ type shownFactor struct {
 }
 
 func shown(u *authn.Subscriber) shownUser {
-	s := shownUser{ID: u.ID.String(), Username: u.Username, HasPassword: u.HasSecret, Factors: []shownFactor{}, CreatedAt: u.CreatedAt.UTC(), DisabledAt: u.DisabledAt}
+	s := shownUser{ID: u.ID.String(), Subject: u.Subject, Username: u.Username, HasPassword: u.HasSecret, Factors: []shownFactor{}, CreatedAt: u.CreatedAt.UTC(), DisabledAt: u.DisabledAt}
 	s.Name, _ = u.Profile["name"].(string)
 	s.Email, _ = u.Profile["email"].(string)
 	for _, a := range u.Bound {
 		s.Factors = append(s.Factors, shownFactor{a.ID.String(), a.Kind, a.Hint, a.BoundAt.UTC()})
 	}
+	s.State = s.state()
 	return s
 }
 
 func (p *Program) userCommand() *cobra.Command {
 	group := &cobra.Command{Use: "user", Short: "Manage the people who sign in", Example: "  watchword user create alice --phone +12025550143"}
 	group.AddCommand(p.userCreate(), p.userList(), p.userGet(), p.userSetPassword(),
-		p.userChange("disable", "Keep somebody out, everywhere and at once", "watchword user disable alice",
+		p.userChange("disable", "Keep somebody out, everywhere and at once", "watchword user disable alice\n  watchword user disable alice --yes",
 			"Disable ends the sessions of a user and everything that was given to applications. Nothing is deleted.",
 			"Shut %s out of every application?", func(ctx context.Context, s *services, id uuid.UUID) error { return s.signIns.Disable(ctx, id) }),
 		p.userChange("enable", "Let a disabled user sign in again", "watchword user enable alice", "", "",
@@ -77,6 +81,9 @@ func (p *Program) userCreate() *cobra.Command {
 			"  pass show alice | watchword user create alice --password-file - --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				if _, err := precis.UsernameCasePreserved.String(args[0]); err != nil { // RFC 8265 section 3.4
+					return fail(exitUsage, "use letters, digits and signs such as . _ - @, without spaces", "that is not a user name")
+				}
 				profile, err := profileOf(args[0], name, email, verified, phone, locale)
 				if err != nil {
 					return err
@@ -212,9 +219,12 @@ func (p *Program) userList() *cobra.Command {
 				for i, u := range list {
 					all[i] = shown(u)
 				}
+				if len(all) == 0 {
+					p.none("user", after, "watchword user create")
+				}
 				return p.show(all, func(w io.Writer) {
 					for _, u := range all {
-						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Username, u.ID, u.Name, u.Email, u.state())
+						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", u.Username, u.ID, u.Subject, u.Name, u.Email, u.State)
 					}
 				})
 			})
@@ -239,7 +249,9 @@ func (u *shownUser) state() string {
 
 func (p *Program) userGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "get USER", Short: "Show one user, by name, address or id", Args: one("the user"), Example: "  watchword user get alice --format json",
+		Use: "get USER", Short: "Show one user, by name, address, id or sub", Args: one("the user"),
+		Long:    "Get shows one user. USER is, here and in every other command, a user name, a verified e-mail address, the id, or the sub that\napplications know the user by.",
+		Example: "  watchword user get alice --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
 				u, err := find(ctx, s, args[0])
@@ -260,10 +272,11 @@ func (p *Program) showUser(u shownUser) error {
 			}
 		}
 		line("id", u.ID)
+		line("sub", u.Subject)
 		line("username", u.Username)
 		line("name", u.Name)
 		line("email", u.Email)
-		line("state", u.state())
+		line("state", u.State)
 		for _, f := range u.Factors {
 			line(f.Kind, "ends in "+f.Hint)
 		}
