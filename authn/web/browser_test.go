@@ -187,7 +187,7 @@ func TestWithoutScript(t *testing.T) {
 	v.enrol(0)
 	v.begin("?consent")
 	v.password("wrong password")
-	if got := v.Text(".summary"); !strings.Contains(got, "The email or password is not right") {
+	if got := v.Text(".summary"); !strings.Contains(got, "The user name, email address or password is not right") {
 		t.Errorf("summary %q", got)
 	}
 	v.password(authntest.Password)

@@ -276,7 +276,7 @@ func TestPasswordPage(t *testing.T) {
 	b.submit(t, first, "/login", url.Values{"username": {" "}, "password": {""}}).want(t, "empty", http.StatusUnprocessableEntity,
 		"Enter your user name or email address", "Enter your password", "There is a problem", `aria-invalid="true"`, `aria-describedby="password-fault"`)
 	wrong := b.password(t, first, "wrong password")
-	wrong.want(t, "wrong", http.StatusUnprocessableEntity, "The email or password is not right", `value="alice"`)
+	wrong.want(t, "wrong", http.StatusUnprocessableEntity, "The user name, email address or password is not right", `value="alice"`)
 	if strings.Contains(wrong.html, "wrong password") {
 		t.Error("the password came back")
 	}
