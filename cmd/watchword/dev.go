@@ -100,6 +100,11 @@ func (p *Program) dataDir() string {
 
 // dev runs a development server until ctx ends.
 func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
+	if err := o.check(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	listeners, issuer, err := devListeners(o.listen)
 	if err != nil {
 		return err
@@ -155,19 +160,38 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 		defer side.server.Close()           //nolint:errcheck // everything ends here
 	}
 	running := make(chan error, 1)
-	go func() { running <- srv.run(ctx, listeners[0], listeners[3]) }()
+	go func() {
+		defer close(running)
+		running <- srv.run(ctx, listeners[0], listeners[3])
+	}()
+	giveUp := func(err error) error { // what uses the database ends before the database does
+		cancel()
+		return errors.Join(err, <-running)
+	}
 	if err := answers(ctx, issuer, running); err != nil {
-		return err
+		return giveUp(err)
 	}
 	if o.ready != "" {
 		if err := writeReady(o.ready, w); err != nil {
-			return err
+			return giveUp(fail(exitFailed, "name another file with --ready", "%s cannot be written: %w", o.ready, err))
 		}
 		defer os.Remove(o.ready) //nolint:errcheck // it may be gone
 	}
 	debug.FreeOSMemory()
 	p.welcome(w, dir, o.ephemeral, time.Since(began))
 	return <-running
+}
+
+// check finds out whether the ready file can be written, before anything is started.
+func (o *devOptions) check() error {
+	if o.ready == "" {
+		return nil
+	}
+	probe, err := os.CreateTemp(filepath.Dir(o.ready), ".watchword-*")
+	if err != nil {
+		return fail(exitUsage, "make the directory first: mkdir -p "+filepath.Dir(o.ready)+", or name another file with --ready", "%s cannot be written: %w", o.ready, err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // devListeners opens the four ports: issuer, demo application, inbox, management. The demo application and the inbox are reached under another

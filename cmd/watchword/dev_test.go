@@ -239,6 +239,7 @@ func TestDevUsage(t *testing.T) {
 		want string
 	}{
 		{"another machine's address", []string{"--listen", "0.0.0.0:8080"}, "for this machine only"},
+		{"a ready file in no directory", []string{"--ephemeral", "--ready", "/nowhere/at/all.json"}, "hint: make the directory first: mkdir -p /nowhere/at"},
 		{"no port", []string{"--listen", "localhost"}, "not a host and a port"},
 		{"a configuration file", []string{"--config", "x.yaml"}, "makes its own configuration"},
 		{"data and ephemeral", []string{"--data", "x", "--ephemeral"}, "exclude each other"},
@@ -246,10 +247,22 @@ func TestDevUsage(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := start(t, &Program{Args: append([]string{"dev"}, tt.args...)})
-			if code := <-s.code; code != exitUsage || !strings.Contains(s.err.String(), tt.want) {
+			if code := <-s.code; code != exitUsage || !strings.Contains(s.err.String(), tt.want) || strings.Contains(s.err.String(), "Starting") {
 				t.Errorf("exit code %d, said:\n%s", code, s.err)
 			}
 		})
+	}
+}
+
+// Whatever fails once everything runs, the workers end before the database does: nobody is told of broken connections.
+func TestDevGivesUpInOrder(t *testing.T) {
+	t.Parallel()
+	s := start(t, &Program{Args: []string{"dev", "--ephemeral", "--listen", "localhost:0", "--ready", t.TempDir()}}) // a directory cannot be replaced
+	if code := <-s.code; code != exitFailed || !strings.Contains(s.err.String(), "cannot be written") || !strings.Contains(s.err.String(), "hint: name another file with --ready") {
+		t.Errorf("exit code %d\n%s", code, s.err)
+	}
+	if strings.Contains(s.err.String(), "level=") {
+		t.Errorf("it logs at the end:\n%s", s.err)
 	}
 }
 
