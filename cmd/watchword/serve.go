@@ -65,16 +65,30 @@ func (p *Program) serveCommand() *cobra.Command {
 	}
 }
 
-// logger writes to standard error. Libraries that know only the process's own logger write to the same.
+// logger writes to standard error. Libraries that know only the process's own logger write to the same, but what they merely remark only where
+// everything is to be heard.
 func (p *Program) logger(cfg *config.Config, level *slog.LevelVar) *slog.Logger {
 	setLevel(level, cfg)
-	options := &slog.HandlerOptions{Level: level}
-	log := slog.New(slog.NewJSONHandler(p.Stderr, options))
-	if cfg.Log.Format == "text" {
-		log = slog.New(slog.NewTextHandler(p.Stderr, options))
+	at := func(level slog.Leveler) *slog.Logger {
+		options := &slog.HandlerOptions{Level: level}
+		if cfg.Log.Format == "text" {
+			return slog.New(slog.NewTextHandler(p.Stderr, options))
+		}
+		return slog.New(slog.NewJSONHandler(p.Stderr, options))
 	}
-	slog.SetDefault(log)
-	return log
+	slog.SetDefault(at(remarks{level}))
+	return at(level)
+}
+
+// remarks is the level of libraries: their information is our debugging.
+type remarks struct{ *slog.LevelVar }
+
+// Level implements slog.Leveler.
+func (r remarks) Level() slog.Level {
+	if own := r.LevelVar.Level(); own != slog.LevelInfo {
+		return own
+	}
+	return slog.LevelWarn
 }
 
 func setLevel(level *slog.LevelVar, cfg *config.Config) {

@@ -114,6 +114,9 @@ func TestServe(t *testing.T) {
 			t.Errorf("%s of the public listener answers %d, want 404", path, status)
 		}
 	}
+	if strings.Contains(s.err.String(), "registered route") {
+		t.Errorf("a library remarks something in the log:\n%s", s.err)
+	}
 	line := s.err.line(t, `"route":"/.well-known/openid-configuration"`)
 	if strings.Contains(line, "hunter2") {
 		t.Errorf("a query string is in the log: %s", line)
