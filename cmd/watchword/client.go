@@ -64,7 +64,7 @@ func (f *registrationFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.keys, "jwks-file", "", "file with the public keys for private_key_jwt, as a JWK Set")
 	flags.StringSliceVar(&f.grants, "grant-type", nil, "authorization_code, refresh_token, client_credentials (default authorization_code)")
 	flags.StringSliceVar(&f.modes, "response-mode", nil, "query, form_post (default both)")
-	flags.StringSliceVar(&f.scopes, "scope", nil, "scopes it may ask for (default openid, profile, email, address, phone, offline_access)")
+	flags.StringSliceVar(&f.scopes, "scope", nil, "scopes it may ask for (default openid, profile, email, address, phone, offline_access); offline_access needs the grant refresh_token")
 	flags.StringVar(&f.alg, "id-token-alg", "", "RS256, ES256 or EdDSA (default RS256)")
 	flags.StringVar(&f.format, "access-token", "", "jwt or opaque (default jwt)")
 	flags.StringVar(&f.floor, "acr", "", "least level of every sign-in, by its acr name")

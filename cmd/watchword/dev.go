@@ -68,8 +68,9 @@ func (p *Program) devCommand() *cobra.Command {
 		Long: "Dev starts a PostgreSQL of its own from the binaries that are installed, makes tables and keys, a demo user with a phone and a demo\n" +
 			"application, and a carrier simulator whose inbox shows the texts as they arrive. It prints the links to open. What happened is there\n" +
 			"again at the next start, unless --ephemeral.\n\n" +
-			"It writes watchword.yaml into its data directory: every other command administers this server with --config and that file.",
-		Example: "  watchword dev\n  watchword dev --ephemeral --listen localhost:0 --ready /tmp/watchword.json",
+			"It writes watchword.yaml into its data directory: every other command administers this server with --config and that file.\n\n" +
+			"GET /messages?to=%2B12025550143 of the inbox gives the texts as JSON, the newest first. Numbers ending in 001 to 010 fail on purpose.",
+		Example: "  watchword dev\n  watchword dev --listen localhost:9000 --data ~/watchword\n  watchword dev --ephemeral --listen localhost:0 --ready /tmp/watchword.json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(p.configFiles) > 0 {
 				return fail(exitUsage, "change single keys with --set, or use watchword serve", "dev makes its own configuration")
@@ -78,7 +79,7 @@ func (p *Program) devCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.listen, "listen", "localhost:8080", "host and port of the issuer; the demo application and the inbox take the next ports; port 0 takes free ones")
+	flags.StringVar(&o.listen, "listen", "localhost:8080", "host and port of the issuer; the demo application, the inbox and the management listener take the next three ports; port 0 takes free ones")
 	flags.StringVar(&o.data, "data", "", "directory that keeps the database and the keys (default "+p.dataDir()+")")
 	flags.BoolVar(&o.ephemeral, "ephemeral", false, "forget everything at the end")
 	flags.StringVar(&o.ready, "ready", "", "file to write once everything runs: JSON with addresses and credentials")

@@ -54,13 +54,28 @@ Every command takes:
 			if f.DefValue != "" && f.DefValue != "[]" && f.DefValue != "false" && f.Name != "data" {
 				usage += fmt.Sprintf(" (default `%s`)", f.DefValue)
 			}
-			fmt.Fprintf(&b, "- `--%s`: %s\n", f.Name, strings.ReplaceAll(usage, "/var/lib/watchword-dev", "~/.local/share/watchword"))
+			name := "`--" + f.Name + "`"
+			if f.Shorthand != "" {
+				name = "`-" + f.Shorthand + "`, " + name
+			}
+			fmt.Fprintf(&b, "- %s: %s\n", name, strings.ReplaceAll(usage, "/var/lib/watchword-dev", "~/.local/share/watchword"))
 		})
 	}
 	flags(root.PersistentFlags())
+	b.WriteString("- `-h`, `--help`: say what a command does, with an example\n")
+	root.InitDefaultCompletionCmd()
 	var walk func(cmd *cobra.Command)
 	walk = func(cmd *cobra.Command) {
-		if cmd.Name() == "help" || cmd.Name() == "completion" {
+		if cmd.Name() == "help" {
+			return
+		}
+		if cmd.Name() == "completion" { // the library's own: one paragraph for all shells
+			var shells []string
+			for _, shell := range cmd.Commands() {
+				shells = append(shells, shell.Name())
+			}
+			fmt.Fprintf(&b, "\n## watchword completion %s\n\nPrint the script that lets a shell complete commands and flags. With `--help` it says how that shell loads it.\n\n"+
+				"```sh\nwatchword completion bash > /etc/bash_completion.d/watchword\n```\n", strings.Join(shells, "|"))
 			return
 		}
 		if !cmd.HasSubCommands() {
