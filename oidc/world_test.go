@@ -64,7 +64,8 @@ func newWorld(t testing.TB) *world {
 		IDTokenAlg: "EdDSA", AuthMethod: zoidc.AuthMethodPost, GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken}})
 	w.register(t, "spa", oidc.Registration{Name: "Script", RedirectURIs: []string{"https://spa.example/cb"}, FirstParty: true, IDTokenAlg: "ES256",
 		AuthMethod: zoidc.AuthMethodNone, GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken}})
-	w.register(t, "third", oidc.Registration{Name: "Third party", RedirectURIs: []string{"https://third.example/cb"}})
+	w.register(t, "third", oidc.Registration{Name: "Third party", RedirectURIs: []string{"https://third.example/cb"},
+		GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken}})
 	w.register(t, "native", oidc.Registration{Name: "Native", ApplicationType: "native", RedirectURIs: []string{"http://127.0.0.1/cb", "com.example.app:/cb"},
 		AuthMethod: zoidc.AuthMethodNone})
 	w.register(t, "gone", oidc.Registration{Name: "Gone", RedirectURIs: []string{"https://gone.example/cb"}})
