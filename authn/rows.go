@@ -22,15 +22,24 @@ const eventsSQL = `(SELECT coalesce(jsonb_agg(jsonb_build_object('at', e.at, 'st
 // the subscriber is disabled, nor when the password was changed or everything was signed out later than that. Both expressions have to name
 // their table: a bare column would be read as one of subscribers.
 func StandingSQL(subscriber, since string) string {
-	return fmt.Sprintf(`EXISTS (SELECT FROM subscribers standing WHERE standing.id = %s AND standing.disabled_at IS NULL
-		AND (standing.not_before IS NULL OR standing.not_before <= %s))`, subscriber, since)
+	return fmt.Sprintf("EXISTS (SELECT FROM subscribers standing WHERE standing.id = %s AND %s)", subscriber, stands("standing", since))
 }
 
-// alive is an SQL condition on a row of sessions: neither ended nor too old nor unused for too long.
+// stands is the condition of [StandingSQL] on a row of subscribers.
+func stands(row, since string) string {
+	return fmt.Sprintf("%[1]s.disabled_at IS NULL AND (%[1]s.not_before IS NULL OR %[1]s.not_before <= %[2]s)", row, since)
+}
+
+// momentSQL is the time at which it is evaluated, on the clock of wall(), which stands still within a statement. A statement that had to wait for a
+// row began earlier than what it waited for: with wall() as its time it would seem older than the very things it ends.
+const momentSQL = "wall() + (clock_timestamp() - now())"
+
+// alive is an SQL condition on a row of sessions: neither ended nor too old nor unused for too long, and its subscriber, if it has one, stands.
 func (s *Service) alive(q *postgres.Query, row string) string {
 	return fmt.Sprintf(`%[1]s.ended_at IS NULL AND %[1]s.last_seen_at > wall() - make_interval(secs => %[2]s)
-		AND %[1]s.created_at > wall() - make_interval(secs => %[3]s)`,
-		row, q.Bind(s.Config.Idle.Seconds())+"::float8", q.Bind(s.Config.Absolute.Seconds())+"::float8")
+		AND %[1]s.created_at > wall() - make_interval(secs => %[3]s) AND (%[1]s.subscriber_id IS NULL OR %[4]s)`,
+		row, q.Bind(s.Config.Idle.Seconds())+"::float8", q.Bind(s.Config.Absolute.Seconds())+"::float8",
+		StandingSQL(row+".subscriber_id", row+".created_at"))
 }
 
 // live is the FROM and WHERE of a sign-in that this browser may go on with.

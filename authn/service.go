@@ -289,8 +289,15 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 	decision := s.Decide(&in)
 
 	q := new(postgres.Query)
-	q.With("attempt", "SELECT si.id, s.id AS session_id"+s.live(q, cookie, in.ID)+" FOR UPDATE OF s")
 	hash, subscriber := q.Bind(token.hash())+"::bytea", q.Bind(tried.subscriber)+"::uuid"
+	// Hashing takes a while. The row is held, so that whoever replaces the password or shuts the account either comes first and is seen
+	// here, or comes later and sees this session. A session is locked after its subscriber, as there.
+	lock := "SHARE"
+	if updated != "" {
+		lock = "NO KEY UPDATE"
+	}
+	q.With("unchanged", fmt.Sprintf("SELECT id FROM subscribers WHERE id = %s AND disabled_at IS NULL AND password_hash = %s FOR %s", subscriber, q.Bind(tried.hash)+"::text", lock))
+	q.With("attempt", "SELECT si.id, s.id AS session_id"+s.live(q, cookie, in.ID)+" AND EXISTS (SELECT FROM unchanged) FOR UPDATE OF s")
 	if stranger { // another person at the same browser: another session
 		q.With("session_left", `UPDATE sessions SET ended_at = wall(), end_reason = 'replaced' FROM attempt WHERE sessions.id = attempt.session_id`)
 		q.With("session_passed", fmt.Sprintf(`
@@ -305,10 +312,13 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 	s.Config.Failures.Clear(q, "session_passed", q.Bind(tried.key)+"::bytea")
 	limits.Refund(q, "session_passed", s.sourceHit(ctx)...)
 	if updated != "" {
-		q.With("rehashed", fmt.Sprintf("UPDATE subscribers SET password_hash = %s WHERE id = %s AND EXISTS (SELECT FROM session_passed)", q.Bind(updated)+"::text", subscriber))
+		q.With("rehashed", fmt.Sprintf("UPDATE subscribers u SET password_hash = %s FROM unchanged WHERE u.id = unchanged.id AND EXISTS (SELECT FROM session_passed)", q.Bind(updated)+"::text"))
 	}
 	audit.Record(ctx, q, "session_passed", audit.Event{Name: "password.check", Outcome: audit.Success, Actor: "subscriber",
 		Subject: tried.subscriber, Client: in.RelyingParty.ID, Session: in.Session.ID}, nil)
+	q.With("outdated", "SELECT 1 WHERE NOT EXISTS (SELECT FROM unchanged)")
+	audit.Record(ctx, q, "outdated", audit.Event{Name: "password.check", Outcome: audit.Refused, Reason: "outdated", Actor: "subscriber",
+		Subject: tried.subscriber, Client: in.RelyingParty.ID, Session: tried.signIn.Session.ID}, nil)
 	var challenge uuid.UUID
 	if decision.Step == StepFactor {
 		a, err := s.pick(&in.Session, decision.Strength, uuid.Nil)
@@ -322,12 +332,20 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 	q.With("sign_in_moved", fmt.Sprintf(`
 		UPDATE sign_ins SET session_id = %s, challenge_id = %s FROM session_passed WHERE sign_ins.id = %s`,
 		q.Bind(in.Session.ID)+"::uuid", q.Bind(optional(challenge))+"::uuid", q.Bind(in.ID)+"::uuid"))
-	q.Finally("SELECT wall() FROM session_passed")
-	if err := s.DB.Get(ctx, &in.Now, q); errors.Is(err, postgres.ErrNotFound) {
-		return nil, ErrSignInOver // ended in another tab meanwhile
-	} else if err != nil {
-		return nil, fmt.Errorf("pass a password: %w", err)
+	q.Finally("SELECT (SELECT wall() FROM session_passed) AS passed_at, EXISTS (SELECT FROM outdated) AS outdated")
+	var got struct {
+		PassedAt *time.Time `db:"passed_at"`
+		Outdated bool       `db:"outdated"`
 	}
+	switch err := s.DB.Get(ctx, &got, q); {
+	case err != nil:
+		return nil, fmt.Errorf("pass a password: %w", err)
+	case got.Outdated:
+		return nil, ErrWrongPair // replaced, or the account shut, while it was being checked
+	case got.PassedAt == nil:
+		return nil, ErrSignInOver // ended in another tab meanwhile
+	}
+	in.Now = *got.PassedAt
 	return &Progress{SignIn: &in, Decision: decision, Cookie: token}, nil
 }
 
@@ -455,10 +473,14 @@ func (s *Service) Consent(ctx context.Context, cookie Cookie, id uuid.UUID) (*Pr
 // Complete adds part `sign_in_done` to q: the sign-in is finished, once, if its session is still what it was when in was read. What the
 // application is given must select from it. The part has columns id, session_id, subscriber_id and sid.
 func (s *Service) Complete(q *postgres.Query, in *SignIn, cookie Cookie) {
+	id, subscriber := q.Bind(in.Session.ID)+"::uuid", q.Bind(in.Session.Subscriber)+"::uuid"
+	// Held for the same reason as where a password passes: what is given now ends with everything else that is ended later.
+	q.With("session_stands", fmt.Sprintf("SELECT s.id FROM sessions s JOIN subscribers u ON u.id = s.subscriber_id WHERE s.id = %s AND u.id = %s AND %s FOR SHARE OF u",
+		id, subscriber, stands("u", "s.created_at")))
 	q.With("session_kept", fmt.Sprintf(`
-		UPDATE sessions SET last_seen_at = wall() WHERE id = %s AND token_hash = %s AND subscriber_id = %s AND %s AND %s
+		UPDATE sessions SET last_seen_at = wall() WHERE id = %s AND token_hash = %s AND subscriber_id = %s AND %s AND EXISTS (SELECT FROM session_stands)
 		RETURNING id, subscriber_id, sid`,
-		q.Bind(in.Session.ID)+"::uuid", q.Bind(cookie.hash())+"::bytea", q.Bind(in.Session.Subscriber)+"::uuid", s.alive(q, "sessions"), StandingSQL("sessions.subscriber_id", "sessions.created_at")))
+		id, q.Bind(cookie.hash())+"::bytea", subscriber, s.alive(q, "sessions")))
 	q.With("sign_in_done", fmt.Sprintf(`
 		UPDATE sign_ins SET done_at = wall() FROM session_kept k
 		 WHERE sign_ins.id = %s AND sign_ins.session_id = k.id AND done_at IS NULL AND expires_at > wall()

@@ -346,6 +346,143 @@ func TestPassword(t *testing.T) {
 	})
 }
 
+// waiting returns once a statement in the database waits for a lock that another one holds. done tells that it never did.
+func waiting(t *testing.T, w *authntest.World, done <-chan error) {
+	t.Helper()
+	for n := 0; n == 0; {
+		select {
+		case err := <-done:
+			t.Fatalf("nothing waited for the row: %v", err)
+		default:
+		}
+		if err := w.DB.GetContext(t.Context(), &n, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestPasswordReplacedMeanwhile(t *testing.T) { // PWD-7, REL-2, SES-5: a change and a sign-in have an order
+	t.Parallel()
+	const replaced = "another horse battery staple"
+	complete := func(w *authntest.World, p *authn.Progress, cookie authn.Cookie) (at time.Time, err error) {
+		q := new(postgres.Query)
+		w.Service.Complete(q, p.SignIn, cookie)
+		q.Finally("SELECT wall() FROM sign_in_done")
+		err = w.DB.Get(t.Context(), &at, q)
+		return at, err
+	}
+
+	for name, change := range map[string]string{
+		"PWD-7 replaced while it was checked": "password_hash = h, password_changed_at = wall(), not_before = wall()",
+		"SES-5 shut out while it was checked": "disabled_at = wall()",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := authntest.New(t)
+			id := w.Subscriber(t, "alice", "+12025550143")
+			hash, err := w.Service.Passwords.Hash(t.Context(), replaced)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := begin(t, w, authntest.Beginning())
+			b.service = w.Replica(t, w.DB.DB)
+			if b.service.Passwords, err = authn.NewPasswords(authn.HashingConfig{Time: 3}); err != nil { // the old one would be hashed anew
+				t.Fatal(err)
+			}
+			tx, err := w.DB.BeginTx(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback() //nolint:errcheck // committed by then
+			if _, err := tx.ExecContext(t.Context(), "UPDATE subscribers SET "+change+" FROM (SELECT $1::uuid AS x, $2::text AS h) AS given WHERE id = x", id, hash); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := b.service.Password(t.Context(), b.cookie, uuid.Nil, b.id, "alice", authntest.Password, "en")
+				done <- err
+			}()
+			waiting(t, w, done)
+			if err := tx.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			wants(t, "the password that was right when it was typed", <-done, authn.ErrWrongPair)
+			if p := b.load(t); p.Decision.Step != authn.StepPassword || p.SignIn.Session.Subscriber != uuid.Nil || w.Texts(t) != 0 {
+				t.Fatalf("the session was raised: %+v", p.Decision)
+			}
+			_, err = begin(t, w, authntest.Beginning()).password(t, "alice", authntest.Password)
+			wants(t, "the same password afterwards", err, authn.ErrWrongPair)
+			var kept bool
+			if err := w.DB.GetContext(t.Context(), &kept, "SELECT password_hash = $1 OR disabled_at IS NOT NULL FROM subscribers", hash); err != nil || !kept {
+				t.Fatalf("the sign-in undid the change, %v", err)
+			}
+			var recorded int
+			if err := w.DB.GetContext(t.Context(), &recorded, "SELECT count(*) FROM audit_events WHERE event = 'password.check' AND outcome = 'refused' AND reason = 'outdated'"); err != nil || recorded != 1 {
+				t.Fatalf("LOG-1: %d records of the refusal, %v; want 1", recorded, err)
+			}
+		})
+	}
+
+	t.Run("PWD-7 replaced after it passed, by a statement that began before", func(t *testing.T) {
+		t.Parallel()
+		w := authntest.New(t)
+		id := w.Subscriber(t, "alice", "+12025550143")
+		tx, err := w.DB.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback() //nolint:errcheck // rolled back by then
+		if _, err := tx.ExecContext(t.Context(), "SELECT FROM subscribers WHERE id = $1 FOR SHARE", id); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- w.Service.SetPassword(t.Context(), id, replaced) }()
+		waiting(t, w, done)
+		p, cookie := w.SignIn(t, "", "alice", authntest.Beginning())
+		at, err := complete(w, p, cookie)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+		wants(t, "set password", <-done, nil)
+		b := &browser{World: w, service: w.Service, cookie: cookie}
+		if p := b.begin(t, authntest.Beginning()); p.Decision.Step != authn.StepPassword || p.SignIn.Session.Subscriber != uuid.Nil {
+			t.Fatalf("the session of the old password lives on: %+v", p.Decision)
+		}
+		var stands bool
+		if err := w.DB.GetContext(t.Context(), &stands, "SELECT "+authn.StandingSQL("x.id", "x.at")+" FROM (SELECT $1::uuid AS id, $2::timestamptz AS at) x", id, at); err != nil || stands {
+			t.Fatalf("what the old password was given still stands, %v", err)
+		}
+	})
+
+	t.Run("SES-5 shut out while the application is answered", func(t *testing.T) {
+		t.Parallel()
+		w := authntest.New(t)
+		id := w.Subscriber(t, "alice", "+12025550143")
+		p, cookie := w.SignIn(t, "", "alice", authntest.Beginning())
+		tx, err := w.DB.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback() //nolint:errcheck // committed by then
+		if _, err := tx.ExecContext(t.Context(), "UPDATE subscribers SET disabled_at = wall() WHERE id = $1", id); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := complete(w, p, cookie)
+			done <- err
+		}()
+		waiting(t, w, done)
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		wants(t, "complete", <-done, postgres.ErrNotFound)
+	})
+}
+
 func TestHalfAuthenticated(t *testing.T) {
 	t.Parallel()
 	w := authntest.New(t)

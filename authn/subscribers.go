@@ -189,8 +189,9 @@ func (s *Service) SetPassword(ctx context.Context, id uuid.UUID, password string
 		return err
 	}
 	q := new(postgres.Query)
-	q.With("changed", fmt.Sprintf("UPDATE subscribers SET password_hash = %s, password_changed_at = wall(), not_before = wall(), updated_at = wall() WHERE id = %s RETURNING id",
-		q.Bind(hash)+"::text", q.Bind(id)+"::uuid"))
+	s.hold(q, id)
+	q.With("changed", fmt.Sprintf("UPDATE subscribers u SET password_hash = %s, password_changed_at = wall(), not_before = %s, updated_at = wall() FROM held WHERE u.id = held.id RETURNING u.id",
+		q.Bind(hash)+"::text", momentSQL))
 	return s.endAll(ctx, q, id, "password.set", "password_changed")
 }
 
@@ -220,6 +221,12 @@ func (s *Service) Unlock(ctx context.Context, id uuid.UUID) error {
 	audit.Record(ctx, q, "holder", audit.Event{Name: "subscriber.unlock", Outcome: audit.Success, Actor: "operator", Subject: id}, nil)
 	q.Finally("SELECT 1 FROM holder")
 	return s.one(ctx, q, "unlock subscriber")
+}
+
+// hold adds part `held`: the subscriber, once no sign-in that is under way holds the row any more. What such a sign-in gave is older than
+// [momentSQL] in a part that selects from this one.
+func (s *Service) hold(q *postgres.Query, id uuid.UUID) {
+	q.With("held", "SELECT id FROM subscribers WHERE id = "+q.Bind(id)+"::uuid FOR NO KEY UPDATE")
 }
 
 // endAll ends everything that a subscriber has open, with the change that part `changed` makes.
