@@ -656,6 +656,39 @@ func TestEndings(t *testing.T) {
 	}
 }
 
+func TestEnable(t *testing.T) { // SS-10, TK-21: what was revoked once is never good again
+	t.Parallel()
+	w := authntest.New(t)
+	id := w.Subscriber(t, "alice", "+12025550143")
+	stands := func(since time.Time) (stands bool) {
+		t.Helper()
+		if err := w.DB.GetContext(t.Context(), &stands, "SELECT "+authn.StandingSQL("x.id", "x.since")+" FROM (SELECT $1::uuid AS id, $2::timestamptz AS since) x", id, since); err != nil {
+			t.Fatal(err)
+		}
+		return stands
+	}
+	_, cookie := w.SignIn(t, "", "alice", authntest.Beginning())
+	before := w.DB.Now(t)
+	if !stands(before) {
+		t.Fatal("what was given just now does not stand")
+	}
+	if err := w.Service.Disable(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Service.Enable(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := w.Service.Current(t.Context(), cookie); err != nil || s.Subscriber != uuid.Nil {
+		t.Fatalf("the session from before: %+v, %v; want nobody", s, err)
+	}
+	if stands(before) {
+		t.Fatal("enabling revived what disabling had revoked")
+	}
+	if p, _ := w.SignIn(t, "", "alice", authntest.Beginning()); p.Decision.Step != authn.StepDone || !stands(w.DB.Now(t)) {
+		t.Fatalf("signing in anew: %+v, want done", p.Decision)
+	}
+}
+
 func TestConsent(t *testing.T) {
 	t.Parallel()
 	w := authntest.New(t)

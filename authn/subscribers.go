@@ -196,14 +196,15 @@ func (s *Service) SetPassword(ctx context.Context, id uuid.UUID, password string
 }
 
 // Disable keeps a subscriber out from now on, everywhere: sessions and challenges end, and nothing that was given to applications is
-// good any more.
+// good any more, not even after [Service.Enable].
 func (s *Service) Disable(ctx context.Context, id uuid.UUID) error {
 	q := new(postgres.Query)
-	q.With("changed", fmt.Sprintf("UPDATE subscribers SET disabled_at = coalesce(disabled_at, wall()), updated_at = wall() WHERE id = %s RETURNING id", q.Bind(id)+"::uuid"))
+	s.hold(q, id)
+	q.With("changed", "UPDATE subscribers u SET disabled_at = coalesce(disabled_at, wall()), not_before = "+momentSQL+", updated_at = wall() FROM held WHERE u.id = held.id RETURNING u.id")
 	return s.endAll(ctx, q, id, "subscriber.disable", "disabled")
 }
 
-// Enable lets a disabled subscriber sign in again.
+// Enable lets a disabled subscriber sign in again. It revives nothing that was given before.
 func (s *Service) Enable(ctx context.Context, id uuid.UUID) error {
 	q := new(postgres.Query)
 	q.With("changed", fmt.Sprintf("UPDATE subscribers SET disabled_at = NULL, updated_at = wall() WHERE id = %s RETURNING id", q.Bind(id)+"::uuid"))
