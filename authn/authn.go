@@ -200,8 +200,8 @@ const RetryAfter = 5 * time.Second
 
 // LockedError says that passwords for this name, or from this address, are not looked at for a while.
 type LockedError struct {
-	Until  time.Time
-	Source bool // too many from this address, over all names
+	Until  time.Time // see limits.Endless
+	Source bool      // too many from this address, over all names
 }
 
 func (e *LockedError) Error() string { return "authn: too many wrong passwords" }

@@ -1,7 +1,6 @@
 package authn
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -213,17 +212,17 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 		factors.BoundSQL("f.id"), s.Config.Failures.BlockedUntil(q, "t.key")))
 	var row struct {
 		signInRow
-		Counted       []byte         `db:"counted"`
-		FoundID       *uuid.UUID     `db:"found_id"`
-		FoundName     *string        `db:"found_name"`
-		FoundSubject  *string        `db:"found_subject"`
-		PasswordHash  *string        `db:"password_hash"`
-		Disabled      *bool          `db:"disabled"`
-		FoundBound    []byte         `db:"found_bound"`
-		Paid          bool           `db:"paid"`
-		SourceAllowed bool           `db:"source_allowed"`
-		SourceRetryAt *time.Time     `db:"source_retry_at"`
-		BlockedUntil  pqInfinityTime `db:"blocked_until"`
+		Counted       []byte     `db:"counted"`
+		FoundID       *uuid.UUID `db:"found_id"`
+		FoundName     *string    `db:"found_name"`
+		FoundSubject  *string    `db:"found_subject"`
+		PasswordHash  *string    `db:"password_hash"`
+		Disabled      *bool      `db:"disabled"`
+		FoundBound    []byte     `db:"found_bound"`
+		Paid          bool       `db:"paid"`
+		SourceAllowed bool       `db:"source_allowed"`
+		SourceRetryAt *time.Time `db:"source_retry_at"`
+		BlockedUntil  *time.Time `db:"blocked_until"`
 	}
 	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
 		return nil, ErrSignInOver
@@ -245,7 +244,11 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 		}
 		return nil, locked
 	case !row.Paid:
-		return nil, &LockedError{Until: row.BlockedUntil.Time}
+		locked := new(LockedError)
+		if row.BlockedUntil != nil {
+			locked.Until = *row.BlockedUntil
+		}
+		return nil, locked
 	}
 	tried := &triedPassword{signIn: signIn, again: decision.Again, key: row.Counted}
 	if row.FoundID != nil {
@@ -603,25 +606,4 @@ func optional(id uuid.UUID) any {
 		return nil
 	}
 	return id
-}
-
-// pqInfinityTime reads a timestamp that may be 'infinity'.
-type pqInfinityTime struct{ Time time.Time }
-
-// forever stands for 'infinity': blocked until somebody acts.
-var forever = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
-
-// Scan implements sql.Scanner.
-func (t *pqInfinityTime) Scan(src any) error {
-	switch v := src.(type) {
-	case nil:
-	case time.Time:
-		t.Time = v
-	case []byte:
-		if !bytes.Equal(v, []byte("infinity")) {
-			return fmt.Errorf("timestamp %q", v)
-		}
-		t.Time = forever
-	}
-	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/limits"
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
@@ -757,6 +758,45 @@ func TestSecondFactorFailuresDoNotTouchThePassword(t *testing.T) { // OT-5, OT-6
 			}
 			wants(t, fmt.Sprintf("round %d code %d", round, n), err, factors.ErrMismatch)
 		}
+	}
+}
+
+func TestBlockedForGood(t *testing.T) { // LIM-3, LIM-4, I10: until somebody acts
+	t.Parallel()
+	w := authntest.New(t)
+	id := w.Subscriber(t, "alice", "+12025550143")
+	block := func(scope string) {
+		t.Helper()
+		if _, err := w.DB.ExecContext(t.Context(), "INSERT INTO streaks (scope, key, failures, blocked_until) VALUES ($1, uuid_send($2::uuid), 100, 'infinity')", scope, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := begin(t, w, authntest.Beginning())
+	block("password")
+	var locked *authn.LockedError
+	if _, err := b.password(t, "alice", authntest.Password); !errors.As(err, &locked) || !limits.Endless(locked.Until) {
+		t.Fatalf("the right password: error = %v, want a LockedError without end", err)
+	}
+	if err := w.Service.Unlock(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.password(t, "alice", authntest.Password); err != nil {
+		t.Fatal(err)
+	}
+	code := b.sent(t)
+	block("factor")
+	if p := b.load(t); p.SignIn.Challenge.BlockedUntil == nil || !limits.Endless(*p.SignIn.Challenge.BlockedUntil) {
+		t.Fatalf("challenge %+v, want blocked without end", p.SignIn.Challenge)
+	}
+	var blocked *factors.BlockedError
+	if _, err := b.code(t, code); !errors.As(err, &blocked) || !limits.Endless(blocked.Until) {
+		t.Fatalf("the right code: error = %v, want a BlockedError without end", err)
+	}
+	if err := w.Service.Unlock(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := b.code(t, code); err != nil || p.Decision.Step != authn.StepDone {
+		t.Fatalf("the right code after an administrator acted: %v", err)
 	}
 }
 

@@ -114,7 +114,7 @@ var (
 	ErrOver = errors.New("factors: challenge is over")
 )
 
-// BlockedError says that the subject has failed too often in a row. No answer is looked at until then.
+// BlockedError says that the subject has failed too often in a row. No answer is looked at until then; see limits.Endless.
 type BlockedError struct{ Until time.Time }
 
 func (e *BlockedError) Error() string { return "factors: blocked after too many wrong answers" }
@@ -138,8 +138,8 @@ type State struct {
 	NextSendAt      *time.Time `json:"next_send_at"` // when another may be asked for
 	ExpiresAt       time.Time  `json:"expires_at"`
 	EndedAt         *time.Time `json:"ended_at"`
-	Outcome         string     `json:"outcome"` // verified, failed, canceled, superseded; "" while live or expired
-	BlockedUntil    *time.Time `json:"blocked_until"`
+	Outcome         string     `json:"outcome"`       // verified, failed, canceled, superseded; "" while live or expired
+	BlockedUntil    *time.Time `json:"blocked_until"` // see limits.Endless
 	Delivery        *Delivery  `json:"delivery"`
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/internal/limits"
 )
 
 // ---------------------------------------------------------------- P1, the password
@@ -86,11 +87,14 @@ func (h *Handler) postLogin(w http.ResponseWriter, r *http.Request) error {
 		return h.login(w, r, p, http.StatusUnprocessableEntity, username, fault{"username", say.say("login.wrong", nil)})
 	case isLocked:
 		id := "login.locked"
-		if locked.Source {
+		switch {
+		case locked.Source:
 			id = "login.rate"
+		case limits.Endless(locked.Until):
+			id = "login.closed"
 		}
 		w.Header().Set("Retry-After", retry(p.SignIn.Now, locked.Until))
-		return h.login(w, r, p, http.StatusTooManyRequests, username, fault{"username", say.say(id, values{"Time": say.clock(locked.Until)})})
+		return h.login(w, r, p, http.StatusTooManyRequests, username, fault{"username", say.say(id, values{"Time": say.clock(locked.Until), "Service": h.Service})})
 	case errors.Is(err, authn.ErrOverloaded):
 		w.Header().Set("Retry-After", retry(p.SignIn.Now, p.SignIn.Now.Add(authn.RetryAfter)))
 		return h.login(w, r, p, http.StatusServiceUnavailable, username, fault{"username", say.say("login.busy", nil)})
@@ -213,6 +217,8 @@ func (h *Handler) codeState(say *tongue, in *authn.SignIn) (problem, notice temp
 	switch {
 	case c == nil:
 		return "", ""
+	case c.BlockedUntil != nil && limits.Endless(*c.BlockedUntil):
+		return say.say("code.closed", values{"Service": h.Service}), ""
 	case c.BlockedUntil != nil:
 		return say.say("code.locked", values{"Time": say.clock(*c.BlockedUntil)}), ""
 	case c.Outcome == "verified":

@@ -476,9 +476,10 @@ func (h *Handler) render(w http.ResponseWriter, r *http.Request, status int, nam
 	return nil
 }
 
-// retry says how long to wait from now until at, in whole seconds.
+// retry says how long to wait from now until at, in whole seconds. Nobody is told to stay away for more than a day: what is blocked for good may be
+// unblocked at any time.
 func retry(now, at time.Time) string {
-	return strconv.Itoa(max(1, int(at.Sub(now).Seconds()+1)))
+	return strconv.Itoa(int(min(max(1, at.Sub(now).Seconds()+1), (24 * time.Hour).Seconds())))
 }
 
 // Problem implements oidc.Pages.

@@ -464,6 +464,31 @@ func TestCodePage(t *testing.T) {
 		}
 	})
 
+	t.Run("LIM-3 THR-6 blocked for good", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		b, p := w.atCode(t, "")
+		block := func(scope string) {
+			t.Helper()
+			if _, err := w.DB.ExecContext(t.Context(), "INSERT INTO streaks (scope, key, failures, blocked_until) SELECT $1, uuid_send(id), 100, 'infinity' FROM subscribers", scope); err != nil {
+				t.Fatal(err)
+			}
+		}
+		block("factor")
+		block("password")
+		other := w.browser(t)
+		for what, got := range map[string]*page{
+			"code":     b.submit(t, p, "/login/code", url.Values{"code": {w.Code(t, w.challenge(t))}}),
+			"password": other.password(t, other.do(t, http.MethodGet, "/begin", nil), authntest.Password),
+		} {
+			got.want(t, what, http.StatusTooManyRequests, "Ask the people who run Watchword to help you back in")
+			if got.header.Get("Retry-After") != "86400" || strings.Contains(got.html, "<time") {
+				t.Errorf("%s: Retry-After %q, want a day, and no time on the page", what, got.header.Get("Retry-After"))
+			}
+		}
+		b.do(t, http.MethodGet, p.url, nil).want(t, "read again", http.StatusOK, "Ask the people who run Watchword to help you back in")
+	})
+
 	t.Run("blocked", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)

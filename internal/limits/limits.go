@@ -145,11 +145,18 @@ func (s Streak) Clear(q *postgres.Query, from, key string) {
 		DELETE FROM streaks USING %[1]s WHERE streaks.scope = %[2]s AND streaks.key = %[3]s`, from, q.Bind(s.Scope), key))
 }
 
-// BlockedUntil is an SQL expression for the end of the key's block, or NULL.
+// BlockedUntil is an SQL expression for the end of the key's block, or NULL. Of a block for good it is a time that [Endless] knows: no reader of
+// times knows infinity.
 func (s Streak) BlockedUntil(q *postgres.Query, key string) string {
-	return fmt.Sprintf(`(SELECT s.blocked_until FROM streaks s WHERE s.scope = %s AND s.key = %s AND s.blocked_until > wall())`,
-		q.Bind(s.Scope), key)
+	return fmt.Sprintf(`(SELECT least(s.blocked_until, '%s') FROM streaks s WHERE s.scope = %s AND s.key = %s AND s.blocked_until > wall())`,
+		endless.Format(time.RFC3339), q.Bind(s.Scope), key)
 }
+
+// endless is the end of blocks that have none.
+var endless = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Endless reports whether a block until then is one for good, which somebody has to lift.
+func Endless(until time.Time) bool { return !until.Before(endless) }
 
 // SourceKey is the part of a network address that is counted: an IPv6 caller owns a /64.
 func SourceKey(addr netip.Addr) []byte {

@@ -178,6 +178,12 @@ func TestStreak(t *testing.T) {
 		t.Fatal("the hundredth failure in a row did not block for good")
 	}
 	q := new(postgres.Query)
+	q.Finally("SELECT " + password.BlockedUntil(q, q.Bind([]byte("key"))+"::bytea"))
+	var until time.Time
+	if err := db.Get(t.Context(), &until, q); err != nil || !limits.Endless(until) {
+		t.Fatalf("blocked until %v, %v; want a time that stands for no end", until, err)
+	}
+	q = new(postgres.Query)
 	q.With("asked", "SELECT "+q.Bind([]byte("key"))+"::bytea AS key")
 	password.Clear(q, "asked", "asked.key")
 	q.Finally("SELECT 1")
