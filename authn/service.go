@@ -145,8 +145,8 @@ func (s *Service) Decide(in *SignIn) Decision {
 // Password tries a password. session is the one that the form was made for; uuid.Nil: that of the cookie, whichever it is. Where the decision is that the same person is asked [Decision.Again], name is ignored.
 // Its errors are [ErrWrongPair], a [LockedError], [ErrOverloaded], [ErrSignInOver] and [ErrNotThisStep].
 //
-// The attempt is paid, for the name and for the address, before the password is looked at. A right one gives the session a
-// new cookie; if a factor is due, its challenge and message are stored in the same statement.
+// The attempt is paid, for the name and for the address, before the password is looked at, and given back if it was not looked at after all. A
+// right one gives the session a new cookie; if a factor is due, its challenge and message are stored in the same statement.
 func (s *Service) Password(ctx context.Context, cookie Cookie, session, id uuid.UUID, name, password, locale string) (*Progress, error) {
 	canonical, err := Canonical(name)
 	if err != nil || !usable(password) {
@@ -162,7 +162,7 @@ func (s *Service) Password(ctx context.Context, cookie Cookie, session, id uuid.
 	}
 	right, updated, err := s.Passwords.check(ctx, hash, password)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.refund(ctx, tried, err))
 	}
 	if !right || !usable(password) {
 		return nil, errors.Join(ErrWrongPair, s.recordWrong(ctx, tried))
@@ -181,6 +181,7 @@ type triedPassword struct {
 	disabled   bool
 	bound      []factors.Authenticator
 	key        []byte // what the failure was counted under
+	failures   int    // in a row, with this one; 0: it was not counted
 }
 
 func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uuid.UUID, canonical string) (*triedPassword, error) {
@@ -205,7 +206,7 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 		})
 	q.Finally(fmt.Sprintf(`
 		SELECT a.*, t.key AS counted, f.id AS found_id, f.username AS found_name, f.subject AS found_subject, f.password_hash, f.disabled_at IS NOT NULL AS disabled,
-		       %s AS found_bound, EXISTS (SELECT FROM streak_paid) AS paid,
+		       %s AS found_bound, (SELECT failures FROM streak_paid) AS failures,
 		       (SELECT allowed FROM limit_taken) AS source_allowed, (SELECT retry_at FROM limit_taken) AS source_retry_at,
 		       %s AS blocked_until
 		  FROM attempt a, tried t LEFT JOIN found f ON true`,
@@ -219,7 +220,7 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 		PasswordHash  *string    `db:"password_hash"`
 		Disabled      *bool      `db:"disabled"`
 		FoundBound    []byte     `db:"found_bound"`
-		Paid          bool       `db:"paid"`
+		Failures      *int       `db:"failures"`
 		SourceAllowed bool       `db:"source_allowed"`
 		SourceRetryAt *time.Time `db:"source_retry_at"`
 		BlockedUntil  *time.Time `db:"blocked_until"`
@@ -234,8 +235,15 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 		return nil, err
 	}
 	decision := s.Decide(signIn)
+	tried := &triedPassword{signIn: signIn, again: decision.Again, key: row.Counted}
+	if row.Failures != nil {
+		tried.failures = *row.Failures
+	}
 	switch {
 	case decision.Step != StepPassword:
+		if row.SourceAllowed {
+			return nil, errors.Join(ErrNotThisStep, s.refund(ctx, tried, nil))
+		}
 		return nil, ErrNotThisStep
 	case !row.SourceAllowed:
 		locked := &LockedError{Source: true}
@@ -243,14 +251,13 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 			locked.Until = *row.SourceRetryAt
 		}
 		return nil, locked
-	case !row.Paid:
+	case tried.failures == 0:
 		locked := new(LockedError)
 		if row.BlockedUntil != nil {
 			locked.Until = *row.BlockedUntil
 		}
 		return nil, locked
 	}
-	tried := &triedPassword{signIn: signIn, again: decision.Again, key: row.Counted}
 	if row.FoundID != nil {
 		tried.subscriber, tried.subject, tried.username, tried.disabled = *row.FoundID, *row.FoundSubject, *row.FoundName, *row.Disabled
 		if row.PasswordHash != nil {
@@ -261,6 +268,30 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 		}
 	}
 	return tried, nil
+}
+
+// refundTimeout bounds a statement that nobody waits for any more.
+const refundTimeout = 5 * time.Second
+
+// refund gives back what was paid for a password that was not looked at because of cause. That the caller has gone is no reason to keep it.
+func (s *Service) refund(ctx context.Context, tried *triedPassword, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refundTimeout)
+	defer cancel()
+	q := new(postgres.Query)
+	q.With("untried", "SELECT 1")
+	if tried.failures > 0 {
+		s.Config.Failures.Refund(q, "untried", q.Bind(tried.key)+"::bytea", tried.failures)
+	}
+	limits.Refund(q, "untried", s.sourceHit(ctx)...)
+	if errors.Is(cause, ErrOverloaded) {
+		audit.Record(ctx, q, "untried", audit.Event{Name: "password.check", Outcome: audit.Refused, Reason: "overloaded", Actor: "subscriber",
+			Subject: tried.subscriber, Client: tried.signIn.RelyingParty.ID, Session: tried.signIn.Session.ID}, nil)
+	}
+	q.Finally("SELECT 1")
+	if _, err := s.DB.Run(ctx, q); err != nil {
+		return fmt.Errorf("refund a password: %w", err)
+	}
+	return nil
 }
 
 func (s *Service) recordWrong(ctx context.Context, tried *triedPassword) error {

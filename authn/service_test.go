@@ -1,6 +1,7 @@
 package authn_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -360,6 +361,111 @@ func waiting(t *testing.T, w *authntest.World, done <-chan error) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func TestPasswordNotLookedAt(t *testing.T) { // LIM-4, THR-7, PWD-5: what was not tried is not a failure
+	t.Parallel()
+	hashing := func(t *testing.T, cfg authn.HashingConfig) *authn.Passwords {
+		t.Helper()
+		passwords, err := authn.NewPasswords(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return passwords
+	}
+	counts := func(t *testing.T, w *authntest.World, what string, failures, hits int) {
+		t.Helper()
+		var got struct {
+			Failures int  `db:"failures"`
+			Hits     int  `db:"hits"`
+			Blocked  bool `db:"blocked"`
+		}
+		if err := w.DB.GetContext(t.Context(), &got, `SELECT coalesce((SELECT sum(failures) FROM streaks), 0) AS failures, EXISTS (SELECT FROM streaks WHERE blocked_until > wall()) AS blocked,
+			coalesce((SELECT sum(cardinality(hits)) FROM windows WHERE name = 'password-source'), 0) AS hits`); err != nil {
+			t.Fatal(err)
+		}
+		if got.Failures != failures || got.Hits != hits || got.Blocked {
+			t.Fatalf("%s: %+v, want %d failures and %d hits of the address, and no block", what, got, failures, hits)
+		}
+	}
+
+	t.Run("PW-16 no room", func(t *testing.T) {
+		t.Parallel()
+		w := authntest.New(t)
+		w.Subscriber(t, "alice", "+12025550143")
+		b := begin(t, w, authntest.Beginning())
+		for range 4 {
+			_, err := b.password(t, "alice", "wrong password")
+			wants(t, "wrong", err, authn.ErrWrongPair)
+		}
+		counts(t, w, "four wrong ones", 4, 4)
+		b.service = w.Replica(t, w.DB.DB)
+		b.service.Passwords = hashing(t, authn.HashingConfig{Concurrency: 1, Queue: -1})
+		for range 10 { // the fifth wrong one would bring a delay
+			_, err := b.password(t, "alice", authntest.Password)
+			wants(t, "no room", err, authn.ErrOverloaded)
+		}
+		counts(t, w, "overloaded", 4, 4)
+		var recorded int
+		if err := w.DB.GetContext(t.Context(), &recorded, "SELECT count(*) FROM audit_events WHERE event = 'password.check' AND reason = 'overloaded'"); err != nil || recorded != 10 {
+			t.Fatalf("LOG-1: %d records, %v; want 10", recorded, err)
+		}
+	})
+
+	t.Run("gone before its turn", func(t *testing.T) {
+		t.Parallel()
+		w := authntest.New(t)
+		w.Subscriber(t, "alice", "+12025550143")
+		w.Service.Passwords = hashing(t, authn.HashingConfig{Concurrency: 1, Time: 10})
+		b := begin(t, w, authntest.Beginning())
+		inFront, leave := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer leave()
+		running := make(chan struct{}, 1)
+		for range 30 { // always so many in front
+			wg.Go(func() {
+				for inFront.Err() == nil {
+					_, _ = w.Service.Passwords.Hash(inFront, "somebody else's password")
+					select {
+					case running <- struct{}{}:
+					default:
+					}
+				}
+			})
+		}
+		<-running
+		ctx, closeTab := context.WithCancel(authntest.From(t.Context(), "192.0.2.1"))
+		defer closeTab()
+		done := make(chan error, 1)
+		go func() {
+			_, err := w.Service.Password(ctx, b.cookie, uuid.Nil, b.id, "alice", authntest.Password, "en")
+			done <- err
+		}()
+		for paid := 0; paid == 0; {
+			if err := w.DB.GetContext(t.Context(), &paid, "SELECT count(*) FROM streaks"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		closeTab()
+		wants(t, "gone", <-done, context.Canceled)
+		counts(t, w, "gone", 0, 0)
+	})
+
+	t.Run("another step is due", func(t *testing.T) {
+		t.Parallel()
+		w := authntest.New(t)
+		w.Subscriber(t, "alice", "+12025550143")
+		b := begin(t, w, authntest.Beginning())
+		if _, err := b.password(t, "alice", authntest.Password); err != nil {
+			t.Fatal(err)
+		}
+		for range 40 { // Back, and the form again
+			_, err := b.password(t, "alice", authntest.Password)
+			wants(t, "the password again", err, authn.ErrNotThisStep)
+		}
+		counts(t, w, "another step", 0, 0)
+	})
 }
 
 func TestPasswordReplacedMeanwhile(t *testing.T) { // PWD-7, REL-2, SES-5: a change and a sign-in have an order

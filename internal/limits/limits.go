@@ -114,7 +114,7 @@ func (s Streak) blocked(n string) string {
 
 // Pay adds part `streak_paid` to q: it counts one failure for the key that SQL expression key gives, for as long as
 // part from has a row and the key is not blocked, and returns `key`, `failures` and `blocked_until` as they are after it. Whoever succeeds
-// takes the failure back with [Streak.Clear]. No row: blocked, and nothing was counted.
+// takes the failure back with [Streak.Clear], whoever was not tried at all with [Streak.Refund]. No row: blocked, and nothing was counted.
 func (s Streak) Pay(q *postgres.Query, from, key string) {
 	q.With("streak_paid", s.pay(q, from, key, "true", "false"))
 }
@@ -137,6 +137,15 @@ func (s Streak) pay(q *postgres.Query, from, key, failed, clears string) string 
 		 WHERE s.blocked_until IS NULL OR s.blocked_until <= wall()
 		RETURNING s.key, s.failures, s.blocked_until`,
 		scope, key, from, failed, clears, s.blocked("1"), s.blocked("(s.failures + 1)"))
+}
+
+// Refund adds part `streak_refunded` to q: the failure that [Streak.Pay] counted as the failures-th is taken back, with the block that it brought,
+// for as long as part from has a row. It is for tries that were never looked at. A count that ended since stays as it is.
+func (s Streak) Refund(q *postgres.Query, from, key string, failures int) {
+	n := q.Bind(failures) + "::int"
+	q.With("streak_refunded", fmt.Sprintf(`
+		UPDATE streaks SET failures = streaks.failures - 1, blocked_until = CASE WHEN streaks.failures > %[4]s THEN streaks.blocked_until END
+		  FROM %[1]s WHERE streaks.scope = %[2]s AND streaks.key = %[3]s AND streaks.failures >= %[4]s`, from, q.Bind(s.Scope), key, n))
 }
 
 // Clear adds part `streak_cleared` to q: the count of the key is gone, for as long as part from has a row.

@@ -195,6 +195,49 @@ func TestStreak(t *testing.T) {
 	}
 }
 
+func TestStreakRefund(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name        string
+		paid        int
+		refunded    int // which of them
+		wantBlocked bool
+	}{
+		{"the latest, with the delay that it brought", 5, 5, false},
+		{"an earlier one: the delay is the other's", 5, 4, true},
+		{"one of a count that has ended since", 2, 5, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			for range tt.paid {
+				pay(t, db.DB)
+			}
+			q := new(postgres.Query)
+			q.With("asked", "SELECT 1")
+			password.Refund(q, "asked", q.Bind([]byte("key"))+"::bytea", tt.refunded)
+			q.Finally("SELECT 1")
+			if _, err := db.Run(t.Context(), q); err != nil {
+				t.Fatal(err)
+			}
+			var got struct {
+				Failures int  `db:"failures"`
+				Blocked  bool `db:"blocked"`
+			}
+			if err := db.GetContext(t.Context(), &got, "SELECT failures, coalesce(blocked_until > wall(), false) AS blocked FROM streaks"); err != nil {
+				t.Fatal(err)
+			}
+			want := tt.paid - 1
+			if tt.refunded > tt.paid {
+				want = tt.paid
+			}
+			if got.Failures != want || got.Blocked != tt.wantBlocked {
+				t.Fatalf("%+v, want %d failures, blocked: %v", got, want, tt.wantBlocked)
+			}
+		})
+	}
+}
+
 func TestStreakUnderRace(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
