@@ -324,6 +324,7 @@ func (l *Ledger) answerChecked(ctx context.Context, checker Checker, id uuid.UUI
 	q.With("challenge_live", "SELECT id FROM challenge_paid")
 	q.With("streak_paid", "SELECT NULL::timestamptz AS blocked_until FROM challenge_paid")
 	q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at")
+	limits.Refund(q, "challenge_paid", l.sourceHit(ctx)...)
 	l.settle(ctx, q, b)
 	return l.finish(ctx, q, b, effect)
 }
@@ -343,8 +344,8 @@ func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
 // holds, the challenge is consumed instead of the failure being counted.
 func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Binding, right string) {
 	l.live(q, id, b, "")
-	limits.Take(q, "challenge_live", l.sourceHit(ctx)...)
-	q.With("challenge_right", "SELECT c.subject, "+right+" AS is_right FROM challenge_live c, limit_taken WHERE allowed")
+	limits.TakeUnless(q, "challenge_live c", right, l.sourceHit(ctx)...)
+	q.With("challenge_right", "SELECT c.subject, t.won AS is_right FROM challenge_live c, limit_taken t WHERE t.allowed")
 	clears := b.Purpose == Login || b.Purpose == StepUp // a completed multi-factor authentication
 	l.streak(b.Purpose).PayUnless(q, "challenge_right", "uuid_send(challenge_right.subject)", "challenge_right.is_right", clears)
 	q.With("challenge_paid", fmt.Sprintf(`
@@ -363,7 +364,6 @@ func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Bin
 // settle adds what follows part `challenge_paid`.
 func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding) {
 	q.With("challenge_won", "SELECT id, subject, authenticator_id FROM challenge_paid WHERE won")
-	limits.Refund(q, "challenge_won", l.sourceHit(ctx)...)
 	q.With("challenge_used", `UPDATE authenticators a SET last_used_at = wall() FROM challenge_won w WHERE a.id = w.authenticator_id`)
 	q.With("challenge_closed", "SELECT id AS challenge_id FROM challenge_paid WHERE won OR attempts >= max_attempts")
 	l.Outbox.Cancel(q, "challenge_closed")

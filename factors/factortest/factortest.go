@@ -49,6 +49,7 @@ func Run(t *testing.T, setUp func(t *testing.T) Fixture) {
 		"OT-13 nothing typed":           nothingTyped,
 		"OT-17 dead states are alike":   deadAlike,
 		"OT-18 nothing readable stored": nothingReadable,
+		"OT-23 right answers are free":  rightFree,
 		"OT-24 three live at most":      threeLive,
 		"canceled":                      canceled,
 		"one round trip for each step":  roundTrips,
@@ -396,6 +397,38 @@ func containsDigits(row, secret string) bool {
 		}
 		rest = rest[i+1:]
 	}
+}
+
+// rightFree holds the window of one address: wrong answers fill it, right ones do not, and nobody's answer is looked at once it is full.
+func rightFree(t *testing.T, w *world) {
+	hits := func(what string, want int) {
+		t.Helper()
+		var n int
+		if err := w.DB.GetContext(t.Context(), &n, "SELECT cardinality(hits) FROM windows WHERE name = 'factor-source'"); err != nil || n != want {
+			t.Fatalf("%s: %d hits of the address, %v; want %d", what, n, err, want)
+		}
+	}
+	id := w.open(t, w.binding)
+	w.want(t, "wrong answer", w.answer(t, w.Ledger, id, w.binding, w.Wrong), factors.ErrMismatch)
+	hits("a wrong answer", 1)
+	w.want(t, "right answer", w.answer(t, w.Ledger, id, w.binding, w.Right(t, id)), nil)
+	hits("a right answer", 1)
+	if _, err := w.DB.ExecContext(t.Context(), "UPDATE windows SET hits = array_fill(wall(), ARRAY[30]) WHERE name = 'factor-source'"); err != nil {
+		t.Fatal(err)
+	}
+	w.DB.Advance(t, time.Minute)
+	id = w.open(t, w.binding)
+	right := w.Right(t, id)
+	var blocked *factors.BlockedError
+	if err := w.answer(t, w.Ledger, id, w.binding, right); !errors.As(err, &blocked) || blocked.Until.IsZero() {
+		t.Fatalf("right answer from an address that is full: error = %v, want a BlockedError with a time", err)
+	}
+	hits("full", 30)
+	if s := w.state(t, id); s.Attempts != 0 || s.EndedAt != nil {
+		t.Fatalf("state %+v, want untouched", s)
+	}
+	w.DB.Advance(t, 4*time.Minute+time.Second)
+	w.want(t, "right answer once there is room", w.answer(t, w.Ledger, id, w.binding, right), nil)
 }
 
 func threeLive(t *testing.T, w *world) {

@@ -9,6 +9,7 @@ package limits
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/lib/pq"
@@ -36,6 +37,21 @@ type Hit struct {
 // Under a race the conditional write of each window decides, so that no window is ever overspent; a hit in a window
 // whose neighbour refused in that same instant is then spent for nothing.
 func Take(q *postgres.Query, from string, hits ...Hit) {
+	ask(q, from, hits)
+	take(q, "ARRAY[wall()]")
+}
+
+// TakeUnless is Take for callers whose statement knows at once whether the try succeeds: where won, an SQL condition over part from, is true, all
+// of hits need room as ever, but none is spent. A statement cannot take and refund the same window. Part from has one row at most, and is not
+// asked while a window is full. Part `limit_taken` has column `won` besides.
+func TakeUnless(q *postgres.Query, from, won string, hits ...Hit) {
+	ask(q, from, hits)
+	q.With("limit_won", fmt.Sprintf("SELECT %s AS won FROM %s WHERE (SELECT retry_at FROM limit_full) IS NULL", won, from))
+	take(q, "CASE WHEN (SELECT won FROM limit_won) THEN '{}'::timestamptz[] ELSE ARRAY[wall()] END", "(SELECT won FROM limit_won) AS won")
+}
+
+// ask adds what is wanted, and whether there is room for it.
+func ask(q *postgres.Query, from string, hits []Hit) {
 	names, keys := make([]string, len(hits)), make([][]byte, len(hits))
 	bursts, periods := make([]int64, len(hits)), make([]float64, len(hits))
 	for i, h := range hits {
@@ -52,9 +68,14 @@ func Take(q *postgres.Query, from string, hits ...Hit) {
 		  FROM limit_asked l JOIN windows w USING (name, key)
 		 WHERE cardinality(w.hits) >= l.burst
 		   AND w.hits[cardinality(w.hits) - l.burst + 1] > wall() - make_interval(secs => l.seconds)`)
-	q.With("limit_hit", `
+}
+
+// take adds the conditional write. spent is an SQL expression for the times that it adds to each window: the row is locked and judged even if
+// there are none.
+func take(q *postgres.Query, spent string, columns ...string) {
+	q.With("limit_hit", fmt.Sprintf(`
 		INSERT INTO windows AS w (name, key, hits, expires_at)
-		SELECT name, key, ARRAY[wall()], wall() + make_interval(secs => seconds)
+		SELECT name, key, %s, wall() + make_interval(secs => seconds)
 		  FROM limit_asked WHERE (SELECT retry_at FROM limit_full) IS NULL
 		 ORDER BY name, key
 		ON CONFLICT (name, key) DO UPDATE
@@ -62,14 +83,14 @@ func Take(q *postgres.Query, from string, hits ...Hit) {
 		       expires_at = excluded.expires_at
 		 WHERE cardinality(w.hits) < (SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key)
 		    OR w.hits[cardinality(w.hits) - (SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key) + 1]
-		       <= excluded.hits[1] - (excluded.expires_at - excluded.hits[1])
-		RETURNING w.name, w.key`)
+		       <= wall() - (excluded.expires_at - wall())
+		RETURNING w.name, w.key`, spent))
 	q.With("limit_taken", `
 		SELECT (SELECT count(*) FROM limit_hit) = (SELECT count(*) FROM limit_asked)
 		       AND (SELECT count(*) FROM limit_asked) > 0 AS allowed,
 		       coalesce((SELECT retry_at FROM limit_full),
 		                CASE WHEN (SELECT count(*) FROM limit_hit) < (SELECT count(*) FROM limit_asked)
-		                     THEN wall() + interval '1 minute' END) AS retry_at`)
+		                     THEN wall() + interval '1 minute' END) AS retry_at`+strings.Join(append([]string{""}, columns...), ", "))
 }
 
 // Refund adds part `limit_refunded` to q: the newest hit of each of hits is taken back, for as long as part from has a row.

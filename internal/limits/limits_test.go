@@ -80,6 +80,77 @@ func TestWindowsTogetherOrNotAtAll(t *testing.T) {
 	}
 }
 
+func TestTakeUnless(t *testing.T) { // THR-5: who is right spends nothing, and needs room all the same
+	t.Parallel()
+	db := pgtest.New(t)
+	hit := limits.Hit{Window: limits.Window{Name: "wrong", Burst: 3, Period: time.Hour}, Key: []byte("a")}
+	try := func(right bool) (got taken) {
+		t.Helper()
+		q := new(postgres.Query)
+		q.With("asked", "SELECT "+q.Bind(right)+"::bool AS is_right")
+		limits.TakeUnless(q, "asked a", "a.is_right", hit)
+		q.Finally("SELECT allowed, retry_at FROM limit_taken WHERE NOT allowed OR won = " + q.Bind(right) + "::bool")
+		if err := db.Get(t.Context(), &got, q); err != nil {
+			t.Error(err)
+		}
+		return got
+	}
+	spent := func(want int) {
+		t.Helper()
+		var n int
+		if err := db.GetContext(t.Context(), &n, "SELECT cardinality(hits) FROM windows"); err != nil || n != want {
+			t.Fatalf("%d hits, %v; want %d", n, err, want)
+		}
+	}
+	for range 5 {
+		if !try(true).Allowed {
+			t.Fatal("a right one is refused by an empty window")
+		}
+	}
+	spent(0)
+	for n := range 3 {
+		if !try(false).Allowed || n < 2 && !try(true).Allowed {
+			t.Fatalf("refused after %d wrong ones", n)
+		}
+		spent(n + 1)
+	}
+	for _, right := range []bool{true, false} {
+		if got := try(right); got.Allowed || got.RetryAt == nil {
+			t.Fatalf("right %v on a full window: %+v, want refused with a time", right, got)
+		}
+	}
+	db.Advance(t, time.Hour+time.Second)
+	if !try(true).Allowed {
+		t.Fatal("a right one is refused after the hits left the window")
+	}
+
+	// The last room is being taken by somebody else: whoever is right has to see how that ends.
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // committed by then
+	if _, err := tx.ExecContext(t.Context(), "UPDATE windows SET hits = array_fill(wall(), ARRAY[3])"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan taken, 1)
+	go func() { done <- try(true) }()
+	for waiting := 0; waiting == 0; {
+		if err := db.GetContext(t.Context(), &waiting, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"); err != nil {
+			t.Fatal(err)
+		}
+		if len(done) > 0 {
+			t.Fatal("a right one did not wait for the window")
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-done; got.Allowed {
+		t.Fatal("a right one passed a window that had become full")
+	}
+}
+
 func TestWindowUnderRace(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
