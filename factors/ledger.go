@@ -236,6 +236,10 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 		q.Bind(l.Limits.Cooldown.Seconds())+"::float8", fresh, q.Bind(l.mac(id, b, issued.Code))+"::bytea", life))
 	audit.Record(ctx, q, "challenge_resent", audit.Event{Name: "challenge.resend", Outcome: audit.Success, Actor: "subscriber",
 		Subject: b.Subject, Session: b.Browser, Object: id.String()}, nil)
+	q.With("challenge_unsent", "SELECT sends FROM challenge_live WHERE NOT EXISTS (SELECT FROM challenge_resent)")
+	audit.Record(ctx, q, "challenge_unsent", audit.Event{Name: "challenge.resend", Outcome: audit.Refused, Actor: "subscriber",
+		Subject: b.Subject, Session: b.Browser, Object: id.String()},
+		audit.Expressions{"reason": "CASE WHEN challenge_unsent.sends >= " + maxSends + " THEN 'used_up' WHEN EXISTS (SELECT FROM challenge_due) THEN 'send_limit' ELSE 'too_early' END"})
 	q.With("challenge_message", "SELECT challenge_id FROM challenge_resent WHERE further")
 	m := *issued.Message
 	m.ID, m.Challenge, m.Purpose, m.Life = uuid.New(), id, string(b.Purpose), issued.Life
@@ -358,6 +362,12 @@ func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Bin
 		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won`,
 		// A factor that checks by itself has not looked yet when its last attempt is paid.
 		fmt.Sprint(right != "false")))
+	q.With("challenge_refused", "SELECT id FROM challenge_live WHERE NOT EXISTS (SELECT FROM challenge_paid)")
+	audit.Record(ctx, q, "challenge_refused", audit.Event{Name: "challenge.answer", Outcome: audit.Refused, Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
+		audit.Expressions{
+			"reason": "CASE WHEN (SELECT allowed FROM limit_taken) THEN 'blocked' ELSE 'source_limit' END",
+			"object": "challenge_refused.id::text",
+		})
 	l.settle(ctx, q, b)
 }
 

@@ -51,6 +51,7 @@ func Run(t *testing.T, setUp func(t *testing.T) Fixture) {
 		"OT-18 nothing readable stored": nothingReadable,
 		"OT-23 right answers are free":  rightFree,
 		"OT-24 three live at most":      threeLive,
+		"AD-12 refusals are recorded":   refusalsRecorded,
 		"canceled":                      canceled,
 		"one round trip for each step":  roundTrips,
 	} {
@@ -429,6 +430,39 @@ func rightFree(t *testing.T, w *world) {
 	}
 	w.DB.Advance(t, 4*time.Minute+time.Second)
 	w.want(t, "right answer once there is room", w.answer(t, w.Ledger, id, w.binding, right), nil)
+}
+
+// refusalsRecorded wants a record of every answer that a limit kept from being looked at.
+func refusalsRecorded(t *testing.T, w *world) {
+	id := w.open(t, w.binding)
+	var blocked *factors.BlockedError
+	for _, tt := range []struct{ reason, block, lift string }{
+		{"blocked", "INSERT INTO streaks (scope, key, failures, blocked_until) SELECT 'factor', uuid_send(subject), 10, wall() + interval '15 minutes' FROM challenges", "DELETE FROM streaks"},
+		{"source_limit", "INSERT INTO windows (name, key, hits, expires_at) VALUES ('factor-source', 'unknown', array_fill(wall(), ARRAY[30]), wall() + interval '5 minutes') ON CONFLICT (name, key) DO UPDATE SET hits = excluded.hits", "DELETE FROM windows"},
+	} {
+		if _, err := w.DB.ExecContext(t.Context(), tt.block); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.answer(t, w.Ledger, id, w.binding, w.Wrong); !errors.As(err, &blocked) {
+			t.Fatalf("%s: error = %v, want a BlockedError", tt.reason, err)
+		}
+		var records []string
+		if err := w.DB.SelectContext(t.Context(), &records, `SELECT outcome || ' ' || reason FROM audit_events
+			WHERE event = 'challenge.answer' AND subject = $1 AND session_id = $2 AND object = $3 ORDER BY at DESC LIMIT 1`, w.binding.Subject, w.binding.Browser, id.String()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"refused " + tt.reason}, records); diff != "" {
+			t.Fatalf("the newest record (-want +got):\n%s", diff)
+		}
+		if _, err := w.DB.ExecContext(t.Context(), tt.lift); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.want(t, "right answer afterwards", w.answer(t, w.Ledger, id, w.binding, w.Right(t, id)), nil)
+	var n int
+	if err := w.DB.GetContext(t.Context(), &n, "SELECT count(*) FROM audit_events WHERE event = 'challenge.answer' AND outcome = 'refused'"); err != nil || n != 2 {
+		t.Fatalf("%d refusals recorded, %v; want 2", n, err)
+	}
 }
 
 func threeLive(t *testing.T, w *world) {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
 	"github.com/watchword-auth/watchword/factors"
@@ -120,6 +121,13 @@ func TestResend(t *testing.T) {
 	f.DB.Advance(t, 2*time.Minute+time.Second)
 	if err := resend(); !as(err, &wait) || !wait.UsedUp {
 		t.Fatalf("sixth send: error = %v, want a WaitError: used up", err)
+	}
+	var refused []string // AD-12
+	if err := f.DB.SelectContext(t.Context(), &refused, "SELECT reason || ' ' || count(*) FROM audit_events WHERE event = 'challenge.resend' AND outcome = 'refused' AND object = $1 GROUP BY reason ORDER BY reason", id.String()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"too_early 4", "used_up 1"}, refused); diff != "" {
+		t.Fatalf("refused resends recorded (-want +got):\n%s", diff)
 	}
 	codes := sentCodes(t, f.DB, keys, id)
 	values := map[string]bool{}

@@ -15,7 +15,7 @@ func (s *system) invariants(ctx context.Context) error {
 		"I1 once: a challenge was verified twice": `SELECT object FROM audit_events WHERE event = 'challenge.answer' AND outcome = 'success' GROUP BY object HAVING count(*) > 1`,
 		"I1 once: a code gave tokens twice":       `SELECT object FROM audit_events WHERE event = 'token.issue' AND reason = 'authorization_code' GROUP BY object HAVING count(*) > 1`,
 		"I2 attempts: more than a challenge bears": `SELECT id::text FROM challenges WHERE attempts > max_attempts
-			UNION ALL SELECT object FROM audit_events WHERE event = 'challenge.answer' GROUP BY object HAVING count(*) > 5`,
+			UNION ALL SELECT object FROM audit_events WHERE event = 'challenge.answer' AND reason NOT IN ('blocked', 'source_limit') GROUP BY object HAVING count(*) > 5`,
 		"I3 nobody in: a grant without both proofs": `SELECT g.id::text FROM grants g WHERE g.acr = 'urn:watchword:acr:2' AND NOT (
 			EXISTS (SELECT FROM session_events e WHERE e.session_id = g.session_id AND e.amr = '{pwd}' AND e.at >= g.auth_time)
 			AND EXISTS (SELECT FROM session_events e JOIN challenges c ON c.subject = g.subscriber_id AND c.outcome = 'verified' AND c.ended_at = e.at
