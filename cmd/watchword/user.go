@@ -89,12 +89,14 @@ func (p *Program) userCreate() *cobra.Command {
 					return err
 				}
 				var bound []authn.Binding
+				words := []string{args[0], name, email}
 				if phone != "" {
 					number, err := parsePhone(phone, s.cfg.SMS.Countries)
 					if err != nil {
 						return err
 					}
 					profile["phone_number"] = number.Reveal()
+					words = append(words, numberWords(number)...)
 					a, unique := smsotp.Phone(uuid.Nil, number)
 					bound = append(bound, authn.Binding{Authenticator: a, Unique: unique})
 				}
@@ -105,7 +107,7 @@ func (p *Program) userCreate() *cobra.Command {
 					made = strings.ToLower(rand.Text()[:20])
 					password = made
 				default:
-					if password, err = p.password(s, passwordFile, args[0], name, email); err != nil {
+					if password, err = p.password(s, passwordFile, len(bound) == 0, words...); err != nil {
 						return err
 					}
 				}
@@ -185,8 +187,17 @@ func parsePhone(text string, countries []string) (sms.Number, error) {
 	return number, nil
 }
 
-// password asks for a new one and holds it against the rules.
-func (p *Program) password(s *services, file string, words ...string) (string, error) {
+// numberWords are the digits of a number as somebody might type them: in full, and without its first ones, such as the country's.
+func numberWords(number sms.Number) (words []string) {
+	const least = 6
+	for digits := strings.TrimPrefix(number.Reveal(), "+"); len(digits) >= least; digits = digits[1:] {
+		words = append(words, digits)
+	}
+	return words
+}
+
+// password asks for a new one and holds it against the rules. alone says that no second factor follows it. words are what belongs to its owner.
+func (p *Program) password(s *services, file string, alone bool, words ...string) (string, error) {
 	password, err := p.secret("password", file, "--password-file")
 	if err != nil {
 		return "", err
@@ -195,8 +206,12 @@ func (p *Program) password(s *services, file string, words ...string) (string, e
 	if issuer, err := url.Parse(s.cfg.Issuer); err == nil {
 		context = append(context, issuer.Hostname())
 	}
-	if err := authn.CheckNewPassword(password, authn.MinPassword, append(context, words...)...); err != nil {
-		return "", fail(exitRefused, fmt.Sprintf("use %d to %d characters that are not easy to guess; several words do well", authn.MinPassword, authn.MaxPassword), "%w", err)
+	minimum := authn.MinPassword
+	if alone {
+		minimum = authn.MinAlonePassword
+	}
+	if err := authn.CheckNewPassword(password, minimum, append(context, words...)...); err != nil {
+		return "", fail(exitRefused, fmt.Sprintf("use %d to %d characters that are not easy to guess; several words do well", minimum, authn.MaxPassword), "%w", err)
 	}
 	return password, nil
 }
@@ -297,7 +312,13 @@ func (p *Program) userSetPassword() *cobra.Command {
 					return err
 				}
 				old := shown(u)
-				password, err := p.password(s, file, u.Username, old.Name, old.Email)
+				words := []string{u.Username, old.Name, old.Email}
+				for _, a := range u.Bound {
+					if number, err := sms.ParseNumber(string(a.Data), ""); err == nil && a.Kind == smsotp.Kind {
+						words = append(words, numberWords(number)...)
+					}
+				}
+				password, err := p.password(s, file, len(u.Bound) == 0, words...)
 				if err != nil {
 					return err
 				}
