@@ -42,6 +42,12 @@ func (s *Service) alive(q *postgres.Query, row string) string {
 		StandingSQL(row+".subscriber_id", row+".created_at"))
 }
 
+// seenSQL is when a row of sessions was last used, after a request that was silent or not. A page that is open asks silently by itself: that is no
+// sign of a person.
+func seenSQL(silent string) string {
+	return fmt.Sprintf("CASE WHEN %s THEN sessions.last_seen_at ELSE wall() END", silent)
+}
+
 // live is the FROM and WHERE of a sign-in that this browser may go on with.
 func (s *Service) live(q *postgres.Query, cookie Cookie, id uuid.UUID) string {
 	return fmt.Sprintf(`

@@ -98,13 +98,14 @@ func (s *Service) Begin(ctx context.Context, cookie Cookie, b Beginning) (*Progr
 		}
 	}
 	q := new(postgres.Query)
+	silent := q.Bind(b.Requirement.Silent) + "::bool"
 	q.With("session_found", fmt.Sprintf(`
-		UPDATE sessions SET last_seen_at = wall() WHERE token_hash = %s AND %s RETURNING *`,
-		q.Bind(cookie.hash())+"::bytea", s.alive(q, "sessions")))
+		UPDATE sessions SET last_seen_at = %s WHERE token_hash = %s AND %s RETURNING *`,
+		seenSQL(silent), q.Bind(cookie.hash())+"::bytea", s.alive(q, "sessions")))
 	q.With("session_made", fmt.Sprintf(`
 		INSERT INTO sessions (id, token_hash, sid) SELECT %s, %s, %s
 		 WHERE NOT EXISTS (SELECT FROM session_found) AND NOT %s RETURNING *`,
-		q.Bind(sessionID)+"::uuid", q.Bind(token.hash())+"::bytea", q.Bind(uuid.NewString())+"::text", q.Bind(b.Requirement.Silent)+"::bool"))
+		q.Bind(sessionID)+"::uuid", q.Bind(token.hash())+"::bytea", q.Bind(uuid.NewString())+"::text", silent))
 	q.With("s", "SELECT * FROM session_found UNION ALL SELECT * FROM session_made")
 	q.With("si", fmt.Sprintf(`
 		INSERT INTO sign_ins (id, expires_at, session_id, relying_party, requirement, payload, locales, login_hint)
@@ -512,9 +513,9 @@ func (s *Service) Complete(q *postgres.Query, in *SignIn, cookie Cookie) {
 	q.With("session_stands", fmt.Sprintf("SELECT s.id FROM sessions s JOIN subscribers u ON u.id = s.subscriber_id WHERE s.id = %s AND u.id = %s AND %s FOR SHARE OF u",
 		id, subscriber, stands("u", "s.created_at")))
 	q.With("session_kept", fmt.Sprintf(`
-		UPDATE sessions SET last_seen_at = wall() WHERE id = %s AND token_hash = %s AND subscriber_id = %s AND %s AND EXISTS (SELECT FROM session_stands)
+		UPDATE sessions SET last_seen_at = %s WHERE id = %s AND token_hash = %s AND subscriber_id = %s AND %s AND EXISTS (SELECT FROM session_stands)
 		RETURNING id, subscriber_id, sid`,
-		id, q.Bind(cookie.hash())+"::bytea", subscriber, s.alive(q, "sessions")))
+		seenSQL(q.Bind(in.Requirement.Silent)+"::bool"), id, q.Bind(cookie.hash())+"::bytea", subscriber, s.alive(q, "sessions")))
 	q.With("sign_in_done", fmt.Sprintf(`
 		UPDATE sign_ins SET done_at = wall() FROM session_kept k
 		 WHERE sign_ins.id = %s AND sign_ins.session_id = k.id AND done_at IS NULL AND expires_at > wall()

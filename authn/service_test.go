@@ -727,6 +727,33 @@ func TestSessionLimits(t *testing.T) {
 	}
 }
 
+func TestSilenceIsNoUse(t *testing.T) { // SS-5: prompt=none does not keep a session
+	t.Parallel()
+	w := authntest.New(t)
+	w.Subscriber(t, "alice", "+12025550143")
+	_, cookie := w.SignIn(t, "", "alice", authntest.Beginning())
+	b := &browser{World: w, service: w.Service, cookie: cookie}
+	silent := authntest.Beginning()
+	silent.Requirement.Silent = true
+	for range 2 {
+		w.DB.Advance(t, 14*time.Minute)
+		p := b.begin(t, silent)
+		if p.Decision.Step != authn.StepDone {
+			t.Fatalf("within the limit: %+v, want done", p.Decision)
+		}
+		q := new(postgres.Query)
+		w.Service.Complete(q, p.SignIn, b.cookie)
+		q.Finally("SELECT 1 FROM sign_in_done")
+		if n, err := w.DB.Run(t.Context(), q); n != 1 || err != nil {
+			t.Fatalf("complete: %d, %v", n, err)
+		}
+	}
+	w.DB.Advance(t, 3*time.Minute)
+	if p := b.begin(t, silent); p.Decision.Failure != authn.LoginRequired {
+		t.Fatalf("31 minutes after the person was last there: %+v, want login_required", p.Decision)
+	}
+}
+
 func TestEndings(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(t *testing.T, w *authntest.World, id uuid.UUID, cookie authn.Cookie){
