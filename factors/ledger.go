@@ -474,22 +474,22 @@ func (l *Ledger) mac(id uuid.UUID, b Binding, code string) []byte {
 
 // sourceHit is the window that a wrong answer counts in.
 func (l *Ledger) sourceHit(ctx context.Context) []limits.Hit {
-	hit := limits.Hit{Window: l.Limits.SourceFailures, Key: []byte("unknown")} // never unlimited
+	return []limits.Hit{{Window: l.Limits.SourceFailures, Key: sourceKey(ctx)}}
+}
+
+// sourceKey is what the request's address is counted under. Requests without one share a key: none is unlimited.
+func sourceKey(ctx context.Context) []byte {
 	if source := audit.From(ctx).Source; source.IsValid() {
-		hit.Key = limits.SourceKey(source)
+		return limits.SourceKey(source)
 	}
-	return []limits.Hit{hit}
+	return []byte("unknown")
 }
 
 // sendHits are the windows that one message counts in.
 func (l *Ledger) sendHits(ctx context.Context, b Binding, to sms.Number) []limits.Hit {
 	number := l.Keys.Fingerprint("number", to.Reveal())
-	hits := []limits.Hit{
+	return []limits.Hit{
 		{Window: l.Limits.NumberHour, Key: number}, {Window: l.Limits.NumberDay, Key: number},
-		{Window: l.Limits.SubjectHour, Key: b.Subject[:]}, {Window: l.Limits.Everyone, Key: []byte{}},
+		{Window: l.Limits.SubjectHour, Key: b.Subject[:]}, {Window: l.Limits.Everyone, Key: []byte{}}, {Window: l.Limits.Source, Key: sourceKey(ctx)},
 	}
-	if source := audit.From(ctx).Source; source.IsValid() {
-		hits = append(hits, limits.Hit{Window: l.Limits.Source, Key: limits.SourceKey(source)})
-	}
-	return hits
 }

@@ -2,6 +2,7 @@ package smsotp_test
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/factortest"
 	"github.com/watchword-auth/watchword/factors/smsotp"
+	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/postgres"
@@ -139,6 +141,30 @@ func TestResend(t *testing.T) {
 	}
 	if _, err := f.Ledger.Answer(t.Context(), id, f.Authenticator, b, first, nil); err != nil {
 		t.Fatalf("the first code after four resends: %v", err)
+	}
+}
+
+func TestSendsOfOneAddress(t *testing.T) { // SN-2, LIM-5
+	t.Parallel()
+	for name, ctx := range map[string]audit.Context{"known": {Source: netip.MustParseAddr("192.0.2.1")}, "unknown": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, _ := newWorld(t)
+			f.Ledger.Limits.Source.Burst = 1
+			for n := range 2 {
+				b := factors.Binding{Purpose: factors.Login, Subject: f.Authenticator.Subject, Browser: uuid.New(), Context: []byte("sign-in")}
+				q := new(postgres.Query)
+				q.With("asked", "SELECT 1")
+				if _, err := f.Ledger.Open(audit.With(t.Context(), ctx), q, "asked", f.Authenticator, b, "en"); err != nil {
+					t.Fatal(err)
+				}
+				q.Finally("SELECT sends FROM challenge_opened")
+				var sends int
+				if err := f.DB.Get(t.Context(), &sends, q); err != nil || sends != 1-n {
+					t.Fatalf("challenge %d: %d sends, %v; want the first alone", n+1, sends, err)
+				}
+			}
+		})
 	}
 }
 
