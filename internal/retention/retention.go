@@ -3,7 +3,8 @@
 //
 // What only grows is partitioned by day and whole partitions are dropped, so that the cost of a statement does not depend on how long
 // the server has been running. Partitions are made days ahead; a row that finds none goes to a default partition, and is
-// deleted from there. One replica at a time does the work.
+// deleted from there. One replica at a time does the work, over a connection of its own to the server itself: the lock that it works under and
+// its settings belong to a session, which a transaction pooler would hand to others.
 package retention
 
 import (
@@ -60,6 +61,9 @@ const ahead = 4
 // advisory is the lock that one replica works under; the number has no other meaning.
 const advisory = 7_730_114_202
 
+// connectTimeout bounds how long the server may be out of reach before the work is left for the next time.
+const connectTimeout = 10 * time.Second
+
 // Keeper does the work.
 type Keeper struct {
 	DB  *postgres.DB
@@ -84,7 +88,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 
 // Once makes the partitions of the coming days and removes what is over, unless another replica is at it.
 func (k *Keeper) Once(ctx context.Context) (err error) {
-	conn, err := k.DB.Conn(ctx)
+	direct, err := sql.Open("postgres", k.DB.DirectDSN())
+	if err != nil {
+		return errors.New("retention: the direct database address is not a valid connection string") // the driver's own words may hold it
+	}
+	defer func() { err = errors.Join(err, direct.Close()) }()
+	connecting, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := direct.Conn(connecting)
 	if err != nil {
 		return err
 	}
@@ -97,11 +108,10 @@ func (k *Keeper) Once(ctx context.Context) (err error) {
 		_, unlockErr := conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, int64(advisory))
 		err = errors.Join(err, unlockErr)
 	}()
-	// A sign-in must never wait for this: what cannot be locked within a second is left for the next time.
-	if _, err := conn.ExecContext(ctx, `SET lock_timeout = '1s'`); err != nil {
+	// A sign-in must never wait for this: what cannot be locked within a second is left for the next time. Nor does it work for ever.
+	if _, err := conn.ExecContext(ctx, `SET application_name = 'watchword'; SET lock_timeout = '1s'; SET statement_timeout = '1min'`); err != nil {
 		return err
 	}
-	defer conn.ExecContext(context.WithoutCancel(ctx), `SET lock_timeout = '5s'`) //nolint:errcheck // the connection is dropped if it is broken
 	var today time.Time
 	if err := conn.QueryRowContext(ctx, `SELECT date_trunc('day', wall() AT TIME ZONE 'UTC')`).Scan(&today); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/watchword-auth/watchword/internal/pgtest"
+	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/internal/retention"
 )
 
@@ -65,5 +66,26 @@ func TestOnce(t *testing.T) {
 	}
 	if _, err := db.ExecContext(t.Context(), `UPDATE audit_events SET outcome = 'x'`); err == nil {
 		t.Fatal("AD-8: an audit record was changed")
+	}
+}
+
+// Whatever stands behind the address for statements, a lock that outlives its statement is the server's own.
+func TestBehindAPooler(t *testing.T) {
+	t.Parallel()
+	server := pgtest.New(t)
+	db, err := postgres.Open(postgres.Config{DSN: "host=127.0.0.1 port=1 sslmode=disable", DirectDSN: server.DSN, Pooled: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() //nolint:errcheck // it was never used
+	if err := (&retention.Keeper{DB: db, Log: slog.New(slog.DiscardHandler)}).Once(t.Context()); err != nil {
+		t.Fatalf("Once, with nothing at the address for statements: %v", err)
+	}
+	var partitions, locks int
+	if err := server.GetContext(t.Context(), &partitions, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sign_ins'::regclass"); err != nil || partitions < 2 {
+		t.Fatalf("%d partitions, %v; want those of the days ahead", partitions, err)
+	}
+	if err := server.GetContext(t.Context(), &locks, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"); err != nil || locks != 0 {
+		t.Fatalf("%d locks are left, %v", locks, err)
 	}
 }
