@@ -17,22 +17,20 @@ import (
 //go:embed locales/*.toml
 var catalogues embed.FS
 
-// languageCookie keeps the language that a person chose. It says nothing about anybody.
-const languageCookie = "lang"
-
 // texts holds the catalogues.
 type texts struct {
 	bundle  *i18n.Bundle
 	tags    []language.Tag // the first is the default
 	matcher language.Matcher
+	cookie  string // keeps the language that a person chose; it says nothing about anybody
 }
 
-func newTexts(fallback string) (*texts, error) {
+func newTexts(fallback, cookie string) (*texts, error) {
 	def, err := language.Parse(fallback)
 	if err != nil {
 		return nil, fmt.Errorf("default locale %q: not a language tag", fallback)
 	}
-	t := &texts{bundle: i18n.NewBundle(def)}
+	t := &texts{bundle: i18n.NewBundle(def), cookie: cookie}
 	t.bundle.RegisterUnmarshalFunc("toml", toml.Unmarshal)
 	files, err := catalogues.ReadDir("locales")
 	if err != nil {
@@ -67,7 +65,7 @@ func (h *Handler) Locales() (all []string) {
 // pick chooses the language of a request: what the person chose, what the application asked for, what the browser says.
 func (t *texts) pick(r *http.Request, asked string) *tongue {
 	chosen := ""
-	if c, err := r.Cookie(languageCookie); err == nil {
+	if c, err := r.Cookie(t.cookie); err == nil {
 		chosen = c.Value
 	}
 	_, index := language.MatchStrings(t.matcher, chosen, strings.Join(strings.Fields(asked), ","), r.Header.Get("Accept-Language"))

@@ -110,7 +110,7 @@ func New(cfg Config) (*Handler, error) {
 	}
 	h := &Handler{Config: cfg, origin: u.Scheme + "://" + u.Host, secure: u.Scheme == "https",
 		pages: map[string]*template.Template{}, files: map[string]file{}, names: map[string]string{}}
-	if h.texts, err = newTexts(cfg.Default); err != nil {
+	if h.texts, err = newTexts(cfg.Default, h.cookieName("lang")); err != nil {
 		return nil, err
 	}
 	if err := h.loadFiles(); err != nil {
@@ -227,7 +227,7 @@ func (h *Handler) handle(page func(http.ResponseWriter, *http.Request) error) ht
 // chooseLanguage keeps the choice and shows the same page again.
 func (h *Handler) chooseLanguage(w http.ResponseWriter, r *http.Request, locale string) {
 	if tag, ok := h.texts.knows(locale); ok {
-		http.SetCookie(w, &http.Cookie{Name: languageCookie, Value: tag.String(), Path: "/", MaxAge: 365 * 24 * 3600, Secure: h.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+		http.SetCookie(w, &http.Cookie{Name: h.texts.cookie, Value: tag.String(), Path: "/", MaxAge: 365 * 24 * 3600, Secure: h.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode})
 	}
 	query := url.Values{}
 	if flow := r.URL.Query().Get("flow"); flow != "" {
@@ -248,7 +248,7 @@ var (
 
 // Cookie implements oidc.Pages.
 func (h *Handler) Cookie(r *http.Request) authn.Cookie {
-	c, err := r.Cookie(h.cookieName())
+	c, err := r.Cookie(h.cookieName(sessionCookie))
 	if err != nil || len(c.Value) > 100 {
 		return ""
 	}
@@ -257,19 +257,22 @@ func (h *Handler) Cookie(r *http.Request) authn.Cookie {
 
 // SetCookie implements oidc.Pages.
 func (h *Handler) SetCookie(w http.ResponseWriter, cookie authn.Cookie) {
-	c := &http.Cookie{Name: h.cookieName(), Value: string(cookie), Path: "/", Secure: h.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}
+	c := &http.Cookie{Name: h.cookieName(sessionCookie), Value: string(cookie), Path: "/", Secure: h.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}
 	if cookie == "" {
 		c.MaxAge = -1
 	}
 	http.SetCookie(w, c)
 }
 
+// sessionCookie is what the cookie of sessions is called, before its prefix.
+const sessionCookie = "watchword"
+
 // cookieName has the prefix that binds a cookie to its host, except on plain http, where browsers refuse it: loopback in development.
-func (h *Handler) cookieName() string {
+func (h *Handler) cookieName(name string) string {
 	if h.secure {
-		return "__Host-watchword"
+		return "__Host-" + name
 	}
-	return "watchword"
+	return name
 }
 
 // Next implements oidc.Pages: it is the dispatcher.

@@ -717,6 +717,19 @@ func TestHeaders(t *testing.T) { // AZ-24, HT-8, SS-1, SS-12, WEB-1
 		t.Errorf("cookie %q", got)
 	}
 	rec = httptest.NewRecorder()
+	secure.Routes().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/login?lang=de", nil))
+	if got := rec.Header().Get("Set-Cookie"); got != "__Host-lang=de; Path=/; Max-Age=31536000; HttpOnly; Secure; SameSite=Lax" {
+		t.Errorf("SS-1: language cookie %q", got)
+	}
+	for name, lang := range map[string]string{"__Host-lang": "de", "lang": "en"} { // one of a sibling host has no prefix
+		rec = httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/login", nil)
+		r.AddCookie(&http.Cookie{Name: name, Value: "de"})
+		if secure.Routes().ServeHTTP(rec, r); rec.Header().Get("Content-Language") != lang {
+			t.Errorf("cookie %s: the page is in %q, want %s", name, rec.Header().Get("Content-Language"), lang)
+		}
+	}
+	rec = httptest.NewRecorder()
 	secure.Routes().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/login", nil))
 	if rec.Header().Get("Strict-Transport-Security") != "max-age=31536000" {
 		t.Error("no HSTS on https")
