@@ -136,6 +136,7 @@ type RelyingParty struct {
 	Origin     string `json:"origin,omitempty"`      // origin or scheme of this request's redirect_uri, for CSP form-action
 	FirstParty bool   `json:"first_party,omitempty"` // no consent asked
 	Floor      Level  `json:"floor,omitempty"`       // least level of this application; NoLevel: the policy's
+	AppHash    string `json:"app_hash,omitempty"`    // of the Android app that reads the texts; "": a browser does
 }
 
 // SignIn is one attempt to sign in.

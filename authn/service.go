@@ -360,7 +360,7 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 		if err != nil {
 			return nil, err
 		}
-		if challenge, err = s.Ledger.Open(ctx, q, "session_passed", a, s.binding(&in, decision), locale); err != nil {
+		if challenge, err = s.Ledger.Open(ctx, q, "session_passed", a, s.binding(&in, decision), prompt(&in, locale)); err != nil {
 			return nil, err
 		}
 	}
@@ -426,6 +426,11 @@ func (s *Service) Answer(ctx context.Context, cookie Cookie, p *Progress, typed 
 	return &Progress{SignIn: in, Decision: s.Decide(in), Cookie: token}, nil
 }
 
+// prompt says for whom a code of the sign-in is made.
+func prompt(in *SignIn, locale string) factors.Prompt {
+	return factors.Prompt{Locale: locale, App: in.RelyingParty.AppHash}
+}
+
 // Resend sends the challenge's code again. Its errors are [factors.ErrOver], a [factors.WaitError], [ErrSignInOver] and [ErrNotThisStep].
 func (s *Service) Resend(ctx context.Context, cookie Cookie, id uuid.UUID, locale string) error {
 	p, err := s.Load(ctx, cookie, id)
@@ -436,7 +441,7 @@ func (s *Service) Resend(ctx context.Context, cookie Cookie, id uuid.UUID, local
 	if err != nil {
 		return err
 	}
-	return s.Ledger.Resend(ctx, p.SignIn.Challenge.ID, a, s.binding(p.SignIn, p.Decision), locale)
+	return s.Ledger.Resend(ctx, p.SignIn.Challenge.ID, a, s.binding(p.SignIn, p.Decision), prompt(p.SignIn, locale))
 }
 
 // Choose asks for another authenticator of the subscriber, or for the same one anew: the challenge in flight ends. Its errors are those
@@ -455,7 +460,7 @@ func (s *Service) Choose(ctx context.Context, cookie Cookie, id, authenticator u
 	}
 	q := new(postgres.Query)
 	q.With("chosen", "SELECT si.id"+s.live(q, cookie, id))
-	challenge, err := s.Ledger.Open(ctx, q, "chosen", a, s.binding(p.SignIn, p.Decision), locale)
+	challenge, err := s.Ledger.Open(ctx, q, "chosen", a, s.binding(p.SignIn, p.Decision), prompt(p.SignIn, locale))
 	if err != nil {
 		return nil, err
 	}

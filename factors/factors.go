@@ -62,9 +62,12 @@ type Checker interface {
 
 // Prompt says for whom and for what a code is made.
 type Prompt struct {
+	// Purpose is that of the challenge's binding; the ledger sets it.
 	Purpose Purpose
 	// Locale is the language of the text, BCP 47.
 	Locale string
+	// App is the hash of the Android app that reads the text, or "" when a browser does.
+	App string
 }
 
 // Issued is what a factor makes for one challenge.
@@ -121,8 +124,10 @@ func (e *BlockedError) Error() string { return "factors: blocked after too many 
 
 // Delivery is what is known of the message of a challenge.
 type Delivery struct {
-	State  string `json:"state"`  // as in table messages
-	Reason string `json:"reason"` // an sms.Class, after a failure
+	State   string `json:"state"`   // as in table messages
+	Reason  string `json:"reason"`  // an sms.Class, after a failure
+	Channel string `json:"channel"` // an sms.Channel
+	Sender  string `json:"sender"`  // which the number has opted out of
 }
 
 // State is what the owner of a challenge may know of it.

@@ -72,6 +72,10 @@ type Ledger struct {
 	Keys   Keys
 	Outbox *sms.Outbox
 	Limits Limits
+	// Checks asks the vendor that made a challenge's code. Nil: none does.
+	Checks interface {
+		Check(ctx context.Context, challenge uuid.UUID, answer string) (sms.Verdict, error)
+	}
 
 	kinds map[string]Factor
 }
@@ -132,12 +136,13 @@ func (l *Ledger) streak(p Purpose) limits.Streak {
 // `challenge_opened`, columns id and challenge_id), the end of the one that this browser had for the purpose, the message and
 // its audit record. It gives the id of the challenge. Nothing is sent when a window on sends is full: the
 // challenge then has no code, and its next_send_at says when one may be asked for.
-func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Authenticator, b Binding, locale string) (uuid.UUID, error) {
+func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Authenticator, b Binding, to Prompt) (uuid.UUID, error) {
 	factor, ok := l.kinds[a.Kind]
 	if !ok {
 		return uuid.Nil, fmt.Errorf("authenticator %s: no factor of kind %q is installed", a.ID, a.Kind)
 	}
-	issued, err := factor.Issue(ctx, a, Prompt{Purpose: b.Purpose, Locale: locale})
+	to.Purpose = b.Purpose
+	issued, err := factor.Issue(ctx, a, to)
 	if err != nil {
 		return uuid.Nil, fmt.Errorf("issue %s: %w", a, err)
 	}
@@ -150,7 +155,7 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		         ORDER BY created_at DESC OFFSET %[5]s LIMIT 1))
 		RETURNING id AS challenge_id`,
 		q.Bind(b.Subject)+"::uuid", q.Bind(b.Browser[:])+"::bytea", from, q.Bind(string(b.Purpose))+"::text", q.Bind(l.Limits.Live-1)+"::int"))
-	l.Outbox.Cancel(q, "challenge_superseded")
+	l.Outbox.Cancel(q, "challenge_superseded", "false")
 
 	sends := "challenge_quiet"
 	if issued.Message != nil {
@@ -184,7 +189,7 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		audit.Expressions{"reason": "CASE WHEN challenge_opened.sends = 0 THEN " + q.Bind(quietReason(issued)) + "::text ELSE '' END"})
 	if issued.Message != nil {
 		m := *issued.Message
-		m.ID, m.Challenge, m.Purpose, m.Life = uuid.New(), id, string(b.Purpose), issued.Life
+		m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, string(b.Purpose), issued.Code, issued.Life
 		q.With("challenge_message", "SELECT 1 FROM challenge_opened WHERE sends > 0")
 		if err := l.Outbox.Enqueue(q, m, "challenge_message"); err != nil {
 			return uuid.Nil, fmt.Errorf("store message of challenge: %w", err)
@@ -203,12 +208,13 @@ func quietReason(i Issued) string {
 // Resend sends a code again. While fewer than Limits.Codes are good it is a further one; otherwise the newest is repeated.
 // The attempts stay as they are. The state that it gives is that before the send; err is [ErrOver] for a challenge that is not
 // live and this binding's own, and [WaitError] when it is too early.
-func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Binding, locale string) error {
+func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Binding, to Prompt) error {
 	factor, ok := l.kinds[a.Kind]
 	if !ok {
 		return fmt.Errorf("authenticator %s: no factor of kind %q is installed", a.ID, a.Kind)
 	}
-	issued, err := factor.Issue(ctx, a, Prompt{Purpose: b.Purpose, Locale: locale})
+	to.Purpose = b.Purpose
+	issued, err := factor.Issue(ctx, a, to)
 	if err != nil {
 		return fmt.Errorf("issue %s: %w", a, err)
 	}
@@ -242,7 +248,7 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 		audit.Expressions{"reason": "CASE WHEN challenge_unsent.sends >= " + maxSends + " THEN 'used_up' WHEN EXISTS (SELECT FROM challenge_due) THEN 'send_limit' ELSE 'too_early' END"})
 	q.With("challenge_message", "SELECT challenge_id FROM challenge_resent WHERE further")
 	m := *issued.Message
-	m.ID, m.Challenge, m.Purpose, m.Life = uuid.New(), id, string(b.Purpose), issued.Life
+	m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, string(b.Purpose), issued.Code, issued.Life
 	if err := l.Outbox.Enqueue(q, m, "challenge_message"); err != nil {
 		return fmt.Errorf("store message of challenge: %w", err)
 	}
@@ -306,23 +312,41 @@ func (l *Ledger) Answer(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 	candidates := l.Keys.Hashes(macLabel, id[:], b.sum(), []byte(answer))
 	right := "EXISTS (SELECT FROM unnest(c.macs, c.mac_expiries) AS m(mac, until) WHERE m.until > wall() AND m.mac = ANY(" + q.Bind(pq.Array(candidates)) + "::bytea[]))"
 	l.pay(ctx, q, id, b, right)
-	return l.finish(ctx, q, b, effect)
+	returned, remote, err := l.finish(ctx, q, b, effect)
+	if !remote || l.Checks == nil {
+		return returned, err
+	}
+	verdict, err := l.Checks.Check(ctx, id, answer)
+	switch {
+	case err != nil: // nobody looked: the attempt is given back, once
+		return nil, errors.Join(fmt.Errorf("vendor checks challenge: %w", err), l.giveBack(ctx, id))
+	case verdict != sms.Approved:
+		return nil, errors.Join(ErrMismatch, l.closeExhausted(ctx, id))
+	}
+	return l.consume(ctx, id, b, effect)
 }
 
 func (l *Ledger) answerChecked(ctx context.Context, checker Checker, id uuid.UUID, a Authenticator, b Binding, answer string, effect Effect) (json.RawMessage, error) {
 	q := new(postgres.Query)
 	l.pay(ctx, q, id, b, "false")
-	if _, err := l.finish(ctx, q, b, nil); !errors.Is(err, ErrMismatch) {
+	if _, _, err := l.finish(ctx, q, b, nil); !errors.Is(err, ErrMismatch) {
 		return nil, err
 	}
-	if err := checker.Check(ctx, a, answer); err != nil {
-		return nil, err // ErrMismatch, or a fault: the attempt stays paid either way
+	if err := checker.Check(ctx, a, answer); errors.Is(err, ErrMismatch) {
+		return nil, errors.Join(err, l.closeExhausted(ctx, id))
+	} else if err != nil {
+		return nil, err // a fault: the attempt stays paid
 	}
-	q = new(postgres.Query)
+	return l.consume(ctx, id, b, effect)
+}
+
+// consume ends a challenge whose attempt was paid and whose answer somebody else has found right.
+func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, effect Effect) (json.RawMessage, error) {
+	q := new(postgres.Query)
 	q.With("challenge_paid", fmt.Sprintf(`
 		UPDATE challenges SET ended_at = wall(), outcome = 'verified'
 		 WHERE id = %s AND binding = %s AND ended_at IS NULL AND expires_at > wall() AND subject = %s
-		RETURNING id, subject, authenticator_id, attempts, max_attempts, true AS won`,
+		RETURNING id, subject, authenticator_id, attempts, max_attempts, true AS won, true AS remote`,
 		q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(b.Subject)+"::uuid"))
 	l.streak(b.Purpose).Clear(q, "challenge_paid", "uuid_send(challenge_paid.subject)")
 	q.With("challenge_live", "SELECT id FROM challenge_paid")
@@ -330,18 +354,50 @@ func (l *Ledger) answerChecked(ctx context.Context, checker Checker, id uuid.UUI
 	q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at")
 	limits.Refund(q, "challenge_paid", l.sourceHit(ctx)...)
 	l.settle(ctx, q, b)
-	return l.finish(ctx, q, b, effect)
+	returned, _, err := l.finish(ctx, q, b, effect)
+	return returned, err
+}
+
+// closeExhausted ends a challenge whose last attempt somebody else has found wrong.
+func (l *Ledger) closeExhausted(ctx context.Context, id uuid.UUID) error {
+	q := new(postgres.Query)
+	q.With("challenge_exhausted", fmt.Sprintf(`UPDATE challenges SET ended_at = wall(), outcome = 'failed'
+		WHERE id = %s AND ended_at IS NULL AND attempts >= max_attempts RETURNING id AS challenge_id`, q.Bind(id)+"::uuid"))
+	l.Outbox.Cancel(q, "challenge_exhausted", "false")
+	q.Finally("SELECT 1 FROM challenge_exhausted")
+	if _, err := l.DB.Run(ctx, q); err != nil {
+		return fmt.Errorf("end challenge: %w", err)
+	}
+	return nil
+}
+
+// giveBack takes back the attempt of an answer that nobody could look at, once for each challenge: a vendor that fails on demand must not buy tries.
+func (l *Ledger) giveBack(ctx context.Context, id uuid.UUID) error {
+	q := new(postgres.Query)
+	q.Finally("UPDATE challenges SET attempts = attempts - 1, given_back = true WHERE id = " + q.Bind(id) + "::uuid AND NOT given_back AND attempts > 0 AND ended_at IS NULL")
+	if _, err := l.DB.Run(ctx, q); err != nil {
+		return fmt.Errorf("give attempt back: %w", err)
+	}
+	return nil
 }
 
 // live adds part `challenge_live`: the challenge, locked, if it can be answered under b.
 func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
 	q.With("challenge_live", fmt.Sprintf(`
-		SELECT c.* FROM challenges c
+		SELECT c.*, %s AS remote FROM challenges c
 		 WHERE c.id = %s AND c.binding = %s AND c.ended_at IS NULL AND c.attempts < c.max_attempts AND c.expires_at > wall()
 		   AND (SELECT count(*) FROM challenges n WHERE n.subject = c.subject AND n.ended_at IS NULL
 		           AND n.expires_at > wall() AND n.created_at > c.created_at) < %s %s
 		   FOR UPDATE OF c`,
-		q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(l.Limits.Live)+"::int", and))
+		l.remote(), q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(l.Limits.Live)+"::int", and))
+}
+
+// remote is an SQL condition on challenge c: only the vendor that made its code can check it.
+func (l *Ledger) remote() string {
+	if l.Checks == nil {
+		return "false"
+	}
+	return sms.CheckedSQL("c.id")
 }
 
 // pay adds what one attempt does: it is counted on the challenge and on the subject, and where the SQL condition right
@@ -355,12 +411,12 @@ func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Bin
 	q.With("challenge_paid", fmt.Sprintf(`
 		UPDATE challenges c
 		   SET attempts = c.attempts + 1,
-		       ended_at = CASE WHEN r.is_right OR %[1]s AND c.attempts + 1 >= c.max_attempts THEN wall() END,
-		       outcome = CASE WHEN r.is_right THEN 'verified' WHEN %[1]s AND c.attempts + 1 >= c.max_attempts THEN 'failed' END
+		       ended_at = CASE WHEN r.is_right OR %[1]s AND NOT l.remote AND c.attempts + 1 >= c.max_attempts THEN wall() END,
+		       outcome = CASE WHEN r.is_right THEN 'verified' WHEN %[1]s AND NOT l.remote AND c.attempts + 1 >= c.max_attempts THEN 'failed' END
 		  FROM challenge_live l, challenge_right r, streak_paid
 		 WHERE c.id = l.id AND c.created_at = l.created_at AND c.ended_at IS NULL AND c.attempts < c.max_attempts
-		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won`,
-		// A factor that checks by itself has not looked yet when its last attempt is paid.
+		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won, l.remote OR NOT %[1]s AS remote`,
+		// A factor or a vendor that checks by itself has not looked yet when the last attempt is paid.
 		fmt.Sprint(right != "false")))
 	q.With("challenge_refused", "SELECT id FROM challenge_live WHERE NOT EXISTS (SELECT FROM challenge_paid)")
 	audit.Record(ctx, q, "challenge_refused", audit.Event{Name: "challenge.answer", Outcome: audit.Refused, Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
@@ -375,8 +431,8 @@ func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Bin
 func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding) {
 	q.With("challenge_won", "SELECT id, subject, authenticator_id FROM challenge_paid WHERE won")
 	q.With("challenge_used", `UPDATE authenticators a SET last_used_at = wall() FROM challenge_won w WHERE a.id = w.authenticator_id`)
-	q.With("challenge_closed", "SELECT id AS challenge_id FROM challenge_paid WHERE won OR attempts >= max_attempts")
-	l.Outbox.Cancel(q, "challenge_closed")
+	q.With("challenge_closed", "SELECT id AS challenge_id, won FROM challenge_paid WHERE won OR attempts >= max_attempts AND NOT remote")
+	l.Outbox.Cancel(q, "challenge_closed", "f.won")
 	audit.Record(ctx, q, "challenge_paid", audit.Event{Name: "challenge.answer", Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
 		audit.Expressions{
 			"outcome": "CASE WHEN challenge_paid.won THEN 'success' ELSE 'refused' END",
@@ -385,8 +441,8 @@ func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding) {
 		})
 }
 
-// finish runs an answer's statement and tells its outcome.
-func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effect Effect) (json.RawMessage, error) {
+// finish runs an answer's statement and tells its outcome. remote says that the answer was none of our codes, and that the vendor has to be asked.
+func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effect Effect) (returned json.RawMessage, remote bool, err error) {
 	returning := ""
 	if effect != nil {
 		returning = effect(q, "challenge_won")
@@ -396,33 +452,34 @@ func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effec
 	}
 	q.Finally(fmt.Sprintf(`
 		SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_paid) AS paid,
-		       EXISTS (SELECT FROM challenge_won) AS won, %s AS returned,
+		       EXISTS (SELECT FROM challenge_won) AS won, EXISTS (SELECT FROM challenge_paid WHERE remote AND NOT won) AS remote, %s AS returned,
 		       coalesce(%s, (SELECT retry_at FROM limit_taken)) AS blocked_until`,
 		returning, l.streak(b.Purpose).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
 	var got struct {
 		Live     bool   `db:"live"`
 		Paid     bool   `db:"paid"`
 		Won      bool   `db:"won"`
+		Remote   bool   `db:"remote"`
 		Returned []byte `db:"returned"`
 
 		BlockedUntil *time.Time `db:"blocked_until"`
 	}
 	if err := l.DB.Get(ctx, &got, q); err != nil {
-		return nil, fmt.Errorf("answer challenge: %w", err)
+		return nil, false, fmt.Errorf("answer challenge: %w", err)
 	}
 	switch {
 	case got.Won:
-		return got.Returned, nil
+		return got.Returned, false, nil
 	case got.Paid:
-		return nil, ErrMismatch
+		return nil, got.Remote, ErrMismatch
 	case got.Live:
 		blocked := new(BlockedError)
 		if got.BlockedUntil != nil {
 			blocked.Until = *got.BlockedUntil
 		}
-		return nil, blocked
+		return nil, false, blocked
 	default:
-		return nil, ErrOver
+		return nil, false, ErrOver
 	}
 }
 
@@ -447,7 +504,7 @@ func (l *Ledger) cancel(q *postgres.Query, from, which string) {
 		UPDATE challenges c SET ended_at = wall(), outcome = 'canceled'
 		  FROM %s WHERE %s AND c.ended_at IS NULL
 		RETURNING c.id AS challenge_id`, from, which))
-	l.Outbox.Cancel(q, "challenge_canceled")
+	l.Outbox.Cancel(q, "challenge_canceled", "false")
 }
 
 // Unlock adds part `streak_unlocked` to q: failures in a row of the subject whose id SQL expression key gives as bytes are forgotten.

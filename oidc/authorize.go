@@ -238,7 +238,7 @@ func (p *Provider) check(c *Client, in *asked, parameters url.Values) (*authn.Be
 	}
 	return &authn.Beginning{
 		RelyingParty: authn.RelyingParty{ID: c.ID, Name: c.Registration.Name, HomeURI: c.Registration.HomeURI, Origin: origin(in.RedirectURI),
-			FirstParty: c.Registration.FirstParty, Floor: c.Registration.Floor},
+			FirstParty: c.Registration.FirstParty, Floor: c.Registration.Floor, AppHash: c.Registration.AndroidAppHash},
 		Requirement: required, Payload: payload,
 		Locales: bounded(parameters.Get("ui_locales")), LoginHint: bounded(parameters.Get("login_hint")),
 	}, nil

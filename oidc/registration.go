@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -36,9 +37,14 @@ type Registration struct {
 	FirstParty bool `json:"first_party,omitempty"`
 	// Floor is the least level of every sign-in to it; empty: the operator's policy.
 	Floor authn.Level `json:"floor,omitempty"`
+	// AndroidAppHash, eleven characters, ends the texts of a native application that reads them itself (SMS Retriever API).
+	AndroidAppHash string `json:"android_app_hash,omitempty"`
 	// AllowHTTP lets redirects go to plain http on any host. For development alone; the program refuses it under an https issuer.
 	AllowHTTP bool `json:"allow_http,omitempty"`
 }
+
+// androidAppHash is the form of an app's hash.
+var androidAppHash = regexp.MustCompile(`^[A-Za-z0-9+/]{11}$`)
 
 // Scopes that applications can be registered for.
 func Scopes() []string {
@@ -82,6 +88,9 @@ func setDefault[T comparable](v *T, to T) {
 func (r *Registration) Validate() error {
 	var problems []error
 	complain := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if r.AndroidAppHash != "" && (r.ApplicationType != "native" || !androidAppHash.MatchString(r.AndroidAppHash)) {
+		complain("android_app_hash is for native applications and has eleven characters: see the SMS Retriever API")
+	}
 	if strings.TrimSpace(r.Name) == "" || len(r.Name) > 100 || strings.ContainsFunc(r.Name, func(c rune) bool { return c < ' ' }) {
 		complain("client_name: give a name of 1 to 100 characters, as people will read it")
 	}

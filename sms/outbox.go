@@ -1,8 +1,10 @@
 package sms
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -10,8 +12,8 @@ import (
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
-// Channel is what a stored message notifies its worker on.
-const Channel = "watchword_outbox"
+// outboxChannel is what a stored message notifies its worker on.
+const outboxChannel = "watchword_outbox"
 
 // Keys seal what waits. They live outside the database.
 type Keys interface {
@@ -23,6 +25,8 @@ type Keys interface {
 // Outbox stores messages. It is safe for concurrent use.
 type Outbox struct {
 	Keys Keys
+	// Countries that are texted, ISO 3166-1 alpha-2. Nil: all of them.
+	Countries map[string]bool
 }
 
 // Message is a text to be carried.
@@ -33,6 +37,7 @@ type Message struct {
 	Purpose   string
 	Locale    string // BCP 47, of the text
 	Text      string
+	Code      string        // the code in Text, for vendors with templates of their own
 	Life      time.Duration // it is never sent later than this after it was stored
 }
 
@@ -40,6 +45,7 @@ type Message struct {
 type body struct {
 	To   string `json:"to"`
 	Text string `json:"text"`
+	Code string `json:"code,omitempty"`
 }
 
 // sealContext binds a body to its challenge, so that a repeat may copy it, or else to its message.
@@ -50,9 +56,38 @@ func sealContext(message, challenge uuid.UUID) string {
 	return "message " + message.String()
 }
 
-// Enqueue adds part `sms_queued` (column id) to q: m is stored once for each row of part from, and the workers are told.
+// Labels of fingerprints.
+const (
+	numberLabel = "number"
+	prefixLabel = "number prefix"
+)
+
+// replyPurpose begins the purposes of texts that answer what a phone said: they go out even to a number that has just opted out.
+const replyPurpose = "reply_"
+
+// prefixDigits is how many digits at its end are not part of a number's prefix.
+const prefixDigits = 4
+
+func (o *Outbox) prefix(n Number) []byte {
+	e164 := n.Reveal()
+	return o.Keys.Fingerprint(prefixLabel, e164[:max(0, len(e164)-prefixDigits)])
+}
+
+// countryKey is how a country is named in table send_breakers.
+func countryKey(expr string) string { return "convert_to(" + expr + ", 'UTF8')" }
+
+// refusal is an SQL expression for the class of a message that no vendor may be asked to send, or NULL: the number has opted out, or a breaker of its
+// prefix or country is open.
+func refusal(recipient, prefix, country string) string {
+	return fmt.Sprintf(`CASE WHEN EXISTS (SELECT FROM opt_outs o WHERE o.recipient = %s AND o.in_at IS NULL) THEN '%s'
+		WHEN EXISTS (SELECT FROM send_breakers b WHERE b.until > wall() AND (b.scope = 'prefix' AND b.key = %s OR b.scope = 'country' AND b.key = %s)) THEN '%s' END`,
+		recipient, RecipientOptedOut, prefix, countryKey(country), BlockedFraud)
+}
+
+// Enqueue adds part `sms_queued` (columns id and state) to q: m is stored once for each row of part from, and the workers are told. What may not be sent is stored as
+// failed, with the reason, and no vendor ever hears of it.
 func (o *Outbox) Enqueue(q *postgres.Query, m Message, from string) error {
-	plain, err := json.Marshal(body{To: m.To.Reveal(), Text: m.Text})
+	plain, err := json.Marshal(body{To: m.To.Reveal(), Text: m.Text, Code: m.Code})
 	if err != nil {
 		return err
 	}
@@ -64,13 +99,24 @@ func (o *Outbox) Enqueue(q *postgres.Query, m Message, from string) error {
 	if m.Challenge != uuid.Nil {
 		challenge = m.Challenge
 	}
+	recipient, prefix := q.Bind(o.Keys.Fingerprint(numberLabel, m.To.Reveal()))+"::bytea", q.Bind(o.prefix(m.To))+"::bytea"
+	country := q.Bind(m.To.Country()) + "::text"
+	refused := "NULL::text"
+	switch {
+	case strings.HasPrefix(m.Purpose, replyPurpose):
+	case o.Countries != nil && !o.Countries[m.To.Country()]:
+		refused = "'" + string(RegionBlocked) + "'"
+	default:
+		refused = refusal(recipient, prefix, country)
+	}
 	q.With("sms_queued", fmt.Sprintf(`
-		INSERT INTO messages (id, challenge_id, purpose, locale, body, recipient, hint, country, not_after)
-		SELECT %s, %s, %s, %s, %s, %s, %s, %s, wall() + make_interval(secs => %s) FROM %s
-		RETURNING id, pg_notify('%s', '')::text`,
-		q.Bind(m.ID)+"::uuid", q.Bind(challenge)+"::uuid", q.Bind(m.Purpose)+"::text", q.Bind(m.Locale)+"::text", q.Bind(sealed)+"::bytea",
-		q.Bind(o.Keys.Fingerprint("number", m.To.Reveal()))+"::bytea", q.Bind(m.To.Hint())+"::text", q.Bind(m.To.Country())+"::text",
-		q.Bind(m.Life.Seconds())+"::float8", from, Channel))
+		INSERT INTO messages (id, challenge_id, purpose, locale, recipient, prefix, hint, country, not_after, state, reason, body)
+		SELECT %s, %s, %s, %s, %s, %s, %s, %s, wall() + make_interval(secs => %s),
+		       CASE WHEN refused IS NULL THEN 'queued' ELSE 'failed' END, refused, CASE WHEN refused IS NULL THEN %s END
+		  FROM %s f CROSS JOIN LATERAL (SELECT %s AS refused) r
+		RETURNING id, state, pg_notify('%s', '')::text`,
+		q.Bind(m.ID)+"::uuid", q.Bind(challenge)+"::uuid", q.Bind(m.Purpose)+"::text", q.Bind(m.Locale)+"::text",
+		recipient, prefix, q.Bind(m.To.Hint())+"::text", country, q.Bind(m.Life.Seconds())+"::float8", q.Bind(sealed)+"::bytea", from, refused, outboxChannel))
 	return nil
 }
 
@@ -78,26 +124,41 @@ func (o *Outbox) Enqueue(q *postgres.Query, m Message, from string) error {
 // stored again, with the same text and what is left of its time, unless its text was erased.
 func (o *Outbox) Repeat(q *postgres.Query, id uuid.UUID, from string) {
 	q.With("sms_repeated", fmt.Sprintf(`
-		INSERT INTO messages (id, challenge_id, purpose, locale, body, recipient, hint, country, not_after)
-		SELECT %s, m.challenge_id, m.purpose, m.locale, m.body, m.recipient, m.hint, m.country, m.not_after
+		INSERT INTO messages (id, challenge_id, purpose, locale, recipient, prefix, hint, country, not_after, state, reason, body)
+		SELECT %s, m.challenge_id, m.purpose, m.locale, m.recipient, m.prefix, m.hint, m.country, m.not_after,
+		       CASE WHEN refused IS NULL THEN 'queued' ELSE 'failed' END, refused, CASE WHEN refused IS NULL THEN m.body END
 		  FROM %s f JOIN LATERAL (SELECT * FROM messages m WHERE m.challenge_id = f.challenge_id ORDER BY m.created_at DESC LIMIT 1) m
-		    ON m.body IS NOT NULL
-		RETURNING id, pg_notify('%s', '')::text`, q.Bind(id)+"::uuid", from, Channel))
+		    ON m.body IS NOT NULL CROSS JOIN LATERAL (SELECT %s AS refused) r
+		RETURNING id, pg_notify('%s', '')::text`, q.Bind(id)+"::uuid", from, refusal("m.recipient", "m.prefix", "m.country"), outboxChannel))
 }
 
 // Cancel adds part `sms_canceled` to q: of the challenges in column challenge_id of part from, whatever has not been handed to a
-// vendor never will be, and every text is erased.
-func (o *Outbox) Cancel(q *postgres.Query, from string) {
+// vendor never will be, and every text is erased. SQL expression verified over from says whether the code was used: vendors may have to be told.
+func (o *Outbox) Cancel(q *postgres.Query, from, verified string) {
 	q.With("sms_canceled", fmt.Sprintf(`
 		UPDATE messages m
-		   SET body = NULL, updated_at = wall(), lease_until = NULL,
+		   SET body = NULL, updated_at = wall(), lease_until = NULL, verified = m.verified OR %s,
 		       state = CASE WHEN m.state = 'queued' THEN 'canceled' ELSE m.state END
-		  FROM %s f WHERE m.challenge_id = f.challenge_id AND (m.body IS NOT NULL OR m.state = 'queued')`, from))
+		  FROM %s f WHERE m.challenge_id = f.challenge_id AND (m.body IS NOT NULL OR m.state = 'queued')`, verified, from))
 }
 
 // DeliverySQL is an SQL expression of type jsonb for what is known of the newest message of the challenge that SQL expression challenge
-// names: its state and the class of its failure. NULL when there is none.
+// names: its state, the class of its failure, the channel that it took and, when the number has opted out, of which sender. NULL when there is none.
 func DeliverySQL(challenge string) string {
-	return fmt.Sprintf(`(SELECT jsonb_build_object('state', m.state, 'reason', coalesce(m.reason, ''))
-		FROM messages m WHERE m.challenge_id = %s ORDER BY m.created_at DESC LIMIT 1)`, challenge)
+	return fmt.Sprintf(`(SELECT jsonb_build_object('state', m.state, 'reason', coalesce(m.reason, ''),
+		'channel', coalesce((SELECT l.channel FROM legs l WHERE l.message_id = m.id ORDER BY l.created_at DESC LIMIT 1), ''),
+		'sender', CASE WHEN m.reason = '%s' THEN coalesce((SELECT o.sender FROM opt_outs o WHERE o.recipient = m.recipient AND o.in_at IS NULL ORDER BY o.out_at DESC LIMIT 1), '') ELSE '' END)
+		FROM messages m WHERE m.challenge_id = %s ORDER BY m.created_at DESC LIMIT 1)`, RecipientOptedOut, challenge)
+}
+
+// CheckedSQL is an SQL condition: the challenge that SQL expression challenge names has a code that only a vendor can check.
+func CheckedSQL(challenge string) string {
+	return fmt.Sprintf(`EXISTS (SELECT FROM messages m JOIN legs l ON l.message_id = m.id WHERE m.challenge_id = %s AND l.checks)`, challenge)
+}
+
+// Oldest is how long the oldest message that is due has waited; 0 when none is.
+func Oldest(ctx context.Context, db *postgres.DB) (time.Duration, error) {
+	var age float64
+	err := db.GetContext(ctx, &age, `SELECT coalesce(extract(epoch FROM wall() - min(due_at)), 0)::float8 FROM messages WHERE state = 'queued' AND due_at <= wall() AND not_after > wall()`)
+	return time.Duration(age * float64(time.Second)), err
 }

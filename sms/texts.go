@@ -4,13 +4,16 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/BurntSushi/toml"
 	"github.com/nicksnyder/go-i18n/v2/i18n"
+	pdu "github.com/warthog618/sms"
 	"github.com/warthog618/sms/encoding/gsm7"
 	"golang.org/x/text/language"
 )
@@ -18,11 +21,15 @@ import (
 //go:embed locales/*.toml
 var catalogues embed.FS
 
-// maxService bounds the service's name, so that the longest text stays within one segment.
-const maxService = 20
-
-// MaxBytes of a text in Latin script: what Android's readers take, and within the 160 characters of one GSM-7 segment.
-const MaxBytes = 140
+// Bounds of texts.
+const (
+	// maxService bounds the service's name, so that the longest text stays within one segment.
+	maxService = 20
+	// MaxBytes of a text in the GSM 7-bit alphabet: what Android's readers take, and within the 160 characters of one segment.
+	MaxBytes = 140
+	// maxUnits of any other text, in UTF-16: two segments.
+	maxUnits = 2 * 67
+)
 
 // Texts renders messages in the recipient's language. It is safe for concurrent use.
 type Texts struct {
@@ -80,15 +87,88 @@ func inGSM7(s string) bool {
 }
 
 // Code renders the text that carries code for purpose, and names the language it is in. Its last line is the one that browsers
-// bind to the host: WICG, Origin-bound one-time codes delivered via SMS.
-func (t *Texts) Code(purpose, locale, code string, life time.Duration) (text, localeUsed string) {
+// bind to the host (WICG, Origin-bound one-time codes delivered via SMS), or, when the code is for an Android app, the app's hash (SMS Retriever
+// API): never both. A text that would be too long gives way to the shortest that carries the code.
+func (t *Texts) Code(purpose, locale, code string, life time.Duration, app string) (text, localeUsed string) {
+	last := "\n\n@" + t.host + " #" + code
+	if app != "" {
+		last = "\n" + app
+	}
+	body, tag := t.render(purpose, locale, map[string]any{"Service": t.service, "Code": code, "Minutes": int(life.Minutes())})
+	if body == "" || !fits(body+last) { // no text of its own, or none that fits: what every purpose has in common is a code to give back
+		body = t.service + ": " + code
+	}
+	return body + last, tag
+}
+
+// Reply renders the answer to a keyword that a phone sent.
+func (t *Texts) Reply(keyword Keyword, locale string) (text, localeUsed string) {
+	return t.render(replyPurpose+string(keyword), locale, map[string]any{"Service": t.service})
+}
+
+func (t *Texts) render(id, locale string, data map[string]any) (text, localeUsed string) {
 	_, index := language.MatchStrings(t.matcher, locale)
 	tag := t.tags[index].String()
-	localizer := i18n.NewLocalizer(t.bundle, tag)
-	body, err := localizer.Localize(&i18n.LocalizeConfig{MessageID: purpose, TemplateData: map[string]any{
-		"Service": t.service, "Code": code, "Minutes": int(life.Minutes())}})
-	if err != nil { // no text of its own: what every purpose has in common is a code to give back
-		body = fmt.Sprintf("%s: %s", t.service, code)
+	text, err := i18n.NewLocalizer(t.bundle, tag).Localize(&i18n.LocalizeConfig{MessageID: id, TemplateData: data})
+	if err != nil {
+		return "", tag
 	}
-	return body + "\n\n@" + t.host + " #" + code, tag
+	return text, tag
+}
+
+// fits reports whether a text keeps to its bound: [MaxBytes] in the GSM 7-bit alphabet, two segments otherwise.
+func fits(text string) bool {
+	if inGSM7(text) {
+		return len(text) <= MaxBytes
+	}
+	return len(utf16.Encode([]rune(text))) <= maxUnits
+}
+
+// Preview is a text as a phone would get it.
+type Preview struct {
+	Purpose  string `json:"purpose"`
+	Locale   string `json:"locale"`
+	Text     string `json:"text"`
+	Bytes    int    `json:"bytes"`
+	Alphabet string `json:"alphabet"` // "GSM-7" or "UCS-2"
+	Segments int    `json:"segments"`
+	Fallback bool   `json:"fallback"` // its own text would have been too long
+}
+
+// Purposes of codes that have texts of their own.
+func Purposes() []string { return []string{"login", "step_up", "enrol"} }
+
+// Locales that texts exist in.
+func (t *Texts) Locales() []string {
+	var all []string
+	for _, tag := range t.tags {
+		all = append(all, tag.String())
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Preview renders every text with a code of so many digits.
+func (t *Texts) Preview(digits int, life time.Duration, app string) ([]Preview, error) {
+	var all []Preview
+	code := strings.Repeat("8", digits)
+	for _, locale := range t.Locales() {
+		for _, purpose := range Purposes() {
+			text, _ := t.Code(purpose, locale, code, life, app)
+			own, _ := t.render(purpose, locale, map[string]any{"Service": t.service, "Code": code, "Minutes": int(life.Minutes())})
+			p := Preview{Purpose: purpose, Locale: locale, Text: text, Bytes: len(text), Alphabet: "UCS-2", Fallback: !strings.HasPrefix(text, own)}
+			if inGSM7(text) {
+				p.Alphabet = "GSM-7"
+			}
+			tables.Lock()
+			parts, err := pdu.Encode([]byte(text))
+			tables.Unlock()
+			if err != nil {
+				return nil, fmt.Errorf("segments of %s in %s: %w", purpose, locale, err)
+			}
+			p.Segments = len(parts)
+			all = append(all, p)
+		}
+	}
+	return all, nil
 }

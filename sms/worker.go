@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/postgres"
@@ -18,59 +18,75 @@ import (
 
 // Bounds of delivery.
 const (
-	// lease is how long a claimed message is left to its worker: longer than any call may take.
-	lease = 20 * time.Second
+	// claimLease is how long a claimed message is left to its worker until a leg is stored, lease from then on: longer than any call may take, and
+	// short enough for another worker to send what a dead one left within ten seconds.
+	claimLease = 3 * time.Second
+	lease      = 7500 * time.Millisecond
 	// callTimeout ends a call to a vendor. What had been written by then may have been sent.
-	callTimeout = 10 * time.Second
-	// maxRetries of failures after which nothing can have been sent; the pauses are 0.5, 1 and 2 s.
-	maxRetries = 3
+	callTimeout = 6 * time.Second
 	// fallback is how often a worker looks without having been told.
 	fallback = 2 * time.Second
+	// tidy is how often reports that came too early, open sessions and what is over are looked after.
+	tidy = time.Second
+	// watch is how often the share of used codes is looked at.
+	watch = 10 * time.Second
 )
 
-// Worker hands messages to a vendor. Any number of them, in any number of processes, may serve one outbox.
+// Worker hands messages to vendors. Any number of them, in any number of processes, may serve one outbox.
 type Worker struct {
-	DB     *postgres.DB
-	Keys   Keys
-	Vendor Vendor
-	Log    *slog.Logger
+	DB      *postgres.DB
+	Keys    Keys
+	Routing *Routing
+	Log     *slog.Logger
+	// Callback is the public URL that the vendor of that name is told to report to; nil: none.
+	Callback func(vendor string) string
 	// Calls in flight at once. Default 16.
 	Calls int
-	// Observe, when set, is told how each call ended: "" or the class of its failure, and how long it took since the message was stored.
-	Observe func(vendor string, class Class, since time.Duration)
-
-	failed atomic.Int64 // calls in a row that the vendor is to blame for
+	// Guard bounds what a prefix and a country may be sent without codes being used. The zero value is [DefaultGuard].
+	Guard Guard
+	// Observe, when set, is told how each call ended.
+	Observe func(Sent)
+	// Delivered, when set, is told what became of messages, as far as this process learnt it.
+	Delivered func(Delivered)
 }
 
-// outage is how many calls in a row have to fail before people are told.
-const outage = 3
-
-// Down reports whether messages do not get through at the moment: the last calls failed in a way that has nothing to do with whom they were for.
-func (w *Worker) Down() bool { return w.failed.Load() >= outage }
-
-// blame counts calls that failed for everybody.
-func (w *Worker) blame(failure *Error) {
-	if failure == nil {
-		w.failed.Store(0)
-		return
-	}
-	switch failure.Class {
-	case Temporary, Ambiguous, Unauthorized, InsufficientFunds, Misconfigured:
-		w.failed.Add(1)
-	}
+// Sent is how a call ended, for metrics.
+type Sent struct {
+	Vendor  string
+	Channel Channel
+	Country string
+	Class   Class         // of the failure; "": taken
+	Since   time.Duration // since the message was stored
 }
 
-// claimed is a message with the leg that was stored for it.
+// Delivered is what became of a message, for metrics.
+type Delivered struct {
+	Vendor  string  `db:"vendor"`
+	Country string  `db:"country"`
+	State   string  `db:"state"` // "delivered", "undelivered"
+	Age     float64 `db:"age"`   // seconds since it was stored
+}
+
+// claimed is a message that this worker has leased.
 type claimed struct {
 	ID        uuid.UUID  `db:"id"`
 	Challenge *uuid.UUID `db:"challenge_id"`
-	Leg       uuid.UUID  `db:"leg_id"`
-	Legs      int        `db:"legs"`
-	Repeat    bool       `db:"repeated"` // the leg had been called before, and nobody knows how that ended
 	Body      []byte     `db:"body"`
+	Purpose   string     `db:"purpose"`
 	Locale    string     `db:"locale"`
 	Age       float64    `db:"age"`
 	Life      float64    `db:"life"`
+	Own       []byte     `db:"own"`
+	Earlier   []byte     `db:"earlier"`
+
+	own, earlier []tried
+	content      body
+	to           Number
+	plan         []Route
+	step         step
+	claim        uuid.UUID // by which the lease is ours
+	leg          uuid.UUID
+	done         func(*Error)
 }
 
 // Run delivers until ctx ends, then finishes the calls in flight and leaves the rest to others.
@@ -80,17 +96,23 @@ func (w *Worker) Run(ctx context.Context) error {
 		calls = 16
 	}
 	wake := make(chan struct{}, 1)
+	look := func() {
+		select {
+		case wake <- struct{}{}:
+		default: // awake already
+		}
+	}
 	listening := make(chan error, 1)
 	go func() {
-		listening <- postgres.Listen(ctx, w.DB.DirectDSN(), Channel, fallback, func(string) {
-			select {
-			case wake <- struct{}{}:
-			default: // awake already
-			}
-		})
+		listening <- postgres.Listen(ctx, w.DB.DirectDSN(), outboxChannel, fallback, func(string) { look() })
 	}()
 	free := make(chan struct{}, calls)
-	var inFlight sync.WaitGroup
+	results := make(chan result, calls)
+	var inFlight, helpers sync.WaitGroup
+	helpers.Go(func() { w.settler(context.WithoutCancel(ctx), results, look) })
+	helpers.Go(func() { w.caretaker(ctx, look) })
+	defer helpers.Wait()
+	defer close(results)
 	defer inFlight.Wait()
 	for {
 		select {
@@ -103,11 +125,10 @@ func (w *Worker) Run(ctx context.Context) error {
 			return nil
 		case <-wake:
 		}
-		if err := w.Sweep(ctx); err != nil && ctx.Err() == nil {
-			w.Log.ErrorContext(ctx, "outbox sweep failed", "error", err)
-		}
-		for {
-			batch, err := w.claim(ctx, min(calls, cap(free)-len(free)+1))
+		for ctx.Err() == nil {
+			free <- struct{}{} // not before there is room for one
+			<-free
+			batch, wait, err := w.claim(ctx, cap(free)-len(free))
 			if err != nil {
 				if ctx.Err() == nil {
 					w.Log.ErrorContext(ctx, "outbox claim failed", "error", err)
@@ -118,120 +139,290 @@ func (w *Worker) Run(ctx context.Context) error {
 				free <- struct{}{}
 				inFlight.Go(func() {
 					defer func() { <-free }()
-					w.deliver(context.WithoutCancel(ctx), m)
-					select {
-					case wake <- struct{}{}: // a retry may have fallen due
-					default:
-					}
+					results <- w.carry(context.WithoutCancel(ctx), m)
 				})
 			}
-			if len(batch) == 0 || ctx.Err() != nil {
+			if wait > 0 {
+				time.AfterFunc(wait, look)
+			}
+			if len(batch) == 0 {
 				break
 			}
 		}
 	}
 }
 
+// settler settles what calls ended with, as many at once as there are: under load a statement is for many.
+func (w *Worker) settler(ctx context.Context, results <-chan result, look func()) {
+	const most = 64
+	for first := range results {
+		batch := []result{first}
+	more:
+		for len(batch) < most {
+			select {
+			case r, ok := <-results:
+				if !ok {
+					break more
+				}
+				batch = append(batch, r)
+			default:
+				break more
+			}
+		}
+		wait, err := w.settle(ctx, batch)
+		if err != nil {
+			w.Log.ErrorContext(ctx, "outbox settle failed", "calls", len(batch), "error", err) // the leases run out: once more, same keys
+		}
+		if wait == 0 {
+			look()
+		} else if wait > 0 {
+			time.AfterFunc(wait, look)
+		}
+	}
+}
+
+// caretaker does what nobody is waiting for.
+func (w *Worker) caretaker(ctx context.Context, look func()) {
+	ticker, watcher := time.NewTicker(tidy), time.NewTicker(watch)
+	defer ticker.Stop()
+	defer watcher.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			err = w.Sweep(ctx)
+		case <-watcher.C:
+			err = w.Watch(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			w.Log.ErrorContext(ctx, "outbox sweep failed", "error", err)
+		}
+		look()
+	}
+}
+
 // Drain delivers what is due now, one after another, and says how many calls it made. For tools and tests: no listening, no waiting.
 func (w *Worker) Drain(ctx context.Context) (int, error) {
 	for n := 0; ; {
-		batch, err := w.claim(ctx, 16)
+		batch, _, err := w.claim(ctx, 16)
 		if err != nil || len(batch) == 0 {
 			return n, err
 		}
 		for _, m := range batch {
-			w.deliver(ctx, m)
+			if _, err := w.settle(ctx, []result{w.carry(ctx, m)}); err != nil {
+				return n, err
+			}
 			n++
 		}
 	}
 }
 
-// Sweep ends what can no longer be sent and erases what nobody needs: messages whose time has passed, and those whose last leg is unknown
-// and has been repeated once.
-func (w *Worker) Sweep(ctx context.Context) error {
-	q := new(postgres.Query)
-	q.With("expired", `
-		UPDATE messages SET state = CASE WHEN state = 'queued' THEN 'failed' ELSE state END,
-		       reason = CASE WHEN state = 'queued' THEN 'expired' ELSE reason END, body = NULL, updated_at = wall()
-		 WHERE body IS NOT NULL AND not_after <= wall() AND (lease_until IS NULL OR lease_until <= wall())
-		RETURNING id, state, reason, challenge_id`)
-	audit.Record(ctx, q, "expired", audit.Event{Name: "message.end", Outcome: audit.Failed, Reason: string(Expired), Actor: "system"},
-		audit.Expressions{"object": "expired.id::text", "outcome": "CASE WHEN expired.reason = 'expired' THEN 'failed' ELSE 'success' END",
-			"reason": "CASE WHEN expired.reason = 'expired' THEN 'expired' ELSE 'erased' END"})
-	q.Finally("SELECT 1 FROM expired")
-	_, err := w.DB.Run(ctx, q)
-	return err
+// triedSQL is the history of legs that SQL condition which chooses, oldest first.
+func triedSQL(which string) string {
+	return `(SELECT jsonb_agg(jsonb_build_object('id', l.id, 'vendor', l.vendor, 'channel', l.channel, 'sender', l.sender, 'state', l.state, 'class', coalesce(l.error_class, ''),
+		'age', extract(epoch FROM wall() - coalesce(l.answered_at, l.created_at)), 'retry_after', l.retry_after, 'per_number', l.per_number, 'calls', l.calls,
+		'session', coalesce(l.session, '')) ORDER BY l.created_at) FROM legs l ` + which + `)`
 }
 
-// claim leases what is due and stores a leg for each, in one statement. A message whose lease ran out had a leg that nobody settled: it is
-// tried once more with the same leg, and then given up.
-func (w *Worker) claim(ctx context.Context, n int) ([]claimed, error) {
+// claim leases what is due, decides for each message what comes next, and stores that: a leg for each call, in one statement for all of them. wait is
+// when something of what was claimed falls due again, or 0.
+func (w *Worker) claim(ctx context.Context, n int) (batch []*claimed, wait time.Duration, err error) {
+	claim := uuid.New()
 	q := new(postgres.Query)
 	q.With("due", fmt.Sprintf(`
-		SELECT m.id, m.created_at, (SELECT l.id FROM legs l WHERE l.message_id = m.id AND l.state IN ('calling', 'unknown')) AS open_leg
-		  FROM messages m
+		SELECT m.id, m.created_at FROM messages m
 		 WHERE m.state = 'queued' AND m.due_at <= wall() AND (m.lease_until IS NULL OR m.lease_until <= wall())
 		   AND m.body IS NOT NULL AND m.not_after > wall()
 		 ORDER BY m.due_at LIMIT %s FOR UPDATE OF m SKIP LOCKED`, q.Bind(n)+"::int"))
-	q.With("given_up", `
-		UPDATE messages m SET state = 'failed', reason = 'ambiguous', lease_until = NULL, updated_at = wall() FROM due d
-		 WHERE m.id = d.id AND m.created_at = d.created_at AND d.open_leg IS NOT NULL AND m.legs >= 2
-		RETURNING m.id`)
-	audit.Record(ctx, q, "given_up", audit.Event{Name: "message.end", Outcome: audit.Failed, Reason: string(Ambiguous), Actor: "system"},
-		audit.Expressions{"object": "given_up.id::text"})
 	q.With("taken", fmt.Sprintf(`
-		UPDATE messages m SET lease_until = wall() + make_interval(secs => %s), legs = m.legs + 1, updated_at = wall() FROM due d
-		 WHERE m.id = d.id AND m.created_at = d.created_at AND (d.open_leg IS NULL OR m.legs < 2)
-		RETURNING m.id, m.challenge_id, m.legs, m.body, m.locale, coalesce(d.open_leg, gen_random_uuid()) AS leg_id, d.open_leg IS NOT NULL AS repeated,
-		          extract(epoch FROM wall() - m.created_at) AS age, extract(epoch FROM m.not_after - wall()) AS life`,
-		q.Bind(lease.Seconds())+"::float8"))
-	q.With("stored", fmt.Sprintf(`
-		INSERT INTO legs (id, message_id, vendor) SELECT leg_id, id, %s FROM taken WHERE NOT repeated`, q.Bind(w.Vendor.Name())+"::text"))
-	q.Finally("SELECT id, challenge_id, leg_id, legs, repeated, body, locale, age::float8 AS age, life::float8 AS life FROM taken")
-	var batch []claimed
-	return batch, w.DB.Select(ctx, &batch, q)
-}
-
-func (w *Worker) deliver(ctx context.Context, m claimed) {
-	start := time.Now() //nolint:forbidigo // a duration for metrics, by the monotonic clock
-	accepted, err := w.call(ctx, m)
-	failure := asError(w.Vendor.Name(), err)
-	w.blame(failure)
-	if w.Observe != nil {
-		class := Class("")
-		if failure != nil {
-			class = failure.Class
+		UPDATE messages m SET claim = %s, lease_until = wall() + make_interval(secs => %s), updated_at = wall() FROM due d
+		 WHERE m.id = d.id AND m.created_at = d.created_at
+		RETURNING m.id, m.created_at, m.challenge_id, m.legs, m.body, m.purpose, m.locale, m.not_after`, q.Bind(claim)+"::uuid", q.Bind(claimLease.Seconds())+"::float8"))
+	q.Finally(`SELECT t.id, t.challenge_id, t.body, t.purpose, t.locale, extract(epoch FROM wall() - t.created_at)::float8 AS age,
+		extract(epoch FROM t.not_after - wall())::float8 AS life,
+		CASE WHEN t.legs > 0 THEN ` + triedSQL("WHERE l.message_id = t.id") + ` END AS own,
+		CASE WHEN t.challenge_id IS NOT NULL THEN ` + triedSQL("JOIN messages e ON e.id = l.message_id WHERE e.challenge_id = t.challenge_id AND e.id <> t.id") + ` END AS earlier
+		FROM taken t`)
+	var all []*claimed
+	if err := w.DB.Select(ctx, &all, q); err != nil || len(all) == 0 {
+		return nil, 0, err
+	}
+	for _, m := range all {
+		m.claim = claim
+		if err := w.prepare(m); err != nil {
+			m.step = end("failed", err.Class)
+			w.Log.ErrorContext(ctx, "message cannot be sent", "message_id", m.ID, "code", err.Code)
 		}
-		w.Observe(w.Vendor.Name(), class, time.Duration(m.Age*float64(time.Second))+time.Since(start)) //nolint:forbidigo // as above
+		if m.step.wait > 0 && (wait == 0 || m.step.wait < wait) {
+			wait = m.step.wait
+		}
 	}
-	if err := w.settle(ctx, m, accepted, failure); err != nil {
-		w.Log.ErrorContext(ctx, "outbox settle failed", "message_id", m.ID, "error", err) // the lease runs out: once more, same key
+	kept, err := w.store(ctx, claim, all)
+	if err != nil {
+		for _, m := range all {
+			m.drop()
+		}
+		return nil, 0, err
 	}
-	if failure != nil {
-		w.Log.WarnContext(ctx, "message not taken by vendor", "message_id", m.ID, "leg_id", m.Leg, "vendor", failure.Vendor, "class", failure.Class, "code", failure.Code)
+	for _, m := range all {
+		if m.step.call && kept[m.leg] {
+			batch = append(batch, m)
+		} else {
+			m.drop()
+		}
+	}
+	return batch, wait, nil
+}
+
+// drop gives back what a breaker lent for a call that is not made.
+func (m *claimed) drop() {
+	if m.done != nil {
+		m.done(nil)
+		m.done = nil
 	}
 }
 
-func (w *Worker) call(ctx context.Context, m claimed) (Accepted, error) {
+// prepare opens a message and decides its step.
+func (w *Worker) prepare(m *claimed) *Error {
 	challenge := uuid.Nil
 	if m.Challenge != nil {
 		challenge = *m.Challenge
 	}
 	plain, err := w.Keys.Open(m.Body, sealContext(m.ID, challenge))
 	if err != nil {
-		return Accepted{}, &Error{Class: Misconfigured, Vendor: w.Vendor.Name(), Code: "unsealable", Reached: NotSent, Cause: err}
+		return &Error{Class: Misconfigured, Code: "unsealable"}
 	}
-	var b body
-	if err := json.Unmarshal(plain, &b); err != nil {
-		return Accepted{}, &Error{Class: Misconfigured, Vendor: w.Vendor.Name(), Code: "unreadable", Reached: NotSent}
+	if json.Unmarshal(plain, &m.content) != nil ||
+		len(m.Own) > 0 && json.Unmarshal(m.Own, &m.own) != nil || len(m.Earlier) > 0 && json.Unmarshal(m.Earlier, &m.earlier) != nil {
+		return &Error{Class: Misconfigured, Code: "unreadable"}
 	}
-	to, err := ParseNumber(b.To, "")
-	if err != nil {
-		return Accepted{}, &Error{Class: InvalidRecipient, Vendor: w.Vendor.Name(), Reached: NotSent, Cause: err}
+	if m.to, err = ParseNumber(m.content.To, ""); err != nil {
+		return &Error{Class: InvalidRecipient, Code: "number"}
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	m.plan, _, _ = w.Routing.Plan(m.to, m.Purpose)
+	down := map[string]bool{}
+	for {
+		m.step = next(m.plan, m.own, m.earlier, w.vendor, down)
+		if !m.step.call {
+			return nil
+		}
+		done, ok := w.Routing.admit(m.step.route.Vendor)
+		if ok {
+			m.done = done
+			break
+		}
+		down[m.step.route.Vendor] = true
+	}
+	if m.leg = m.step.leg; m.leg == uuid.Nil {
+		m.leg = uuid.New()
+	}
+	return nil
+}
+
+func (w *Worker) vendor(name string) Vendor {
+	v, _ := w.Routing.Vendor(name)
+	return v
+}
+
+// store writes the steps of what was claimed: legs before their calls, pauses, ends. It gives the legs that may be called: a message that was canceled in the
+// meantime, or whose lease went to another worker, has none.
+func (w *Worker) store(ctx context.Context, claim uuid.UUID, all []*claimed) (map[uuid.UUID]bool, error) {
+	n := len(all)
+	ids, legs, vendors, channels, senders := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	again, waits, states, reasons := make([]bool, n), make([]float64, n), make([]string, n), make([]string, n)
+	for i, m := range all {
+		ids[i], states[i], reasons[i], waits[i] = m.ID.String(), m.step.state, string(m.step.reason), m.step.wait.Seconds()
+		if legs[i] = uuid.Nil.String(); m.step.call {
+			legs[i], vendors[i], channels[i], senders[i], again[i] = m.leg.String(), m.step.route.Vendor, string(m.step.route.Channel), m.step.route.Sender, m.step.leg != uuid.Nil
+		}
+	}
+	q := new(postgres.Query)
+	q.With("steps", fmt.Sprintf(`
+		SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::bool[], %s::float8[], %s::text[], %s::text[])
+		    AS s(id, leg, vendor, channel, sender, again, wait, state, reason)`,
+		q.Bind(pq.Array(ids)), q.Bind(pq.Array(legs)), q.Bind(pq.Array(vendors)), q.Bind(pq.Array(channels)), q.Bind(pq.Array(senders)), q.Bind(pq.Array(again)),
+		q.Bind(pq.Array(waits)), q.Bind(pq.Array(states)), q.Bind(pq.Array(reasons))))
+	// Whatever was refused since the message was stored is refused now: a STOP counts at once.
+	q.With("moved", fmt.Sprintf(`
+		UPDATE messages m
+		   SET state = CASE WHEN s.state <> '' THEN s.state WHEN r.refused IS NOT NULL THEN 'failed' ELSE m.state END,
+		       reason = coalesce(nullif(s.reason, ''), r.refused, m.reason), updated_at = wall(), legs = m.legs + CASE WHEN s.vendor <> '' AND r.refused IS NULL THEN 1 ELSE 0 END,
+		       lease_until = CASE WHEN s.vendor <> '' AND r.refused IS NULL THEN wall() + make_interval(secs => %[1]s) END,
+		       due_at = CASE WHEN s.wait > 0 THEN wall() + make_interval(secs => s.wait) ELSE m.due_at END,
+		       body = CASE WHEN (s.state <> '' OR r.refused IS NOT NULL) AND m.challenge_id IS NULL THEN NULL ELSE m.body END
+		  FROM steps s JOIN messages k ON k.id = s.id
+		  CROSS JOIN LATERAL (SELECT CASE WHEN k.purpose NOT LIKE '%[2]s%%' THEN %[3]s END AS refused) r
+		 WHERE m.id = s.id AND m.created_at = k.created_at AND m.state = 'queued' AND m.claim = %[4]s
+		RETURNING m.id, m.state, s.leg, s.vendor, s.channel, s.sender, s.again, coalesce(m.reason, '') AS reason`,
+		q.Bind(lease.Seconds())+"::float8", replyPurpose, refusal("k.recipient", "k.prefix", "k.country"), q.Bind(claim)+"::uuid"))
+	q.With("inserted", `INSERT INTO legs (id, message_id, vendor, channel, sender) SELECT leg, id, vendor, channel, sender FROM moved WHERE vendor <> '' AND state = 'queued' AND NOT again`)
+	q.With("repeated", `UPDATE legs l SET calls = l.calls + 1 FROM moved WHERE moved.again AND moved.state = 'queued' AND l.id = moved.leg`)
+	q.With("ended", "SELECT id, state, reason FROM moved WHERE state <> 'queued'")
+	recordEnd(ctx, q, "ended")
+	q.Finally("SELECT leg FROM moved WHERE vendor <> '' AND state = 'queued'")
+	var kept []uuid.UUID
+	if err := w.DB.Select(ctx, &kept, q); err != nil {
+		return nil, err
+	}
+	set := make(map[uuid.UUID]bool, len(kept))
+	for _, leg := range kept {
+		set[leg] = true
+	}
+	return set, nil
+}
+
+// recordEnd writes the audit record of messages that have come to an end, from a part with columns id, state and reason.
+func recordEnd(ctx context.Context, q *postgres.Query, part string) {
+	audit.Record(ctx, q, part, audit.Event{Name: "message.end", Outcome: audit.Success, Actor: "system"}, audit.Expressions{
+		"outcome": "CASE WHEN " + part + ".state IN ('sent', 'delivered') THEN 'success' ELSE 'failed' END", "object": part + ".id::text",
+		"reason": "CASE WHEN " + part + ".state IN ('sent', 'delivered') THEN '' ELSE " + part + ".reason END",
+	})
+}
+
+// result is how a call ended.
+type result struct {
+	m        *claimed
+	accepted Accepted
+	failure  *Error
+}
+
+// carry makes one call.
+func (w *Worker) carry(ctx context.Context, m *claimed) result {
+	start := time.Now() //nolint:forbidigo // a duration for metrics, by the monotonic clock
+	r := m.step.route
+	vendor := w.vendor(r.Vendor)
+	leg := Leg{
+		ID: m.leg, To: m.to, Text: m.content.Text, Code: m.content.Code, Purpose: m.Purpose, Locale: m.Locale, Channel: r.Channel, Sender: r.Sender,
+		Life: time.Duration(m.Life * float64(time.Second)),
+	}
+	if _, receives := vendor.(Receiver); receives && w.Callback != nil {
+		leg.Callback = w.Callback(r.Vendor)
+	}
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return w.Vendor.Send(ctx, Leg{ID: m.Leg, To: to, Text: b.Text, Locale: m.Locale, Channel: "sms", Life: time.Duration(m.Life * float64(time.Second))})
+	var accepted Accepted
+	var err error
+	if continuer, ok := vendor.(Continuer); ok && m.step.session != "" {
+		accepted, err = continuer.Continue(limited, Session{Leg: m.step.opened, ID: m.step.session, To: m.to, Channel: r.Channel}, leg)
+	} else {
+		accepted, err = vendor.Send(limited, leg)
+	}
+	failure := asError(r.Vendor, err)
+	m.done(failure)
+	m.done = nil
+	if w.Observe != nil {
+		sent := Sent{Vendor: r.Vendor, Channel: r.Channel, Country: m.to.Country(), Since: time.Duration(m.Age*float64(time.Second)) + time.Since(start)} //nolint:forbidigo // as above
+		if failure != nil {
+			sent.Class = failure.Class
+		}
+		w.Observe(sent)
+	}
+	if failure != nil {
+		w.Log.WarnContext(ctx, "message not taken by vendor", "message_id", m.ID, "leg_id", m.leg, "vendor", r.Vendor, "class", failure.Class, "code", failure.Code)
+	}
+	return result{m, accepted, failure}
 }
 
 func asError(vendor string, err error) *Error {
@@ -244,50 +435,113 @@ func asError(vendor string, err error) *Error {
 	return &Error{Class: Ambiguous, Vendor: vendor, Reached: MaybeSent, Cause: err}
 }
 
-// settle stores how a call ended, in one statement, and what that means for the message.
-func (w *Worker) settle(ctx context.Context, m claimed, accepted Accepted, failure *Error) error {
-	state, legState, reason, pause := w.verdict(m, failure)
-	class, code := "", ""
-	if failure != nil {
-		class, code = string(failure.Class), failure.Code
+// firstPoll is how long after it was taken a leg's vendor is first asked what became of it.
+const firstPoll = 3 * time.Second
+
+// settle stores how calls ended, in one statement, and what that means for their messages. wait is when one of them falls due again: 0 at once, negative never.
+func (w *Worker) settle(ctx context.Context, batch []result) (wait time.Duration, err error) {
+	wait = -1
+	n := len(batch)
+	ids, claims, legs, legStates, refs, sessions := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	classes, codes, states, reasons := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	pauses, retries, polls := make([]float64, n), make([]float64, n), make([]float64, n)
+	checks, opens, perNumber, optedOut, ended := make([]bool, n), make([]bool, n), make([]bool, n), make([]bool, n), make([]bool, n)
+	numbers := make([][]byte, n)
+	for i, r := range batch {
+		s, legState := w.verdict(r)
+		vendor := w.vendor(r.m.step.route.Vendor)
+		_, closes := vendor.(Closer)
+		_, polled := vendor.(Poller)
+		ids[i], claims[i], legs[i], legStates[i] = r.m.ID.String(), r.m.claim.String(), r.m.leg.String(), string(legState)
+		refs[i], sessions[i] = r.accepted.Ref, r.accepted.Session
+		states[i], reasons[i], pauses[i] = s.state, string(s.reason), s.wait.Seconds()
+		if s.state == "" {
+			states[i], reasons[i] = "queued", string(r.failure.Class)
+			wait = shorter(wait, s.wait)
+		}
+		if f := r.failure; f != nil {
+			classes[i], codes[i], retries[i], perNumber[i] = string(f.Class), f.Code, f.RetryAfter.Seconds(), f.PerNumber
+			if f.Class == RecipientOptedOut {
+				optedOut[i] = true
+				if numbers[i], err = w.Keys.Seal([]byte(r.m.content.To), numberContext); err != nil {
+					return wait, fmt.Errorf("seal number: %w", err)
+				}
+			}
+		} else {
+			checks[i], opens[i] = vendor.Abilities().Kind == Verifier, closes && r.accepted.Session != ""
+			if polled {
+				polls[i] = firstPoll.Seconds()
+			}
+		}
+		ended[i] = states[i] != "queued" && states[i] != "sent"
 	}
 	q := new(postgres.Query)
-	q.With("leg", fmt.Sprintf(`
-		UPDATE legs SET state = %s, vendor_ref = nullif(%s, ''), error_class = nullif(%s, ''), error_code = nullif(%s, ''), answered_at = wall()
-		 WHERE id = %s AND state IN ('calling', 'unknown') RETURNING id`,
-		q.Bind(legState)+"::text", q.Bind(accepted.Ref)+"::text", q.Bind(class)+"::text", q.Bind(code)+"::text", q.Bind(m.Leg)+"::uuid"))
-	// A message that was canceled while its call was under way stays canceled: only a queued one moves.
-	q.With("message", fmt.Sprintf(`
-		UPDATE messages SET state = %[1]s, reason = nullif(%[2]s, ''), lease_until = NULL, updated_at = wall(),
-		       due_at = wall() + make_interval(secs => %[3]s), sent_at = CASE WHEN %[1]s = 'sent' THEN wall() ELSE sent_at END,
-		       body = CASE WHEN challenge_id IS NULL AND %[1]s <> 'queued' THEN NULL ELSE body END
-		 WHERE id = %[4]s AND state = 'queued' RETURNING id, state, hint`,
-		q.Bind(state)+"::text", q.Bind(reason)+"::text", q.Bind(pause.Seconds())+"::float8", q.Bind(m.ID)+"::uuid"))
-	q.With("ended", "SELECT id, state, hint FROM message WHERE state <> 'queued'")
-	audit.Record(ctx, q, "ended", audit.Event{Name: "message.end", Outcome: audit.Success, Reason: class, Actor: "system", Object: m.ID.String()},
-		audit.Expressions{"outcome": "CASE WHEN ended.state = 'sent' THEN 'success' ELSE 'failed' END"})
+	q.With("done", fmt.Sprintf(`
+		SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::text[]::leg_state[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+		    %s::float8[], %s::float8[], %s::float8[], %s::bool[], %s::bool[], %s::bool[], %s::bool[], %s::bool[], %s::bytea[])
+		    AS d(id, claim, leg, leg_state, ref, session, class, code, state, reason, pause, retry_after, poll, checks, open, per_number, opted_out, ended, number)`,
+		q.Bind(pq.Array(ids)), q.Bind(pq.Array(claims)), q.Bind(pq.Array(legs)), q.Bind(pq.Array(legStates)), q.Bind(pq.Array(refs)), q.Bind(pq.Array(sessions)), q.Bind(pq.Array(classes)),
+		q.Bind(pq.Array(codes)), q.Bind(pq.Array(states)), q.Bind(pq.Array(reasons)), q.Bind(pq.Array(pauses)), q.Bind(pq.Array(retries)), q.Bind(pq.Array(polls)),
+		q.Bind(pq.Array(checks)), q.Bind(pq.Array(opens)), q.Bind(pq.Array(perNumber)), q.Bind(pq.Array(optedOut)), q.Bind(pq.Array(ended)), q.Bind(pq.Array(numbers))))
+	// A report may have overtaken the answer: the leg then stays where the report put it.
+	q.With("leg", `
+		UPDATE legs l SET state = greatest(l.state, d.leg_state), vendor_ref = coalesce(nullif(d.ref, ''), l.vendor_ref), session = coalesce(nullif(d.session, ''), l.session),
+		       error_class = CASE WHEN l.state > d.leg_state THEN l.error_class ELSE nullif(d.class, '') END,
+		       error_code = CASE WHEN l.state > d.leg_state THEN l.error_code ELSE nullif(d.code, '') END,
+		       retry_after = d.retry_after, per_number = d.per_number, checks = d.checks, open = d.open, answered_at = wall(),
+		       poll_at = CASE WHEN d.poll > 0 THEN wall() + make_interval(secs => d.poll) END
+		  FROM done d WHERE l.id = d.leg RETURNING l.id, l.message_id, l.state, l.vendor, l.sender`)
+	// A message that was canceled while its call was under way stays canceled: only a queued one moves. Bad news of a call that outlived its lease is
+	// another worker's business; good news is good news.
+	q.With("message", `
+		UPDATE messages m SET
+		       state = CASE WHEN leg.state = 'delivered' THEN 'delivered' WHEN leg.state IN ('accepted', 'sent') THEN 'sent' WHEN leg.state = d.leg_state THEN d.state ELSE 'queued' END,
+		       reason = CASE WHEN leg.state IN ('accepted', 'sent', 'delivered') THEN NULL ELSE nullif(d.reason, '') END, lease_until = NULL, updated_at = wall(),
+		       due_at = wall() + make_interval(secs => d.pause), sent_at = CASE WHEN leg.state IN ('accepted', 'sent', 'delivered') THEN wall() ELSE m.sent_at END,
+		       body = CASE WHEN m.challenge_id IS NULL AND d.ended THEN NULL ELSE m.body END
+		  FROM done d JOIN leg ON leg.id = d.leg
+		 WHERE m.id = d.id AND m.state = 'queued' AND (m.claim = d.claim OR leg.state IN ('accepted', 'sent', 'delivered'))
+		RETURNING m.id, m.state, coalesce(m.reason, '') AS reason`)
+	q.With("opted_out", `
+		INSERT INTO opt_outs (recipient, sender, number, hint, country, source, vendor)
+		SELECT m.recipient, leg.sender, d.number, m.hint, m.country, 'vendor', leg.vendor FROM done d JOIN leg ON leg.id = d.leg JOIN messages m ON m.id = d.id WHERE d.opted_out
+		ON CONFLICT (recipient, sender) WHERE in_at IS NULL DO NOTHING`)
+	q.With("over", "SELECT id, state, reason FROM message WHERE state <> 'queued'")
+	recordEnd(ctx, q, "over")
 	q.Finally("SELECT 1 FROM leg")
-	_, err := w.DB.Run(ctx, q)
-	return err
+	_, err = w.DB.Run(ctx, q)
+	return wait, err
+}
+
+// shorter is the sooner of two waits, of which a negative one never ends.
+func shorter(a, b time.Duration) time.Duration {
+	if a < 0 || b < a {
+		return b
+	}
+	return a
 }
 
 // verdict decides by class and reach alone what a call's end means.
-func (w *Worker) verdict(m claimed, failure *Error) (state, legState, reason string, pause time.Duration) {
-	if failure == nil {
-		return "sent", "accepted", "", 0
+func (w *Worker) verdict(r result) (step, LegState) {
+	if r.failure == nil {
+		return end("sent", ""), LegAccepted
 	}
-	_, idempotent := w.Vendor.(Idempotent)
-	unknown := failure.Reached == MaybeSent
-	switch {
-	case unknown && idempotent && m.Legs < 2:
-		return "queued", "unknown", string(failure.Class), time.Second
-	case unknown:
-		return "failed", "unknown", string(Ambiguous), 0
-	case failure.Class == Temporary && m.Legs <= maxRetries:
-		return "queued", "failed", string(failure.Class), 500 * time.Millisecond << (m.Legs - 1)
-	case failure.Class == RateLimited && m.Legs <= maxRetries:
-		return "queued", "failed", string(failure.Class), max(failure.RetryAfter, time.Second)
-	default:
-		return "failed", "failed", string(failure.Class), 0
+	last := tried{
+		Leg: r.m.leg, Vendor: r.m.step.route.Vendor, Channel: r.m.step.route.Channel, Class: r.failure.Class, RetryAfter: r.failure.RetryAfter.Seconds(),
+		PerNumber: r.failure.PerNumber, State: LegFailed, Calls: 1,
 	}
+	own := r.m.own
+	if r.m.step.leg != uuid.Nil { // the same leg once more
+		last.Calls = 2
+		own = own[:len(own)-1]
+	}
+	if r.failure.Reached == MaybeSent || last.Calls == 2 && r.failure.Class == Temporary {
+		last.State = LegCalling // nobody knows, or nobody was asked this time
+	}
+	own = append(own[:len(own):len(own)], last)
+	s := next(r.m.plan, own, r.m.earlier, w.vendor, map[string]bool{})
+	if s.call {
+		return step{wait: 0}, last.State // due at once; the claim decides again, with the breakers of that moment
+	}
+	return s, last.State
 }

@@ -230,11 +230,22 @@ func (h *Handler) codeState(say *tongue, in *authn.SignIn) (problem, notice temp
 	case c.Sends == 0 && c.NextSendAt != nil:
 		return say.say("send.limit", values{"Time": say.clock(*c.NextSendAt)}), ""
 	case c.Delivery != nil && c.Delivery.Reason == "recipient_opted_out":
+		if c.Delivery.Sender != "" {
+			return say.say("send.optout_sender", values{"Sender": c.Delivery.Sender}), ""
+		}
 		return say.say("send.optout", nil), ""
+	case c.Delivery != nil && c.Delivery.Reason == "region_blocked":
+		return say.say("send.country", nil), ""
+	case c.Delivery != nil && c.Delivery.State == "failed" && c.Delivery.Reason == "ambiguous":
+		return "", say.say("send.slow", nil) // nobody knows whether it was sent
 	case c.Delivery != nil && (c.Delivery.State == "failed" || c.Delivery.State == "undelivered"):
 		return say.say("send.failed", nil), ""
 	case c.SentAt != nil && in.Now.Sub(*c.SentAt) > slowAfter && c.Delivery != nil && c.Delivery.State != "delivered":
 		return "", say.say("send.slow", nil)
+	case c.Delivery != nil && c.Delivery.State != "queued" && c.Delivery.Channel == "whatsapp":
+		return "", say.say("send.whatsapp", nil)
+	case c.Delivery != nil && c.Delivery.State != "queued" && c.Delivery.Channel == "voice":
+		return "", say.say("send.voice", nil)
 	case c.Sends > 1 && c.SentAt != nil:
 		return "", say.say("send.resent", values{"Time": say.clock(*c.SentAt)})
 	}

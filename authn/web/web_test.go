@@ -519,7 +519,8 @@ func TestCodePage(t *testing.T) {
 		}
 	})
 
-	for reason, says := range map[string]string{"recipient_opted_out": "has opted out of our texts", "invalid_recipient": "could not be delivered"} {
+	for reason, says := range map[string]string{"recipient_opted_out": "has opted out of our texts", "invalid_recipient": "could not be delivered",
+		"region_blocked": "cannot send texts to this country"} {
 		t.Run("delivery "+reason, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
@@ -536,6 +537,16 @@ func TestCodePage(t *testing.T) {
 			methods.want(t, "methods", http.StatusOK, "could not be delivered", "number ending 43", "I have none of these")
 		})
 	}
+
+	t.Run("delivery unknown", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		b, p := w.atCode(t, "")
+		if _, err := w.DB.ExecContext(t.Context(), "UPDATE messages SET state = 'failed', reason = 'ambiguous'"); err != nil {
+			t.Fatal(err)
+		}
+		b.do(t, http.MethodGet, p.url, nil).want(t, "code page", http.StatusOK, "Text messages can take a few minutes", `role="status"`)
+	})
 
 	t.Run("slow", func(t *testing.T) {
 		t.Parallel()

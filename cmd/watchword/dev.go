@@ -30,6 +30,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/oidc"
 	"github.com/watchword-auth/watchword/sms"
+	"github.com/watchword-auth/watchword/sms/carriersim"
 )
 
 // The person and the application that a development server knows. They are worth nothing: it listens on loopback alone.
@@ -151,7 +152,7 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	simulator := simulatorServer(background)
+	simulator := simulatorServer(background, carriersim.New(carriersim.Options{Now: time.Now, Pace: simPace}))
 	application := srv.httpServer(background, app.New(app.Config{Issuer: issuer, BaseURL: demo, ClientID: w.ClientID, ClientSecret: w.ClientSecret}))
 	for _, side := range []struct {
 		server   *http.Server
@@ -299,12 +300,19 @@ func (p *Program) devServices(ctx context.Context, database *pgserver.Server, di
 			return nil, err
 		}
 	}
+	// Two vendors, so that one can be switched off in the inbox and the other is seen to take over.
+	inbox, account := "http://"+listeners[2].Addr().String(), carriersim.New(carriersim.Options{Now: time.Now}).Account("twilio")
+	secretFile := filepath.Join(dir, "simulator-secret")
+	if err := writeWhole(secretFile, []byte(account.Secret+"\n")); err != nil {
+		return nil, err
+	}
 	sources := config.Sources{
 		Env: []string{"WATCHWORD_DATABASE__DSN=" + database.DSN("watchword")},
 		Flags: append([]string{
 			"issuer=" + issuer, "keys.dir=" + keys, "log.level=warn", "log.format=text", "drain_timeout=5s",
 			"listen=" + listeners[0].Addr().String(), "management_listen=" + listeners[3].Addr().String(),
-			"sms.vendors.simulator.url=http://" + listeners[2].Addr().String(),
+			"sms.vendors.simulator.url=" + inbox, "sms.vendors.twilio.base_url=" + inbox + "/twilio", "sms.vendors.twilio.account=" + account.ID,
+			"sms.vendors.twilio.secret_file=" + secretFile, "sms.vendors.twilio.sender=+12025550100", "sms.channels=sms,whatsapp",
 		}, p.configSet...),
 	}
 	cfg, _, err := config.Load(sources)

@@ -268,13 +268,13 @@ func TestDevGivesUpInOrder(t *testing.T) {
 
 func TestSimulator(t *testing.T) {
 	t.Parallel()
-	s := start(t, &Program{Args: []string{"sms", "simulator", "--listen", "127.0.0.1:0"}})
-	address := strings.TrimSpace(s.out.line(t, "http://127.0.0.1:"))
+	s := start(t, &Program{Args: []string{"sim", "--listen", "127.0.0.1:0"}})
+	address := strings.TrimSpace(strings.TrimPrefix(s.out.line(t, "http://127.0.0.1:"), "Inbox"))
 	if status, body := fetch(t, address+"/messages"); status != http.StatusOK || strings.TrimSpace(body) != "[]" {
 		t.Errorf("the simulator answers %d: %s", status, body)
 	}
 	s.stop(t)
-	open := start(t, &Program{Args: []string{"sms", "simulator", "--listen", ":0"}})
+	open := start(t, &Program{Args: []string{"sim", "--listen", ":0"}})
 	if code := <-open.code; code != exitUsage {
 		t.Errorf("on every address: exit code %d\n%s", code, open.err)
 	}

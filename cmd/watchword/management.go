@@ -13,13 +13,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/sms"
 )
 
 // metrics are what an operator's monitoring reads. Labels are bounded: never a user, a number or free text.
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.HistogramVec
-	sends    *prometheus.HistogramVec
+	sends    *prometheus.CounterVec
+	calls    *prometheus.HistogramVec
+	reports  *prometheus.CounterVec
+	arrivals *prometheus.HistogramVec
 }
 
 func newMetrics(db *postgres.DB) *metrics {
@@ -29,10 +33,20 @@ func newMetrics(db *postgres.DB) *metrics {
 			Namespace: "watchword", Name: "http_request_duration_seconds", Help: "Time to answer a request.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"route", "method", "status"}),
-		sends: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: "watchword", Name: "otp_send_seconds", Help: "Time from storing a text to the vendor's answer, by what came of it.",
-			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		sends: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "watchword", Name: "otp_sends_total", Help: "Calls to vendors, by what came of them: accepted, or the class of the failure.",
+		}, []string{"vendor", "channel", "country", "result"}),
+		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "watchword", Name: "otp_send_seconds", Help: "Time from storing a text to the vendor's answer.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"vendor", "result"}),
+		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "watchword", Name: "otp_delivery_reports_total", Help: "Authentic reports of vendors, repeated ones too.",
+		}, []string{"vendor", "state"}),
+		arrivals: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "watchword", Name: "otp_delivery_seconds", Help: "Time from storing a text to the report of what became of it.",
+			Buckets: []float64{.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600},
+		}, []string{"vendor", "country", "state"}),
 	}
 	b := buildInfo()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -40,9 +54,54 @@ func newMetrics(db *postgres.DB) *metrics {
 		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "go": b.Go},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.requests, m.sends, info, collectors.NewGoCollector(),
+	m.registry.MustRegister(m.requests, m.sends, m.calls, m.reports, m.arrivals, info, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewDBStatsCollector(db.DB.DB, "watchword"))
 	return m
+}
+
+// sent counts a call to a vendor.
+func (m *metrics) sent(s sms.Sent) {
+	result := string(s.Class)
+	if result == "" {
+		result = "accepted"
+	}
+	m.sends.WithLabelValues(s.Vendor, string(s.Channel), s.Country, result).Inc()
+	m.calls.WithLabelValues(s.Vendor, result).Observe(s.Since.Seconds())
+}
+
+// reported counts a vendor's report.
+func (m *metrics) reported(vendor string, state sms.LegState) {
+	m.reports.WithLabelValues(vendor, string(state)).Inc()
+}
+
+// delivered measures what became of a text.
+func (m *metrics) delivered(d sms.Delivered) {
+	m.arrivals.WithLabelValues(d.Vendor, d.Country, d.State).Observe(d.Age)
+}
+
+// watch adds what is asked for when it is looked at.
+func (m *metrics) watch(db *postgres.DB, routing *sms.Routing) {
+	for _, v := range routing.Vendors() {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "watchword", Name: "vendor_up", Help: "1 while the vendor's breaker is closed.", ConstLabels: prometheus.Labels{"vendor": v.Name()},
+		}, func() float64 {
+			if routing.Up(v.Name()) {
+				return 1
+			}
+			return 0
+		}))
+	}
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "watchword", Name: "queue_oldest_job_seconds", Help: "Age of the oldest text that is due and not sent; -1 when the database does not say.",
+	}, func() float64 {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		age, err := sms.Oldest(ctx, db)
+		if err != nil {
+			return -1
+		}
+		return age.Seconds()
+	}))
 }
 
 // readiness answers whether this replica can serve: each check by name.

@@ -69,12 +69,14 @@ func checkKeys(cfg *config.Config) error {
 	}
 }
 
-// checkVendor finds out whether there is anybody who could carry a text.
+// checkVendor finds out whether there is anybody who could carry a text, and whether the routes lead anywhere.
 func checkVendor(cfg *config.Config) error {
-	if cfg.SMS.Vendors.Simulator.URL == "" {
-		return &config.Problem{Key: "sms.vendors", What: "no vendor has settings: codes could not be sent", Cure: "give one its settings, or for a trial run watchword sms simulator and set sms.vendors.simulator.url to its address"}
+	if len(cfg.SMS.Vendors.Used()) == 0 {
+		return &config.Problem{Key: "sms.vendors", What: "no vendor has settings: codes could not be sent",
+			Cure: "give one its settings, or for a trial run watchword sim and set sms.vendors.simulator.url to its address"}
 	}
-	return nil
+	_, err := newDelivery(cfg, keyring.Ephemeral(), nil)
+	return err
 }
 
 // checkSealed finds out whether the key files are those that the database was made with.

@@ -13,6 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/oidc"
+	"github.com/watchword-auth/watchword/sms"
 )
 
 // routes puts the pages and the protocol under one roof. Every request gets an id, its source, a deadline and a line in the log, and
@@ -25,7 +26,7 @@ func (srv *server) routes() (http.Handler, error) {
 	pages, err := web.New(web.Config{
 		SignIns: srv.signIns, Keys: srv.ring, Issuer: srv.cfg.Issuer, Service: srv.cfg.Branding.Name, Default: srv.cfg.DefaultLocale,
 		Help: srv.cfg.Branding.SupportURL, Privacy: srv.cfg.Branding.PrivacyURL, Accessibility: srv.cfg.Branding.AccessibilityURL,
-		Outage: srv.worker.Down,
+		Outage: srv.delivery.routing.Down,
 		Dev:    issuer.Scheme == "http", Log: srv.log, // plain http is for this machine alone, where whoever looks is a developer
 	})
 	if err != nil {
@@ -36,6 +37,10 @@ func (srv *server) routes() (http.Handler, error) {
 	protocol := srv.provider.Routes()
 	for _, path := range oidc.Paths() {
 		mux.Handle(path, protocol)
+	}
+	desk := srv.desk.Routes()
+	for _, path := range sms.Paths() {
+		mux.Handle(path, desk)
 	}
 	mux.Handle("/", pages.Routes())
 	inner := httpkit.OnlyHost(issuer.Host, http.HandlerFunc(pages.WrongHost), httpkit.Recover(srv.log, http.HandlerFunc(pages.Failed), mux))

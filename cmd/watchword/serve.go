@@ -22,7 +22,6 @@ import (
 	"github.com/watchword-auth/watchword/internal/retention"
 	"github.com/watchword-auth/watchword/oidc"
 	"github.com/watchword-auth/watchword/sms"
-	"github.com/watchword-auth/watchword/sms/carriersim"
 )
 
 func (p *Program) serveCommand() *cobra.Command {
@@ -131,6 +130,7 @@ type server struct {
 	ready    *readiness
 	provider *oidc.Provider
 	worker   *sms.Worker
+	desk     *sms.Desk
 	keeper   *retention.Keeper
 	public   http.Handler
 	requests atomic.Uint64 // answered so far
@@ -140,18 +140,16 @@ type server struct {
 
 // newServer puts together what runs.
 func newServer(s *services, log *slog.Logger) (*server, error) {
-	carrier, err := carriersim.NewVendor(s.cfg.SMS.Vendors.Simulator.URL)
-	if err != nil {
-		return nil, err
-	}
 	srv := &server{services: s, log: log, metrics: newMetrics(s.db)}
-	srv.worker = &sms.Worker{DB: s.db, Keys: s.ring, Vendor: carrier, Log: log, Observe: func(vendor string, class sms.Class, since time.Duration) {
-		result := string(class)
-		if result == "" {
-			result = "accepted"
-		}
-		srv.metrics.sends.WithLabelValues(vendor, result).Observe(since.Seconds())
-	}}
+	srv.worker = &sms.Worker{
+		DB: s.db, Keys: s.ring, Routing: s.delivery.routing, Log: log, Calls: s.cfg.SMS.Concurrency, Callback: s.delivery.callback(s.cfg), Observe: srv.metrics.sent, Delivered: srv.metrics.delivered,
+	}
+	srv.desk = &sms.Desk{
+		DB: s.db, Keys: s.ring, Routing: s.delivery.routing, Outbox: s.delivery.outbox, Texts: s.delivery.texts, Log: log, Public: s.cfg.Issuer, Sources: s.delivery.sources,
+		Now: time.Now, Observe: srv.metrics.reported, Delivered: srv.metrics.delivered,
+	}
+	srv.metrics.watch(s.db, s.delivery.routing)
+	var err error
 	srv.keeper = &retention.Keeper{DB: s.db, Log: log}
 	lives := oidc.DefaultLives()
 	lives.Code, lives.AccessToken, lives.IDToken, lives.Refresh = s.cfg.Tokens.CodeTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.RefreshTTL
@@ -227,10 +225,16 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 	if err := errors.Join(srv.keys.Refresh(background), srv.keys.Ready()); err != nil {
 		return errors.Join(fmt.Errorf("signing keys: %w", err), public.Close(), manage.Close(), srv.db.Close())
 	}
-	for name, work := range map[string]func(context.Context) error{
+	works := map[string]func(context.Context) error{
 		"outbox worker": srv.worker.Run, "change listener": srv.provider.Run, "retention": srv.keeper.Run,
 		"idle memory": srv.releaseMemory,
-	} {
+	}
+	for _, v := range srv.delivery.routing.Vendors() {
+		if link, ok := v.(sms.Subscriber); ok {
+			works["link to vendor "+v.Name()] = func(ctx context.Context) error { return link.Run(ctx, srv.desk.Told(v.Name())) }
+		}
+	}
+	for name, work := range works {
 		group.Go(func() { srv.supervise(background, name, work) })
 	}
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
+	"log/slog"
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/factors"
@@ -25,6 +25,8 @@ type services struct {
 	clients *oidc.Clients
 	keys    *oidc.Keys
 	levels  authn.LevelNames
+
+	delivery *delivery
 }
 
 // assemble makes the services. It does not connect: the first statement does.
@@ -32,10 +34,6 @@ func assemble(cfg *config.Config) (_ *services, err error) {
 	ring, err := keyring.Load(cfg.Keys.Dir)
 	if err != nil {
 		return nil, errors.Join(checkKeys(cfg))
-	}
-	issuer, err := url.Parse(cfg.Issuer)
-	if err != nil {
-		return nil, err
 	}
 	db, err := postgres.Open(postgres.Config{
 		DSN: cfg.Database.DSN.Reveal(), DirectDSN: cfg.Database.DirectDSN.Reveal(), MaxConns: cfg.Database.MaxConns, Pooled: cfg.Database.Pooled,
@@ -48,20 +46,21 @@ func assemble(cfg *config.Config) (_ *services, err error) {
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	texts, err := sms.NewTexts(cfg.SMS.ServiceName, issuer.Hostname())
+	carry, err := newDelivery(cfg, ring, told(slog.Default()))
 	if err != nil {
 		return nil, err
 	}
-	phones, err := smsotp.New(texts, cfg.OTP.Digits, cfg.OTP.Lifetime)
+	phones, err := smsotp.New(carry.texts, cfg.OTP.Digits, cfg.OTP.Lifetime)
 	if err != nil {
 		return nil, err
 	}
 	bounds := factors.DefaultLimits()
 	bounds.Attempts, bounds.Everyone.Burst = cfg.OTP.Attempts, cfg.SMS.DailyBudget
-	ledger, err := factors.NewLedger(db, ring, &sms.Outbox{Keys: ring}, bounds, phones)
+	ledger, err := factors.NewLedger(db, ring, carry.outbox, bounds, phones)
 	if err != nil {
 		return nil, err
 	}
+	ledger.Checks = &sms.Checks{DB: db, Keys: ring, Routing: carry.routing}
 	passwords, err := authn.NewPasswords(authn.HashingConfig{
 		Memory: uint32(cfg.Password.Memory / 1024), Time: uint32(cfg.Password.Time), Concurrency: cfg.Password.Concurrency, Queue: cfg.Password.Queue,
 	})
@@ -71,7 +70,7 @@ func assemble(cfg *config.Config) (_ *services, err error) {
 	rules := authn.DefaultConfig()
 	rules.Idle, rules.Absolute, rules.SignIn, rules.Policy.MaxAge = cfg.Session.Idle, cfg.Session.Absolute, cfg.Session.SignIn, cfg.Session.Absolute
 	return &services{
-		cfg: cfg, db: db, ring: ring,
+		cfg: cfg, db: db, ring: ring, delivery: carry,
 		signIns: &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules},
 		clients: &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring},
 		levels: authn.LevelNames{

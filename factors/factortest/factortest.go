@@ -85,7 +85,7 @@ func (w *world) open(t *testing.T, b factors.Binding) uuid.UUID {
 	t.Helper()
 	q := new(postgres.Query)
 	q.With("asked", "SELECT 1")
-	id, err := w.Ledger.Open(t.Context(), q, "asked", w.Authenticator, b, "en")
+	id, err := w.Ledger.Open(t.Context(), q, "asked", w.Authenticator, b, factors.Prompt{Locale: "en"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,6 +74,6 @@ func (f *Factor) Issue(_ context.Context, a factors.Authenticator, to factors.Pr
 	if err != nil {
 		return factors.Issued{}, err
 	}
-	text, locale := f.texts.Code(string(to.Purpose), to.Locale, code, f.life)
+	text, locale := f.texts.Code(string(to.Purpose), to.Locale, code, f.life, to.App)
 	return factors.Issued{Code: code, Life: f.life, Message: &sms.Message{To: number, Text: text, Locale: locale}}, nil
 }

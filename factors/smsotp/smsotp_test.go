@@ -108,7 +108,9 @@ func TestResend(t *testing.T) {
 	b := factors.Binding{Purpose: factors.Login, Subject: f.Authenticator.Subject, Browser: uuid.New(), Context: []byte("sign-in")}
 	id := open(t, f, b)
 	first := f.Right(t, id)
-	resend := func() error { return f.Ledger.Resend(t.Context(), id, f.Authenticator, b, "en") }
+	resend := func() error {
+		return f.Ledger.Resend(t.Context(), id, f.Authenticator, b, factors.Prompt{Locale: "en"})
+	}
 	var wait *factors.WaitError
 	for n, pause := range []time.Duration{30, 60, 120, 120} { // SN-1, LIM-5
 		f.DB.Advance(t, pause*time.Second-2*time.Second)
@@ -155,7 +157,7 @@ func TestSendsOfOneAddress(t *testing.T) { // SN-2, LIM-5
 				b := factors.Binding{Purpose: factors.Login, Subject: f.Authenticator.Subject, Browser: uuid.New(), Context: []byte("sign-in")}
 				q := new(postgres.Query)
 				q.With("asked", "SELECT 1")
-				if _, err := f.Ledger.Open(audit.With(t.Context(), ctx), q, "asked", f.Authenticator, b, "en"); err != nil {
+				if _, err := f.Ledger.Open(audit.With(t.Context(), ctx), q, "asked", f.Authenticator, b, factors.Prompt{Locale: "en"}); err != nil {
 					t.Fatal(err)
 				}
 				q.Finally("SELECT sends FROM challenge_opened")
@@ -180,7 +182,7 @@ func open(t *testing.T, f factortest.Fixture, b factors.Binding) uuid.UUID {
 	t.Helper()
 	q := new(postgres.Query)
 	q.With("asked", "SELECT 1")
-	id, err := f.Ledger.Open(t.Context(), q, "asked", f.Authenticator, b, "en")
+	id, err := f.Ledger.Open(t.Context(), q, "asked", f.Authenticator, b, factors.Prompt{Locale: "en"})
 	if err != nil {
 		t.Fatal(err)
 	}

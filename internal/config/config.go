@@ -80,19 +80,12 @@ type OTP struct {
 // SMS is how texts are carried.
 type SMS struct {
 	ServiceName string   `key:"service_name" default:"Watchword" doc:"Name of the service in text messages. Short, in characters of the GSM alphabet."`
-	Countries   []string `key:"countries" doc:"Countries that are served, as ISO 3166-1 codes. Empty: all of them."`
+	Countries   []string `key:"countries" default:"AT,AU,BE,BG,CA,CH,CY,CZ,DE,DK,EE,ES,FI,FR,GB,GR,HR,HU,IE,IN,IS,IT,JP,KR,LI,LT,LU,LV,MT,NL,NO,NZ,PL,PT,RO,SE,SG,SI,SK,US" doc:"Countries that are texted, as ISO 3166-1 codes; * for all of them. Name those where your people are: texts to numbers abroad that earn by receiving them are the most common fraud."`
+	Channels    []string `key:"channels" default:"sms" doc:"Ways to a phone in the order in which they are tried, where a route does not say: sms, whatsapp, voice."`
+	Routes      []string `key:"routes" doc:"Rules that choose vendors; the first that matches decides. Words country=, prefix=, purpose=, channel=, vendor= with one or more values, separated by | (or commas in YAML), and order=cost. Example: country=FR|BE vendor=octopush|twilio"`
 	DailyBudget int      `key:"daily_budget" default:"10000" min:"1" max:"100000000" doc:"Most text messages in 24 hours, over everybody."`
+	Concurrency int      `key:"concurrency" default:"32" min:"1" max:"1000" doc:"Calls to vendors at once."`
 	Vendors     Vendors  `key:"vendors"`
-}
-
-// Vendors that carry texts; one with settings is in use.
-type Vendors struct {
-	Simulator Simulator `key:"simulator"`
-}
-
-// Simulator is the carrier on your desk.
-type Simulator struct {
-	URL string `key:"url" doc:"Address of a carrier simulator. For development: it shows every text to whoever asks."`
 }
 
 // Password bounds what checking passwords may cost.
@@ -180,8 +173,7 @@ func (c *Config) check(report func(key, what, cure string)) {
 		report("session.idle", "is longer than session.absolute", "lower session.idle")
 	}
 	for i, country := range c.SMS.Countries {
-		c.SMS.Countries[i] = strings.ToUpper(country)
-		if region, err := language.ParseRegion(country); err != nil || !region.IsCountry() || len(country) != 2 {
+		if c.SMS.Countries[i] = strings.ToUpper(country); country != AllCountries && !isCountry(c.SMS.Countries[i]) {
 			report("sms.countries", fmt.Sprintf("%q is not a country", country), "write ISO 3166-1 codes of two letters, such as US")
 		}
 	}
@@ -190,15 +182,11 @@ func (c *Config) check(report func(key, what, cure string)) {
 	}
 	for key, value := range map[string]string{
 		"branding.support_url": c.Branding.SupportURL, "branding.privacy_url": c.Branding.PrivacyURL,
-		"branding.accessibility_url": c.Branding.AccessibilityURL, "sms.vendors.simulator.url": c.SMS.Vendors.Simulator.URL,
+		"branding.accessibility_url": c.Branding.AccessibilityURL,
 	} {
-		if u, err := url.Parse(value); value != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
-			report(key, "is not a web address", "write it as https://…")
-		}
+		checkAddress(key, value, report)
 	}
-	if u, err := url.Parse(c.SMS.Vendors.Simulator.URL); err == nil && c.SMS.Vendors.Simulator.URL != "" && !Loopback(u.Hostname()) && c.Production() {
-		report("sms.vendors.simulator.url", "leaves this machine: a simulator shows every code to whoever asks", "use the simulator on loopback only")
-	}
+	c.checkVendors(report)
 	c.checkNames(report)
 }
 

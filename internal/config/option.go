@@ -101,6 +101,10 @@ func options(t reflect.Type, prefix string, index []int) (all []Option) {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		path, at := prefix+f.Tag.Get("key"), append(slices.Clone(index), i)
+		if f.Anonymous {
+			all = append(all, options(f.Type, prefix, at)...)
+			continue
+		}
 		kind, leaf := typeName(f.Type)
 		if !leaf {
 			all = append(all, options(f.Type, path+".", at)...)

@@ -56,7 +56,7 @@ func (s *system) vendorSawEachOnce(ctx context.Context) error {
 		return err
 	}
 	var legs []string
-	if err := s.db.SelectContext(ctx, &legs, `SELECT id::text FROM legs WHERE state = 'accepted'`); err != nil {
+	if err := s.db.SelectContext(ctx, &legs, `SELECT id::text FROM legs WHERE state IN ('accepted', 'sent', 'delivered')`); err != nil {
 		return err
 	}
 	known, seen := map[string]bool{}, map[string]int{}

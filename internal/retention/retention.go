@@ -46,6 +46,8 @@ func Partitions() []Partitioned {
 func swept() []string {
 	return []string{
 		`DELETE FROM windows WHERE expires_at < wall() - interval '1 hour'`,
+		`DELETE FROM receipts WHERE received_at < wall() - interval '7 days'`, // with the legs that they are about
+		`DELETE FROM send_breakers WHERE until < wall() - interval '1 day'`,
 		`DELETE FROM client_assertions WHERE expires_at < wall() - interval '1 hour'`,
 		`DELETE FROM sessions WHERE ended_at < wall() - interval '1 day' OR created_at < wall() - interval '2 days' AND last_seen_at < wall() - interval '1 day'`,
 		`DELETE FROM grants WHERE expires_at < wall() - interval '1 day'`, // with their refresh tokens

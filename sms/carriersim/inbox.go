@@ -3,39 +3,164 @@ package carriersim
 import (
 	"bytes"
 	"embed"
-	"html/template"
+	"fmt"
 	"net/http"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/watchword-auth/watchword/sms"
 )
 
 //go:embed assets
 var assets embed.FS
 
-// thread is what one phone shows.
-type thread struct {
-	To       string
-	Messages []Message
+// What the page shows at most: it is read by people, and fetched again at every text.
+const (
+	shownPhones = 40
+	shownTexts  = 60 // of each phone
+)
+
+// page is all that the template needs.
+type page struct {
+	Still    bool   // it does not reload itself
+	Query    string // that keeps it so
+	Newest   int    // number of the newest text
+	News     string // the newest text, for whoever listens to the page
+	Phones   []*phone
+	Hidden   int // phones that are not shown
+	Vendors  []vendorRow
+	Troubled bool // at any vendor
+	Classes  []sms.Class
+	Spoils   []string
+	Numbers  [][2]string // the last digits of numbers that misbehave, and how
+	Example  string      // a command that sends a text
 }
 
-func (s *Simulator) inbox(w http.ResponseWriter, _ *http.Request) {
-	page, err := template.ParseFS(assets, "assets/inbox.html")
-	if err != nil {
-		http.Error(w, "the inbox page is broken", http.StatusInternalServerError)
-		return
-	}
-	var threads []*thread
-	for _, m := range s.Messages("") {
-		i := slices.IndexFunc(threads, func(t *thread) bool { return t.To == m.To })
-		if i < 0 {
-			i = len(threads)
-			threads = append(threads, &thread{To: m.To})
+// phone is a thread of texts, the oldest first.
+type phone struct {
+	Number  string
+	Texts   []bubble
+	Older   int      // texts that are not shown
+	Senders []string // that it can answer, the newest first
+	Stopped []string // vendors whose texts it does not want
+}
+
+// bubble is a text as a phone shows it.
+type bubble struct {
+	Message
+	Key   int
+	Parts []part
+}
+
+// part of a text: the code, or what is around it.
+type part struct {
+	Text string
+	Code bool
+}
+
+// vendorRow is a vendor on the page.
+type vendorRow struct {
+	Name, BaseURL string
+	Account       Account
+	Faults        Faults
+	Troubles      []string
+}
+
+// codes finds what looks like a code: 4 to 10 digits, in a row or in two groups, that are not part of a number, a word, a time or an amount.
+var codes = regexp.MustCompile(`(?:^|[^\pL\d+.,:/-])(\d{4,10}|\d{3}[ -]\d{3})(?:$|[.,:]?(?:$|[^\pL\d.,:/-]))`)
+
+// split marks the code of a text wherever it stands.
+func split(text string) (parts []part) {
+	add := func(text string, code bool) {
+		if text != "" {
+			parts = append(parts, part{text, code})
 		}
-		threads[i].Messages = append(threads[i].Messages, m)
 	}
+	code, plain := "", 0 // plain is where what is around it begins
+	for from := 0; ; {
+		found := codes.FindStringSubmatchIndex(text[from:])
+		if found == nil {
+			add(text[plain:], false)
+			return parts
+		}
+		begin, end := from+found[2], from+found[3]
+		if code == "" {
+			code = text[begin:end]
+		}
+		if text[begin:end] == code {
+			add(text[plain:begin], false)
+			add(code, true)
+			plain = end
+		}
+		from = end
+	}
+}
+
+// phones puts texts, the newest first, on their phones, the phone with the newest first.
+func (s *Simulator) phones(messages []Message) (shown []*phone, hidden int) {
+	byNumber := map[string]*phone{}
+	for _, m := range messages {
+		p := byNumber[m.To]
+		if p == nil {
+			p = &phone{Number: m.To}
+			byNumber[m.To] = p
+			if len(shown) < shownPhones {
+				shown = append(shown, p)
+			}
+		}
+		if !slices.Contains(p.Senders, m.From) && len(p.Senders) < shownTexts {
+			p.Senders = append(p.Senders, m.From)
+		}
+		if len(p.Texts) == shownTexts {
+			p.Older++
+			continue
+		}
+		p.Texts = append(p.Texts, bubble{Message: m, Key: m.seq, Parts: split(m.Text)})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range shown {
+		slices.Reverse(p.Texts)
+		for _, name := range s.names {
+			if s.optedOut[name+" "+p.Number] {
+				p.Stopped = append(p.Stopped, name)
+			}
+		}
+	}
+	return shown, len(byNumber) - len(shown)
+}
+
+func (s *Simulator) inbox(w http.ResponseWriter, r *http.Request) {
+	messages := s.Messages("")
+	p := page{Classes: sms.Classes(), Spoils: spoils(), Numbers: [][2]string{
+		{"001", "invalid recipient"}, {"002", "opted out"}, {"003", "rate limited"}, {"004", "taken, then undelivered"}, {"005", "taken, then expired"},
+		{"006", "error 500 at first, then taken"}, {"007", "taken, but the connection drops"}, {"008", "blocked as fraud"}, {"009", "taken, no receipt"},
+		{"010", "receipts early, twice and out of order"},
+	}}
+	if p.Still = r.URL.Query().Has("still"); p.Still {
+		p.Query = "?still"
+	}
+	if len(messages) > 0 {
+		newest := messages[0]
+		if p.Newest = newest.seq; !newest.Reply {
+			p.News = "New text for " + newest.To + ": " + newest.Text
+		}
+	}
+	p.Phones, p.Hidden = s.phones(messages)
+	s.mu.Lock()
+	for _, name := range s.names {
+		row := vendorRow{Name: name, BaseURL: baseURL(r, name), Account: s.accounts[name], Faults: *s.faultsOf(name), Troubles: s.faultsOf(name).summary()}
+		p.Troubled = p.Troubled || len(row.Troubles) > 0
+		p.Vendors = append(p.Vendors, row)
+	}
+	twilio := s.accounts["twilio"]
+	s.mu.Unlock()
+	p.Example = fmt.Sprintf("curl -u %s:%s --data-urlencode From=+12025550100 --data-urlencode To=+12025550143 -d 'Body=Your code is 482913.' %s/2010-04-01/Accounts/%s/Messages.json",
+		twilio.ID, twilio.Secret, baseURL(r, "twilio"), twilio.ID)
 	var html bytes.Buffer
-	if err := page.Execute(&html, threads); err != nil {
+	if err := s.page.Execute(&html, p); err != nil {
 		http.Error(w, "the inbox page is broken", http.StatusInternalServerError)
 		return
 	}
