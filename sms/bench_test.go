@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/lib/pq"
 
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/pgtest"
@@ -118,7 +117,7 @@ func seed(b *testing.B, db *pgtest.Database, keys *keyring.Ring, n int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	copying, err := tx.PrepareContext(b.Context(), pq.CopyIn("messages", "id", "challenge_id", "purpose", "locale", "recipient", "prefix", "hint", "country", "not_after", "body", "due_at"))
+	copying, err := tx.PrepareContext(b.Context(), "COPY messages (id, challenge_id, purpose, locale, recipient, prefix, hint, country, not_after, body, due_at) FROM STDIN")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func (carrier) Send(context.Context, sms.Leg) (sms.Accepted, error) { return sms
 
 func TestPlan(t *testing.T) {
 	t.Parallel()
-	make := func(t *testing.T, rules ...string) *sms.Routing {
+	build := func(t *testing.T, rules ...string) *sms.Routing {
 		t.Helper()
 		texts := sms.Abilities{Channels: []sms.Channel{sms.SMS}}
 		config := sms.RoutingConfig{Channels: []sms.Channel{sms.SMS, sms.WhatsApp}, Carriers: []sms.Carrier{
@@ -71,7 +71,7 @@ func TestPlan(t *testing.T) {
 			if purpose == "" {
 				purpose = "login"
 			}
-			plan, rule, all := make(t, rules...).Plan(to, purpose)
+			plan, rule, all := build(t, rules...).Plan(to, purpose)
 			var got []string
 			for _, r := range plan {
 				got = append(got, r.Vendor+"/"+string(r.Channel))

@@ -87,7 +87,7 @@ func next(plan []Route, own, earlier []tried, ability func(vendor string) Vendor
 		return plan[i], true
 	}
 	if len(own) == 0 {
-		return begin(plan, earlier, ability, first)
+		return begin(earlier, ability, first)
 	}
 	last := &own[len(own)-1]
 	fresh := func(r Route) bool { return tries(own, r) == 0 }
@@ -137,7 +137,7 @@ func next(plan []Route, own, earlier []tried, ability func(vendor string) Vendor
 }
 
 // begin chooses the way of a message that nobody has been asked to carry yet.
-func begin(plan []Route, earlier []tried, ability func(string) Vendor, first func(func(Route) bool) (Route, bool)) step {
+func begin(earlier []tried, ability func(string) Vendor, first func(func(Route) bool) (Route, bool)) step {
 	var before *tried // the latest text of the challenge that was taken
 	for i := range earlier {
 		if earlier[i].good() {

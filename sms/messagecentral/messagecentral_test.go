@@ -44,7 +44,7 @@ func TestSuite(t *testing.T) {
 						c = messagecentral.Config{BaseURL: s.BaseURL, Token: s.Account.Secret}
 					}
 					v := vendor(t, c)
-					v.Ping(t.Context()) // so that the calls that are spoilt are not those for a token
+					v.Ping(t.Context()) //nolint:errcheck // so that the calls that are spoilt are not those for a token
 					return v
 				},
 			})
@@ -108,7 +108,7 @@ func TestRequest(t *testing.T) {
 			t.Errorf("%s: sent %v, want %v", number, q, want)
 		}
 	}
-	v.Check(t.Context(), sms.Session{ID: "12&3"}, "48 2910")
+	v.Check(t.Context(), sms.Session{ID: "12&3"}, "48 2910") //nolint:errcheck // what was asked is looked at below
 	if q := seen.URL.Query(); seen.Method != http.MethodGet || seen.URL.Path != "/verification/v3/validateOtp" || q.Get("verificationId") != "12&3" || q.Get("code") != "48 2910" {
 		t.Errorf("checked by %s %s", seen.Method, seen.URL)
 	}

@@ -68,14 +68,16 @@ func (v *Vendor) understand(d delivery) sms.Received {
 // receipt reads a receipt: from its optional parameters, section 5.3.2, and what they lack from its words, appendix B.
 func (v *Vendor) receipt(d *pdu.DeliverSM) (sms.Report, bool) {
 	octets, coding := contents(d)
-	words := ""
+	var words string
 	if coding == data.UCS2Coding {
 		words, _ = data.UCS2.Decode(octets) //nolint:errcheck // then there are none
 	} else {
 		words = string(octets) // keys, ids and states are the same in every other alphabet
 	}
 	fields := parseReceipt(words)
-	id, told, known := fields["id"], state{}, false
+	id := fields["id"]
+	var told state
+	var known bool
 	if f, ok := d.OptionalParameters[pdu.TagReceiptedMessageID]; ok && f.String() != "" {
 		id = f.String()
 	}

@@ -118,7 +118,7 @@ func (b *bench) receive(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b.results = append(b.results, got)
-	w.Write(got.Reply)
+	w.Write(got.Reply) //nolint:errcheck // the simulator has gone
 }
 
 // settled waits for every webhook and gives what they said.
@@ -156,7 +156,7 @@ func (b *bench) leg(t *testing.T, suffix string) sms.Leg {
 func (b *bench) arrived(l sms.Leg) []carriersim.Message { return b.sim.Messages(l.To.Reveal()) }
 
 // failure holds err against what is wanted of it, and against what it must never show.
-func (b *bench) failure(t *testing.T, err error, l sms.Leg, reached sms.Reached, classes ...sms.Class) *sms.Error {
+func (b *bench) failure(t *testing.T, err error, l sms.Leg, reached sms.Reached, classes ...sms.Class) {
 	t.Helper()
 	e, ok := errors.AsType[*sms.Error](err)
 	switch {
@@ -176,7 +176,6 @@ func (b *bench) failure(t *testing.T, err error, l sms.Leg, reached sms.Reached,
 			}
 		}
 	}
-	return e
 }
 
 // Run holds a driver to everything.
@@ -556,7 +555,7 @@ func runSessions(t *testing.T, d Driver, one func(string, func(*testing.T, *benc
 			one("check exhausted", func(t *testing.T, b *bench) {
 				_, s, right := open(t, b)
 				for range d.WrongTries {
-					check(t, b, s, "000000")
+					check(t, b, s, "000000") //nolint:errcheck // wrong each time
 				}
 				if got, _ := check(t, b, s, right); got == sms.Approved {
 					t.Error("the right code passed after too many wrong ones")

@@ -142,12 +142,12 @@ func TestRequest(t *testing.T) {
 	t.Parallel()
 	address, last := says(t, 400, `{}`)
 	l := leg(t)
-	vendor(t, startmessaging.Config{Mode: "message", BaseURL: address, AppName: "Acme", Template: "0b7c"}).Send(t.Context(), l)
+	vendor(t, startmessaging.Config{Mode: "message", BaseURL: address, AppName: "Acme", Template: "0b7c"}).Send(t.Context(), l) //nolint:errcheck // what was asked is looked at below
 	variables, ok := (*last)["variables"].(map[string]any)
 	if !ok || variables["otp"] != "482910" || variables["expiry"] != "5" || variables["appName"] != "Acme" || (*last)["templateId"] != "0b7c" || (*last)["phoneNumber"] != "+919876543143" {
 		t.Errorf("message: sent %v", *last)
 	}
-	vendor(t, startmessaging.Config{Mode: "managed", BaseURL: address}).Send(t.Context(), l)
+	vendor(t, startmessaging.Config{Mode: "managed", BaseURL: address}).Send(t.Context(), l) //nolint:errcheck // as above
 	if (*last)["idempotencyKey"] != l.ID.String() || len(*last) != 2 {
 		t.Errorf("managed: sent %v", *last)
 	}
