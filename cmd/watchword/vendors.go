@@ -40,7 +40,7 @@ type vendor struct {
 func vendors(c *config.Config) []vendor {
 	v := &c.SMS.Vendors
 	return []vendor{
-		{key: "simulator", build: func() (sms.Vendor, error) {
+		{key: "simulator", sender: c.SMS.ServiceName, build: func() (sms.Vendor, error) {
 			address, err := url.JoinPath(v.Simulator.URL, "http", "send")
 			if err != nil {
 				return nil, err

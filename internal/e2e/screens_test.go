@@ -33,6 +33,7 @@ func TestScreens(t *testing.T) {
 	if _, err := s.text(t.Context(), s.Phone, 1); err != nil {
 		t.Fatal(err)
 	}
+	tab = browsertest.Open(t, browsertest.Taste{Width: 1280}, s.Issuer, s.Demo, s.Inbox)
 	tab.Go(s.Inbox + "/")
 	shot("inbox.png")
 }
