@@ -186,12 +186,23 @@ func (h *Handler) code(w http.ResponseWriter, r *http.Request, p *authn.Progress
 		body.Live = c.Live(in.Now) && c.BlockedUntil == nil && c.Sends > 0
 		body.ExpiresAt = c.ExpiresAt.UTC().Format(time.RFC3339)
 		minutes := max(1, int(c.ExpiresAt.Sub(in.Now).Round(time.Minute).Minutes()))
-		body.Sent = f.say.say("code.sent", values{"Hint": hint(c.AuthenticatorID), "Count": minutes})
+		sent := "code.sent"
+		if c.Delivery != nil && c.Delivery.State != "queued" {
+			switch c.Delivery.Channel {
+			case "whatsapp":
+				sent = "code.sent_whatsapp"
+			case "voice":
+				sent = "code.sent_voice"
+			}
+		}
+		body.Sent = f.say.say(sent, values{"Hint": hint(c.AuthenticatorID), "Count": minutes})
 	}
 	problem, notice := h.codeState(f.say, in)
 	switch {
 	case wrong != nil && body.Live:
 		f.Errors = []fault{*wrong}
+	case problem != "" && body.Live: // nothing is wrong with what was typed: earlier codes still work
+		f.Errors = []fault{{"send", problem}}
 	case problem != "":
 		f.Errors = []fault{{"code", problem}}
 		if status == http.StatusOK && c != nil && c.BlockedUntil != nil {
@@ -239,13 +250,13 @@ func (h *Handler) codeState(say *tongue, in *authn.SignIn) (problem, notice temp
 	case c.Delivery != nil && c.Delivery.State == "failed" && c.Delivery.Reason == "ambiguous":
 		return "", say.say("send.slow", nil) // nobody knows whether it was sent
 	case c.Delivery != nil && (c.Delivery.State == "failed" || c.Delivery.State == "undelivered"):
-		return say.say("send.failed", nil), ""
+		switch c.Delivery.Reason {
+		case "invalid_recipient", "recipient_unreachable":
+			return say.say("send.failed", nil), ""
+		}
+		return say.say("send.outage", nil), "" // ours or the vendor's fault: there is nothing to check
 	case c.SentAt != nil && in.Now.Sub(*c.SentAt) > slowAfter && c.Delivery != nil && c.Delivery.State != "delivered":
 		return "", say.say("send.slow", nil)
-	case c.Delivery != nil && c.Delivery.State != "queued" && c.Delivery.Channel == "whatsapp":
-		return "", say.say("send.whatsapp", nil)
-	case c.Delivery != nil && c.Delivery.State != "queued" && c.Delivery.Channel == "voice":
-		return "", say.say("send.voice", nil)
 	case c.Sends > 1 && c.SentAt != nil:
 		return "", say.say("send.resent", values{"Time": say.clock(*c.SentAt)})
 	}
