@@ -90,6 +90,9 @@ const (
 	Enrol  Purpose = "enrol"
 )
 
+// completes reports whether a right answer completes an authentication with several factors: only that ends failures in a row.
+func (p Purpose) completes() bool { return p == Login || p == StepUp }
+
 // Authenticator is one enrolment of one factor: this subject's phone.
 type Authenticator struct {
 	ID      uuid.UUID

@@ -312,45 +312,60 @@ func (l *Ledger) Answer(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 	candidates := l.Keys.Hashes(macLabel, id[:], b.sum(), []byte(answer))
 	right := "EXISTS (SELECT FROM unnest(c.macs, c.mac_expiries) AS m(mac, until) WHERE m.until > wall() AND m.mac = ANY(" + q.Bind(pq.Array(candidates)) + "::bytea[]))"
 	l.pay(ctx, q, id, b, right)
-	returned, remote, err := l.finish(ctx, q, b, effect)
-	if !remote || l.Checks == nil {
+	returned, paid, err := l.finish(ctx, q, b, effect)
+	if paid == nil || l.Checks == nil {
 		return returned, err
 	}
 	verdict, err := l.Checks.Check(ctx, id, answer)
-	switch {
-	case err != nil: // nobody looked: the attempt is given back, once
-		return nil, errors.Join(fmt.Errorf("vendor checks challenge: %w", err), l.giveBack(ctx, id))
-	case verdict != sms.Approved:
-		return nil, errors.Join(ErrMismatch, l.closeExhausted(ctx, id))
+	if err != nil {
+		failure, ok := errors.AsType[*sms.Error](err)
+		err = fmt.Errorf("vendor checks challenge: %w", err)
+		if ok && failure.Reached == sms.NotSent { // nobody looked
+			return nil, errors.Join(err, l.giveBack(ctx, id, b, *paid))
+		}
+		return nil, errors.Join(err, l.wrong(ctx, id, b)) // somebody may have looked: the attempt stays paid
 	}
-	return l.consume(ctx, id, b, effect)
+	if verdict != sms.Approved {
+		return nil, errors.Join(ErrMismatch, l.wrong(ctx, id, b))
+	}
+	return l.consume(ctx, id, b, *paid, effect)
 }
 
 func (l *Ledger) answerChecked(ctx context.Context, checker Checker, id uuid.UUID, a Authenticator, b Binding, answer string, effect Effect) (json.RawMessage, error) {
 	q := new(postgres.Query)
 	l.pay(ctx, q, id, b, "false")
-	if _, _, err := l.finish(ctx, q, b, nil); !errors.Is(err, ErrMismatch) {
+	_, paid, err := l.finish(ctx, q, b, nil)
+	if paid == nil || !errors.Is(err, ErrMismatch) {
 		return nil, err
 	}
 	if err := checker.Check(ctx, a, answer); errors.Is(err, ErrMismatch) {
-		return nil, errors.Join(err, l.closeExhausted(ctx, id))
+		return nil, errors.Join(err, l.wrong(ctx, id, b))
 	} else if err != nil {
 		return nil, err // a fault: the attempt stays paid
 	}
-	return l.consume(ctx, id, b, effect)
+	return l.consume(ctx, id, b, *paid, effect)
+}
+
+// paid is an attempt whose answer somebody else has to look at.
+type paid struct {
+	failures int // in a row, with this one
 }
 
 // consume ends a challenge whose attempt was paid and whose answer somebody else has found right.
-func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, effect Effect) (json.RawMessage, error) {
+func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, p paid, effect Effect) (json.RawMessage, error) {
 	q := new(postgres.Query)
 	q.With("challenge_paid", fmt.Sprintf(`
 		UPDATE challenges SET ended_at = wall(), outcome = 'verified'
 		 WHERE id = %s AND binding = %s AND ended_at IS NULL AND expires_at > wall() AND subject = %s
 		RETURNING id, subject, authenticator_id, attempts, max_attempts, true AS won, true AS remote`,
 		q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(b.Subject)+"::uuid"))
-	l.streak(b.Purpose).Clear(q, "challenge_paid", "uuid_send(challenge_paid.subject)")
+	if b.Purpose.completes() {
+		l.streak(b.Purpose).Clear(q, "challenge_paid", "uuid_send(challenge_paid.subject)")
+	} else {
+		l.streak(b.Purpose).Refund(q, "challenge_paid", "uuid_send(challenge_paid.subject)", p.failures)
+	}
 	q.With("challenge_live", "SELECT id FROM challenge_paid")
-	q.With("streak_paid", "SELECT NULL::timestamptz AS blocked_until FROM challenge_paid")
+	q.With("streak_paid", "SELECT NULL::timestamptz AS blocked_until, 0 AS failures FROM challenge_paid")
 	q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at")
 	limits.Refund(q, "challenge_paid", l.sourceHit(ctx)...)
 	l.settle(ctx, q, b)
@@ -358,11 +373,13 @@ func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, effect Ef
 	return returned, err
 }
 
-// closeExhausted ends a challenge whose last attempt somebody else has found wrong.
-func (l *Ledger) closeExhausted(ctx context.Context, id uuid.UUID) error {
+// wrong records an answer that somebody else has found wrong, or that nobody will ever know of, and ends a challenge whose last attempt it was.
+func (l *Ledger) wrong(ctx context.Context, id uuid.UUID, b Binding) error {
 	q := new(postgres.Query)
-	q.With("challenge_exhausted", fmt.Sprintf(`UPDATE challenges SET ended_at = wall(), outcome = 'failed'
-		WHERE id = %s AND ended_at IS NULL AND attempts >= max_attempts RETURNING id AS challenge_id`, q.Bind(id)+"::uuid"))
+	q.With("challenge_wrong", "SELECT id, false AS won, attempts, max_attempts FROM challenges WHERE id = "+q.Bind(id)+"::uuid")
+	recordAnswer(ctx, q, "challenge_wrong", b)
+	q.With("challenge_exhausted", `UPDATE challenges c SET ended_at = wall(), outcome = 'failed' FROM challenge_wrong w
+		WHERE c.id = w.id AND c.ended_at IS NULL AND c.attempts >= c.max_attempts RETURNING c.id AS challenge_id`)
 	l.Outbox.Cancel(q, "challenge_exhausted", "false")
 	q.Finally("SELECT 1 FROM challenge_exhausted")
 	if _, err := l.DB.Run(ctx, q); err != nil {
@@ -371,9 +388,15 @@ func (l *Ledger) closeExhausted(ctx context.Context, id uuid.UUID) error {
 	return nil
 }
 
-// giveBack takes back the attempt of an answer that nobody could look at, once for each challenge: a vendor that fails on demand must not buy tries.
-func (l *Ledger) giveBack(ctx context.Context, id uuid.UUID) error {
+// giveBack takes back what an answer cost that nobody looked at: the failure in a row, and the attempt once for each challenge: a vendor that fails on demand
+// must not buy tries.
+func (l *Ledger) giveBack(ctx context.Context, id uuid.UUID, b Binding, p paid) error {
 	q := new(postgres.Query)
+	q.With("challenge_asked", "SELECT id, subject FROM challenges WHERE id = "+q.Bind(id)+"::uuid")
+	l.streak(b.Purpose).Refund(q, "challenge_asked", "uuid_send(challenge_asked.subject)", p.failures)
+	limits.Refund(q, "challenge_asked", l.sourceHit(ctx)...)
+	audit.Record(ctx, q, "challenge_asked", audit.Event{Name: "challenge.answer", Outcome: audit.Failed, Reason: "not_checked", Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
+		audit.Expressions{"object": "challenge_asked.id::text"})
 	q.Finally("UPDATE challenges SET attempts = attempts - 1, given_back = true WHERE id = " + q.Bind(id) + "::uuid AND NOT given_back AND attempts > 0 AND ended_at IS NULL")
 	if _, err := l.DB.Run(ctx, q); err != nil {
 		return fmt.Errorf("give attempt back: %w", err)
@@ -406,8 +429,7 @@ func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Bin
 	l.live(q, id, b, "")
 	limits.TakeUnless(q, "challenge_live c", right, l.sourceHit(ctx)...)
 	q.With("challenge_right", "SELECT c.subject, t.won AS is_right FROM challenge_live c, limit_taken t WHERE t.allowed")
-	clears := b.Purpose == Login || b.Purpose == StepUp // a completed multi-factor authentication
-	l.streak(b.Purpose).PayUnless(q, "challenge_right", "uuid_send(challenge_right.subject)", "challenge_right.is_right", clears)
+	l.streak(b.Purpose).PayUnless(q, "challenge_right", "uuid_send(challenge_right.subject)", "challenge_right.is_right", b.Purpose.completes())
 	q.With("challenge_paid", fmt.Sprintf(`
 		UPDATE challenges c
 		   SET attempts = c.attempts + 1,
@@ -433,16 +455,22 @@ func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding) {
 	q.With("challenge_used", `UPDATE authenticators a SET last_used_at = wall() FROM challenge_won w WHERE a.id = w.authenticator_id`)
 	q.With("challenge_closed", "SELECT id AS challenge_id, won FROM challenge_paid WHERE won OR attempts >= max_attempts AND NOT remote")
 	l.Outbox.Cancel(q, "challenge_closed", "f.won")
-	audit.Record(ctx, q, "challenge_paid", audit.Event{Name: "challenge.answer", Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
+	q.With("challenge_told", "SELECT * FROM challenge_paid WHERE won OR NOT remote") // the others are recorded when somebody has looked
+	recordAnswer(ctx, q, "challenge_told", b)
+}
+
+// recordAnswer writes down what became of an answer: part from has id, won, attempts and max_attempts of its challenge.
+func recordAnswer(ctx context.Context, q *postgres.Query, from string, b Binding) {
+	audit.Record(ctx, q, from, audit.Event{Name: "challenge.answer", Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
 		audit.Expressions{
-			"outcome": "CASE WHEN challenge_paid.won THEN 'success' ELSE 'refused' END",
-			"reason":  "CASE WHEN challenge_paid.won THEN '' WHEN challenge_paid.attempts >= challenge_paid.max_attempts THEN 'wrong_last' ELSE 'wrong' END",
-			"object":  "challenge_paid.id::text",
+			"outcome": fmt.Sprintf("CASE WHEN %s.won THEN 'success' ELSE 'refused' END", from),
+			"reason":  fmt.Sprintf("CASE WHEN %[1]s.won THEN '' WHEN %[1]s.attempts >= %[1]s.max_attempts THEN 'wrong_last' ELSE 'wrong' END", from),
+			"object":  from + ".id::text",
 		})
 }
 
-// finish runs an answer's statement and tells its outcome. remote says that the answer was none of our codes, and that the vendor has to be asked.
-func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effect Effect) (returned json.RawMessage, remote bool, err error) {
+// finish runs an answer's statement and tells its outcome. asked says that the attempt is paid, and that somebody else has to look at the answer.
+func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effect Effect) (returned json.RawMessage, asked *paid, err error) {
 	returning := ""
 	if effect != nil {
 		returning = effect(q, "challenge_won")
@@ -452,7 +480,7 @@ func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effec
 	}
 	q.Finally(fmt.Sprintf(`
 		SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_paid) AS paid,
-		       EXISTS (SELECT FROM challenge_won) AS won, EXISTS (SELECT FROM challenge_paid WHERE remote AND NOT won) AS remote, %s AS returned,
+		       EXISTS (SELECT FROM challenge_won) AS won, EXISTS (SELECT FROM challenge_paid WHERE remote AND NOT won) AS remote, coalesce((SELECT failures FROM streak_paid), 0) AS failures, %s AS returned,
 		       coalesce(%s, (SELECT retry_at FROM limit_taken)) AS blocked_until`,
 		returning, l.streak(b.Purpose).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
 	var got struct {
@@ -460,26 +488,29 @@ func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effec
 		Paid     bool   `db:"paid"`
 		Won      bool   `db:"won"`
 		Remote   bool   `db:"remote"`
+		Failures int    `db:"failures"`
 		Returned []byte `db:"returned"`
 
 		BlockedUntil *time.Time `db:"blocked_until"`
 	}
 	if err := l.DB.Get(ctx, &got, q); err != nil {
-		return nil, false, fmt.Errorf("answer challenge: %w", err)
+		return nil, nil, fmt.Errorf("answer challenge: %w", err)
 	}
 	switch {
 	case got.Won:
-		return got.Returned, false, nil
+		return got.Returned, nil, nil
+	case got.Paid && got.Remote:
+		return nil, &paid{failures: got.Failures}, ErrMismatch
 	case got.Paid:
-		return nil, got.Remote, ErrMismatch
+		return nil, nil, ErrMismatch
 	case got.Live:
 		blocked := new(BlockedError)
 		if got.BlockedUntil != nil {
 			blocked.Until = *got.BlockedUntil
 		}
-		return nil, false, blocked
+		return nil, nil, blocked
 	default:
-		return nil, false, ErrOver
+		return nil, nil, ErrOver
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/logtest"
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/oidc"
@@ -46,12 +47,12 @@ type world struct {
 	provider *oidc.Provider
 	server   *httptest.Server
 	secrets  map[string]string
-	logs     *strings.Builder
+	logs     *logtest.Buffer
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{World: authntest.New(t), secrets: map[string]string{}, logs: new(strings.Builder)}
+	w := &world{World: authntest.New(t), secrets: map[string]string{}, logs: new(logtest.Buffer)}
 	if err := (&oidc.Keys{DB: w.DB.DB, Seal: w.World.Keys}).Ensure(t.Context()); err != nil {
 		t.Fatal(err)
 	}

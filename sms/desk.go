@@ -46,8 +46,10 @@ type Desk struct {
 // Bounds of a webhook.
 const (
 	maxWebhook = 256 << 10
-	// webhooks at once; more are told to come back, as vendors do.
+	// webhooks that are worked on at once; more wait a little, and are then told to come back, as vendors do.
 	maxWebhooks = 32
+	roomTimeout = 2 * time.Second
+	readTimeout = 5 * time.Second
 )
 
 // Errors of webhooks that are not the vendor's.
@@ -68,15 +70,22 @@ func (d *Desk) Routes() http.Handler {
 	room := make(chan struct{}, maxWebhooks)
 	handle := func(vendor func(*http.Request) string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
+			// Whoever sends slowly holds up nobody but himself: room is taken for the work, not for the waiting.
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)) //nolint:errcheck,forbidigo // not every writer has one; the socket's clock
+			body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhook))
+			if err != nil {
+				w.WriteHeader(http.StatusRequestEntityTooLarge)
+				return
+			}
 			select {
 			case room <- struct{}{}:
 				defer func() { <-room }()
-			default:
+			case <-time.After(roomTimeout):
 				w.Header().Set("Retry-After", "1")
 				w.WriteHeader(http.StatusServiceUnavailable)
 				return
 			}
-			d.serve(w, r, vendor(r))
+			d.serve(w, r, vendor(r), body)
 		}
 	}
 	named := handle(func(r *http.Request) string { return r.PathValue("vendor") })
@@ -88,13 +97,8 @@ func (d *Desk) Routes() http.Handler {
 	return mux
 }
 
-func (d *Desk) serve(w http.ResponseWriter, r *http.Request, vendor string) {
+func (d *Desk) serve(w http.ResponseWriter, r *http.Request, vendor string, body []byte) {
 	ctx := r.Context()
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhook))
-	if err != nil {
-		w.WriteHeader(http.StatusRequestEntityTooLarge)
-		return
-	}
 	hook := Webhook{Method: r.Method, URL: d.Public + r.URL.RequestURI(), Header: r.Header, Body: body, Token: r.PathValue("token"), At: d.Now()}
 	if hook.Token == "" {
 		_, hook.Token, _ = r.BasicAuth()
@@ -201,6 +205,9 @@ var replyWindow = limits.Window{Name: "sms-reply", Burst: 1, Period: 5 * time.Mi
 
 // reply does what a phone asks for. Anything but a keyword is read and forgotten: it proves nothing.
 func (d *Desk) reply(ctx context.Context, vendor string, in Inbound) error {
+	if in.To = reference(in.To); !clean(in.Key) {
+		return ErrMalformed
+	}
 	keyword := in.Keyword
 	if keyword == "" {
 		keyword = ReadKeyword(in.Text)
@@ -228,15 +235,17 @@ func (d *Desk) reply(ctx context.Context, vendor string, in Inbound) error {
 		q.With("held", fmt.Sprintf(`UPDATE messages m SET state = 'failed', reason = '%s', lease_until = NULL, updated_at = wall()
 			  FROM changed WHERE m.state = 'queued' AND m.recipient = changed.recipient AND m.purpose NOT LIKE '%s%%'`, RecipientOptedOut, replyPurpose))
 	case KeywordStart:
+		// Vendors write one sender in several ways, and tell an opt-out of a whole service that START then answers by its number.
 		changed = "changed"
 		number, sender := who()
-		q.With(changed, fmt.Sprintf(`UPDATE opt_outs o SET in_at = wall() FROM heard WHERE o.recipient = %s AND o.sender = %s AND o.in_at IS NULL RETURNING o.recipient`, number, sender))
+		q.With(changed, fmt.Sprintf(`UPDATE opt_outs o SET in_at = wall() FROM heard WHERE o.recipient = %s AND o.in_at IS NULL
+			AND (o.vendor = %s OR o.source = 'vendor' OR ltrim(o.sender, '+') = ltrim(%s, '+')) RETURNING o.recipient`, number, q.Bind(vendor)+"::text", sender))
 	case KeywordHelp:
 	default:
 		event.Reason, keyword = "other", ""
 	}
 	audit.Record(ctx, q, changed, event, nil)
-	if keyword != "" && !in.Answered && d.Texts != nil {
+	if keyword != "" && !in.Answered && d.Texts != nil && (d.Outbox.Countries == nil || d.Outbox.Countries[in.From.Country()]) {
 		key := append([]byte(string(keyword)+" "), recipient...)
 		limits.Take(q, changed, limits.Hit{Window: replyWindow, Key: key})
 		q.With("answered", "SELECT 1 FROM limit_taken WHERE allowed AND EXISTS (SELECT FROM "+changed+")")

@@ -20,6 +20,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/logtest"
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
@@ -39,33 +40,16 @@ type carriage struct {
 	desk   *sms.Desk
 	outbox *sms.Outbox
 	front  *httptest.Server // where vendors call
-	logs   *safeBuffer
+	logs   *logtest.Buffer
 
 	mu    sync.Mutex
 	hooks []*http.Request // what came, with bodies
 	ends  []sms.Delivered
 }
 
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 func newCarriage(t testing.TB, more ...func(base string) sms.Vendor) *carriage {
 	t.Helper()
-	c := &carriage{db: pgtest.New(t), keys: keyring.Ephemeral(), logs: new(safeBuffer)}
+	c := &carriage{db: pgtest.New(t), keys: keyring.Ephemeral(), logs: new(logtest.Buffer)}
 	now := func() time.Time { return c.db.Now(t) }
 	c.sim = carriersim.New(carriersim.Options{Now: now})
 	server := httptest.NewServer(c.sim)

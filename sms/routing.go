@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -22,6 +23,7 @@ type Carrier struct {
 	Costs map[string]float64
 
 	breaker *gobreaker.TwoStepCircuitBreaker[any]
+	probes  *atomic.Int32 // calls under way while it is tried again
 }
 
 // Rule chooses vendors. Empty fields match everything.
@@ -137,6 +139,7 @@ func NewRouting(c RoutingConfig) (*Routing, error) {
 		if r.carrier(carrier.Vendor.Name()) != nil {
 			problems = append(problems, fmt.Errorf("two vendors are named %q", carrier.Vendor.Name()))
 		}
+		carrier.probes = new(atomic.Int32)
 		carrier.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 			Name: carrier.Vendor.Name(), MaxRequests: breakerProbes, Interval: breakerWindow, BucketPeriod: breakerWindow / 6, Timeout: c.Recovery,
 			ReadyToTrip: func(n gobreaker.Counts) bool {
@@ -151,10 +154,21 @@ func NewRouting(c RoutingConfig) (*Routing, error) {
 		r.carriers = append(r.carriers, &carrier)
 	}
 	for _, rule := range r.rules {
+		channels, leads := rule.Channels, len(rule.Vendors) == 0
+		if len(channels) == 0 {
+			channels = r.channels
+		}
 		for _, name := range rule.Vendors {
-			if r.carrier(name) == nil {
+			c := r.carrier(name)
+			if c == nil {
 				problems = append(problems, fmt.Errorf("rule %q names vendor %q, which has no settings", rule.Text, name))
+				leads = true
+				continue
 			}
+			leads = leads || slices.ContainsFunc(channels, func(ch Channel) bool { return slices.Contains(c.Vendor.Abilities().Channels, ch) })
+		}
+		if !leads {
+			problems = append(problems, fmt.Errorf("rule %q leads nowhere: none of its vendors has one of the channels %v", rule.Text, channels))
 		}
 	}
 	return r, errors.Join(problems...)
@@ -186,30 +200,47 @@ func (r *Routing) Vendor(name string) (Vendor, bool) {
 	return nil, false
 }
 
-// Up reports whether the vendor's breaker is closed.
+// Up reports whether the vendor is used: its breaker is closed, or open for so long that it is tried again.
 func (r *Routing) Up(name string) bool {
 	c := r.carrier(name)
-	return c != nil && c.breaker.State() == gobreaker.StateClosed
+	return c != nil && c.breaker.State() != gobreaker.StateOpen
 }
 
-// Down reports whether nothing gets through at the moment: no vendor's breaker is closed.
+// Down reports whether nothing gets through at the moment: every vendor's breaker is open.
 func (r *Routing) Down() bool {
 	return !slices.ContainsFunc(r.carriers, func(c *Carrier) bool { return r.Up(c.Vendor.Name()) })
 }
 
-// admit asks the vendor's breaker for one call. done has to be told how it ended.
-func (r *Routing) admit(name string) (done func(*Error), ok bool) {
-	report, err := r.carrier(name).breaker.Allow()
-	if err != nil {
+// admit asks whether one more call may be planned. A vendor that is tried again after an outage gets few at once. release has to be called when the call is over or
+// is not made after all.
+func (r *Routing) admit(name string) (release func(), ok bool) {
+	c := r.carrier(name)
+	switch c.breaker.State() {
+	case gobreaker.StateOpen:
 		return nil, false
+	case gobreaker.StateHalfOpen:
+		if c.probes.Add(1) > breakerProbes {
+			c.probes.Add(-1)
+			return nil, false
+		}
+		return func() { c.probes.Add(-1) }, true
 	}
-	return func(failure *Error) { report(failure == nil || !failure.Class.blames()) }, true
+	return func() {}, true
 }
 
-// blames reports whether a failure is the vendor's, or its operator's settings: whoever is texted next will fail too.
+// begun tells the vendor's breaker that a call is made; done has to be told how it ended.
+func (r *Routing) begun(name string) (done func(*Error)) {
+	report, err := r.carrier(name).breaker.Allow()
+	if err != nil {
+		return func(*Error) {} // it opened between plan and call
+	}
+	return func(failure *Error) { report(failure == nil || !failure.Class.blames()) }
+}
+
+// blames reports whether a failure is the vendor's as a whole: whoever is texted next will fail too. Senders and templates are a country's matter.
 func (c Class) blames() bool {
 	switch c {
-	case Temporary, Ambiguous, Unauthorized, InsufficientFunds, Misconfigured, InvalidSender:
+	case Temporary, Ambiguous, Unauthorized, InsufficientFunds:
 		return true
 	}
 	return false

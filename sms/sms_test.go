@@ -173,7 +173,7 @@ func (w *world) worker(db *postgres.DB, vendors ...sms.Vendor) *sms.Worker {
 	for _, v := range vendors {
 		carriers = append(carriers, sms.Carrier{Vendor: v, Senders: map[string]string{"": "ACME"}})
 	}
-	routing, err := sms.NewRouting(sms.RoutingConfig{Carriers: carriers, Recovery: 20 * time.Millisecond})
+	routing, err := sms.NewRouting(sms.RoutingConfig{Carriers: carriers, Recovery: 100 * time.Millisecond})
 	if err != nil {
 		panic(err)
 	}

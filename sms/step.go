@@ -19,6 +19,8 @@ const (
 	grace = 5 * time.Second
 	// resendWait is how old an undelivered text has to be for a resend to take another way.
 	resendWait = 20 * time.Second
+	// outlast is how long a vendor that was asked and did not answer may be down before another is asked instead.
+	outlast = 20 * time.Second
 	// downWait is the pause before vendors that do not work are looked at again.
 	downWait = time.Second
 )
@@ -92,9 +94,7 @@ func next(plan []Route, own, earlier []tried, ability func(vendor string) Vendor
 	last := &own[len(own)-1]
 	fresh := func(r Route) bool { return tries(own, r) == 0 }
 	if last.State == LegCalling {
-		return unknown(last, len(own), ability, down, func() (Route, bool) {
-			return first(func(r Route) bool { return fresh(r) && r.Channel == last.Channel })
-		})
+		return unknown(last, len(own), ability, down, slices.DeleteFunc(slices.Clone(plan), func(r Route) bool { return !fresh(r) || r.Channel != last.Channel }))
 	}
 	if last.good() {
 		return end("sent", "")
@@ -116,16 +116,21 @@ func next(plan []Route, own, earlier []tried, ability func(vendor string) Vendor
 	if r, ok := first(candidate); ok {
 		return call(r)
 	}
-	here := slices.IndexFunc(plan, last.is)
-	if again := last.Class == Temporary || last.Class == RateLimited; again && here >= 0 && tries(own, plan[here]) <= maxRetries && last.State == LegFailed {
+	// The newest that may be tried again where it was: what another vendor refused since does not end it.
+	for i := len(own) - 1; i >= 0 && otherVendor || i == len(own)-1; i-- {
+		again := &own[i]
+		here := slices.IndexFunc(plan, again.is)
+		if again.Class != Temporary && again.Class != RateLimited || again.State != LegFailed || here < 0 || tries(own, plan[here]) > maxRetries {
+			continue
+		}
 		wait := 500 * time.Millisecond << (tries(own, plan[here]) - 1)
-		if last.Class == RateLimited {
-			wait = max(time.Duration(last.RetryAfter*float64(time.Second)), time.Second)
+		if again.Class == RateLimited {
+			wait = max(time.Duration(again.RetryAfter*float64(time.Second)), time.Second)
 		}
 		switch {
-		case last.age() < wait:
-			return pause(wait - last.age())
-		case down[last.Vendor]:
+		case again.age() < wait:
+			return pause(wait - again.age())
+		case down[again.Vendor]:
 			return pause(downWait)
 		}
 		return call(plan[here])
@@ -181,27 +186,39 @@ func begin(earlier []tried, ability func(string) Vendor, first func(func(Route) 
 }
 
 // unknown decides after a call of which nobody knows how it ended. There is one more try at most: with the same key where the vendor knows keys, at
-// another vendor where it does not, or where the repeat did not reach it.
-func unknown(last *tried, legs int, ability func(string) Vendor, down map[string]bool, other func() (Route, bool)) step {
+// another vendor where it does not, or where the repeat was refused. others are the ways of the same channel that were not tried.
+func unknown(last *tried, legs int, ability func(string) Vendor, down map[string]bool, others []Route) step {
 	keyed := false
 	if v := ability(last.Vendor); v != nil {
 		keyed = v.Abilities().Idempotency != NoKey
 	}
-	if keyed && last.Calls < 2 && !down[last.Vendor] {
-		if last.age() < repeatAfter {
+	if keyed && last.Calls < 2 {
+		switch {
+		case last.age() < repeatAfter:
 			return pause(repeatAfter - last.age())
+		case down[last.Vendor] && last.age() < outlast: // what it was asked it may have sent: it is asked again when it is back
+			return pause(downWait)
+		case !down[last.Vendor]:
+			return step{call: true, route: Route{Vendor: last.Vendor, Channel: last.Channel, Sender: last.Sender}, leg: last.Leg}
 		}
-		return step{call: true, route: Route{Vendor: last.Vendor, Channel: last.Channel, Sender: last.Sender}, leg: last.Leg}
 	}
-	unreached := last.Calls >= 2 && last.Class == Temporary
-	if last.Calls >= 2 && !unreached || legs >= maxLegs {
+	refused := keyed && (last.Calls < 2 || last.Class != Ambiguous) // the repeat sent nothing, or could not be made
+	if otherVendor, _ := last.Class.moves(); last.Calls >= 2 && !otherVendor {
+		return end("failed", last.Class)
+	}
+	if keyed && !refused || legs >= maxLegs {
 		return end("failed", Ambiguous)
 	}
 	if last.age() < grace {
 		return pause(grace - last.age())
 	}
-	if r, ok := other(); ok {
-		return call(r)
+	for _, r := range others {
+		if !down[r.Vendor] {
+			return call(r)
+		}
+	}
+	if len(others) > 0 {
+		return pause(downWait)
 	}
 	return end("failed", Ambiguous)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -78,25 +79,53 @@ func (w *Worker) close(ctx context.Context) error {
 	q := new(postgres.Query)
 	q.With("ended", fmt.Sprintf(`
 		SELECT l.id, l.created_at, m.verified FROM legs l JOIN messages m ON m.id = l.message_id
-		 WHERE l.open AND m.body IS NULL ORDER BY l.created_at LIMIT %s FOR UPDATE OF l SKIP LOCKED`, q.Bind(batch)+"::int"))
+		 WHERE l.open AND m.body IS NULL AND l.vendor <> ALL(%[2]s::text[]) ORDER BY l.created_at LIMIT %[1]s FOR UPDATE OF l SKIP LOCKED`, q.Bind(batch)+"::int", q.Bind(pq.Array(w.broken()))))
 	q.With("closed", `UPDATE legs l SET open = false FROM ended e WHERE l.id = e.id AND l.created_at = e.created_at RETURNING l.id, l.vendor, l.channel, l.session, e.verified`)
 	q.Finally("SELECT id, vendor, channel, session, verified, 0 AS polls, '' AS ref FROM closed")
 	var ended []open
 	if err := w.DB.Select(ctx, &ended, q); err != nil {
 		return err
 	}
-	for _, o := range ended {
+	parallel(ended, func(o open) {
 		closer, ok := w.vendor(o.Vendor).(Closer)
 		if !ok {
-			continue
+			return
 		}
 		limited, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
 		if err := closer.Close(limited, Session{Leg: o.Leg, ID: o.Session, Channel: o.Channel}, o.Verified); err != nil {
 			w.Log.WarnContext(ctx, "vendor was not told how a session ended", "leg_id", o.Leg, "vendor", o.Vendor, "error", err)
 		}
-		cancel()
-	}
+	})
 	return nil
+}
+
+// asking is how many vendors' sessions are looked after at once.
+const asking = 8
+
+// parallel does work for each of all, a few at a time.
+func parallel[T any](all []T, work func(T)) {
+	var wg sync.WaitGroup
+	room := make(chan struct{}, asking)
+	for _, one := range all {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			work(one)
+		})
+	}
+	wg.Wait()
+}
+
+// broken names the vendors that nothing is asked of at the moment.
+func (w *Worker) broken() []string {
+	down := []string{}
+	for _, v := range w.Routing.Vendors() {
+		if !w.Routing.Up(v.Name()) {
+			down = append(down, v.Name())
+		}
+	}
+	return down
 }
 
 // maxPolls bounds how often a vendor is asked about one leg; the pauses double.
@@ -106,7 +135,8 @@ const maxPolls = 8
 func (w *Worker) poll(ctx context.Context) error {
 	q := new(postgres.Query)
 	q.With("due", fmt.Sprintf(`
-		SELECT l.id, l.created_at FROM legs l WHERE l.poll_at <= wall() ORDER BY l.poll_at LIMIT %s FOR UPDATE OF l SKIP LOCKED`, q.Bind(batch)+"::int"))
+		SELECT l.id, l.created_at FROM legs l WHERE l.poll_at <= wall() AND l.vendor <> ALL(%[2]s::text[]) ORDER BY l.poll_at LIMIT %[1]s FOR UPDATE OF l SKIP LOCKED`, q.Bind(batch)+"::int",
+		q.Bind(pq.Array(w.broken()))))
 	q.With("asked", fmt.Sprintf(`
 		UPDATE legs l SET polls = l.polls + 1, poll_at = CASE WHEN l.polls + 1 < %s AND l.state IN ('accepted', 'sent') THEN wall() + make_interval(secs => %s * power(2, l.polls)) END
 		  FROM due d WHERE l.id = d.id AND l.created_at = d.created_at RETURNING l.id, l.vendor, l.channel, coalesce(l.session, '') AS session, coalesce(l.vendor_ref, '') AS ref, l.polls, l.state`,
@@ -116,25 +146,29 @@ func (w *Worker) poll(ctx context.Context) error {
 	if err := w.DB.Select(ctx, &due, q); err != nil {
 		return err
 	}
-	for _, o := range due {
+	var mu sync.Mutex
+	var problems []error
+	parallel(due, func(o open) {
 		poller, ok := w.vendor(o.Vendor).(Poller)
 		if !ok {
-			continue
+			return
 		}
 		limited, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
 		report, err := poller.Poll(limited, Session{Leg: o.Leg, ID: o.Session, Channel: o.Channel})
-		cancel()
 		if err != nil {
 			w.Log.WarnContext(ctx, "vendor does not say what became of a message", "leg_id", o.Leg, "vendor", o.Vendor, "error", err)
-			continue
+			return
 		}
 		report.Leg = o.Leg
 		report.Key = "poll " + o.Leg.String() + " " + string(report.State)
 		if err := storeReports(ctx, w.DB, o.Vendor, []Report{report}, w.Delivered); err != nil {
-			return err
+			mu.Lock()
+			problems = append(problems, err)
+			mu.Unlock()
 		}
-	}
-	return nil
+	})
+	return errors.Join(problems...)
 }
 
 // Guard bounds what is sent where codes are hardly ever used: texts to numbers whose owner earns by receiving them.
@@ -217,6 +251,15 @@ func apply(ctx context.Context, q *postgres.Query, reports string) {
 		  FROM highest h WHERE l.id = h.leg AND l.created_at = h.created_at AND l.state < h.state
 		RETURNING l.id, l.message_id, l.state, l.error_class, l.vendor, l.sender, l.created_at,
 		          NOT EXISTS (SELECT FROM legs n WHERE n.message_id = l.message_id AND n.created_at > l.created_at) AS newest`)
+	follow(ctx, q)
+	q.With("stopped", fmt.Sprintf(`
+		INSERT INTO opt_outs (recipient, sender, hint, country, source, vendor)
+		SELECT m.recipient, r.sender, m.hint, m.country, 'vendor', r.vendor FROM risen r JOIN messages m ON m.id = r.message_id WHERE r.error_class = '%s'
+		ON CONFLICT (recipient, sender) WHERE in_at IS NULL DO NOTHING`, RecipientOptedOut))
+}
+
+// follow adds to q what part risen (columns message_id, state, error_class, vendor, newest) means for messages. Part finished has those that came to an end.
+func follow(ctx context.Context, q *postgres.Query) {
 	q.With("followed", fmt.Sprintf(`
 		UPDATE messages m SET updated_at = wall(),
 		       state = CASE WHEN r.state = 'delivered' THEN 'delivered' WHEN r.state IN ('accepted', 'sent') THEN 'sent'
@@ -229,12 +272,16 @@ func apply(ctx context.Context, q *postgres.Query, reports string) {
 		    OR r.state IN ('accepted', 'sent') AND m.state = 'queued' AND r.newest OR r.state IN %[1]s AND m.state = 'sent' AND r.newest)
 		RETURNING m.id, m.state, coalesce(m.reason, '') AS reason, extract(epoch FROM wall() - m.created_at)::float8 AS age, r.vendor, m.country,
 		          CASE WHEN m.state = 'queued' THEN pg_notify('%[2]s', '')::text END AS woken`, negative, outboxChannel))
-	q.With("stopped", fmt.Sprintf(`
-		INSERT INTO opt_outs (recipient, sender, hint, country, source, vendor)
-		SELECT m.recipient, r.sender, m.hint, m.country, 'vendor', r.vendor FROM risen r JOIN messages m ON m.id = r.message_id WHERE r.error_class = '%s'
-		ON CONFLICT (recipient, sender) WHERE in_at IS NULL DO NOTHING`, RecipientOptedOut))
 	q.With("finished", "SELECT id, state, reason, vendor, country, age FROM followed WHERE state IN ('delivered', 'undelivered')")
 	recordEnd(ctx, q, "finished")
+}
+
+// reference drops what cannot be a reference of a leg's.
+func reference(ref string) string {
+	if !clean(ref) {
+		return ""
+	}
+	return ref
 }
 
 // storeReports keeps each report once and applies what is new. Reports of legs that are not known yet wait.
@@ -242,7 +289,7 @@ func storeReports(ctx context.Context, db *postgres.DB, vendor string, reports [
 	n := len(reports)
 	keys, legs, refs, states, classes, codes := make([][]byte, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	for i, r := range reports {
-		keys[i], legs[i], refs[i], states[i], classes[i], codes[i] = dedupe(vendor, r.Key), r.Leg.String(), r.Ref, string(r.State), string(r.Class), short(r.Code)
+		keys[i], legs[i], refs[i], states[i], classes[i], codes[i] = dedupe(vendor, r.Key), r.Leg.String(), reference(r.Ref), string(r.State), string(r.Class), short(r.Code)
 	}
 	q := new(postgres.Query)
 	q.With("told", fmt.Sprintf(`
@@ -256,6 +303,27 @@ func storeReports(ctx context.Context, db *postgres.DB, vendor string, reports [
 		       CASE WHEN EXISTS (SELECT FROM legs l WHERE l.vendor = t.vendor AND (l.id = t.leg_id OR l.vendor_ref = t.vendor_ref)) THEN 'applied' ELSE 'waiting' END
 		  FROM told t ORDER BY t.key ON CONFLICT (key) DO NOTHING RETURNING key, vendor, leg_id, vendor_ref, state, class, code`)
 	apply(ctx, q, "fresh")
+	q.Finally("SELECT vendor, country, state, age FROM finished")
+	if err := tell(ctx, db, q, delivered); err != nil {
+		return err
+	}
+	for i := range reports {
+		if reports[i].Class != "" { // bad news may have waited for the very statement that made its message "sent", and have missed that
+			return again(ctx, db, vendor, legs, refs, delivered)
+		}
+	}
+	return nil
+}
+
+// again follows up bad news whose message does not show it.
+func again(ctx context.Context, db *postgres.DB, vendor string, legs, refs []string, delivered func(Delivered)) error {
+	q := new(postgres.Query)
+	q.With("told", fmt.Sprintf(`SELECT DISTINCT l.id FROM unnest(%[1]s::uuid[], %[2]s::text[]) AS t(leg, ref) JOIN legs l ON l.vendor = %[3]s::text AND l.id = t.leg
+		UNION SELECT l.id FROM unnest(%[1]s::uuid[], %[2]s::text[]) AS t(leg, ref) JOIN legs l ON l.vendor = %[3]s::text AND t.ref <> '' AND l.vendor_ref = t.ref`,
+		q.Bind(pq.Array(legs)), q.Bind(pq.Array(refs)), q.Bind(vendor)))
+	q.With("risen", `SELECT l.id, l.message_id, l.state, l.error_class, l.vendor, true AS newest FROM told JOIN legs l ON l.id = told.id JOIN messages m ON m.id = l.message_id
+		WHERE l.state IN `+negative+` AND m.state = 'sent' AND NOT EXISTS (SELECT FROM legs n WHERE n.message_id = l.message_id AND n.created_at > l.created_at)`)
+	follow(ctx, q)
 	q.Finally("SELECT vendor, country, state, age FROM finished")
 	return tell(ctx, db, q, delivered)
 }

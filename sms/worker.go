@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/lib/pq"
@@ -86,7 +89,7 @@ type claimed struct {
 	step         step
 	claim        uuid.UUID // by which the lease is ours
 	leg          uuid.UUID
-	done         func(*Error)
+	release      func() // gives back what [Routing] lent
 }
 
 // Run delivers until ctx ends, then finishes the calls in flight and leaves the rest to others.
@@ -102,6 +105,10 @@ func (w *Worker) Run(ctx context.Context) error {
 		default: // awake already
 		}
 	}
+	alarm := &alarm{look: look}
+	defer alarm.stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	listening := make(chan error, 1)
 	go func() {
 		listening <- postgres.Listen(ctx, w.DB.DirectDSN(), outboxChannel, fallback, func(string) { look() })
@@ -109,11 +116,16 @@ func (w *Worker) Run(ctx context.Context) error {
 	free := make(chan struct{}, calls)
 	results := make(chan result, calls)
 	var inFlight, helpers sync.WaitGroup
-	helpers.Go(func() { w.settler(context.WithoutCancel(ctx), results, look) })
-	helpers.Go(func() { w.caretaker(ctx, look) })
-	defer helpers.Wait()
-	defer close(results)
-	defer inFlight.Wait()
+	helpers.Go(func() { w.settler(context.WithoutCancel(ctx), results, alarm) })
+	helpers.Go(func() { every(ctx, tidy, func() { w.report(ctx, errors.Join(w.expire(ctx), w.match(ctx))); look() }) })
+	helpers.Go(func() { every(ctx, tidy, func() { w.report(ctx, errors.Join(w.close(ctx), w.poll(ctx))) }) })
+	helpers.Go(func() { every(ctx, watch, func() { w.report(ctx, w.Watch(ctx)) }) })
+	defer func() { // what is under way is finished, in this order
+		inFlight.Wait()
+		close(results)
+		cancel()
+		helpers.Wait()
+	}()
 	for {
 		select {
 		case <-ctx.Done():
@@ -128,7 +140,8 @@ func (w *Worker) Run(ctx context.Context) error {
 		for ctx.Err() == nil {
 			free <- struct{}{} // not before there is room for one
 			<-free
-			batch, wait, err := w.claim(ctx, cap(free)-len(free))
+			asked := cap(free) - len(free)
+			batch, taken, wait, err := w.claim(ctx, asked)
 			if err != nil {
 				if ctx.Err() == nil {
 					w.Log.ErrorContext(ctx, "outbox claim failed", "error", err)
@@ -143,9 +156,9 @@ func (w *Worker) Run(ctx context.Context) error {
 				})
 			}
 			if wait > 0 {
-				time.AfterFunc(wait, look)
+				alarm.in(wait)
 			}
-			if len(batch) == 0 {
+			if taken < asked { // that was all that is due
 				break
 			}
 		}
@@ -153,7 +166,7 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // settler settles what calls ended with, as many at once as there are: under load a statement is for many.
-func (w *Worker) settler(ctx context.Context, results <-chan result, look func()) {
+func (w *Worker) settler(ctx context.Context, results <-chan result, alarm *alarm) {
 	const most = 64
 	for first := range results {
 		batch := []result{first}
@@ -169,45 +182,107 @@ func (w *Worker) settler(ctx context.Context, results <-chan result, look func()
 				break more
 			}
 		}
-		wait, err := w.settle(ctx, batch)
-		if err != nil {
-			w.Log.ErrorContext(ctx, "outbox settle failed", "calls", len(batch), "error", err) // the leases run out: once more, same keys
-		}
-		if wait == 0 {
-			look()
-		} else if wait > 0 {
-			time.AfterFunc(wait, look)
+		if wait := w.settleAll(ctx, batch); wait >= 0 {
+			alarm.in(wait)
 		}
 	}
 }
 
-// caretaker does what nobody is waiting for.
-func (w *Worker) caretaker(ctx context.Context, look func()) {
-	ticker, watcher := time.NewTicker(tidy), time.NewTicker(watch)
+// settlePause is how long after it failed a statement is tried again.
+const settlePause = 500 * time.Millisecond
+
+// settleAll settles a batch, again and again while its leases last, and then one by one: what one vendor answered must not cost others their results.
+func (w *Worker) settleAll(ctx context.Context, batch []result) (wait time.Duration) {
+	var err error
+	for range int((lease - callTimeout) / settlePause) {
+		if wait, err = w.settle(ctx, batch); err == nil {
+			return wait
+		}
+		if !postgres.Unavailable(err) {
+			break
+		}
+		<-time.After(settlePause)
+	}
+	wait = -1
+	for _, r := range batch {
+		one, err := w.settle(ctx, []result{r})
+		if err != nil { // its lease runs out: once more, with the same key
+			w.Log.ErrorContext(ctx, "outbox settle failed", "leg_id", r.m.leg, "error", err)
+			continue
+		}
+		if one >= 0 {
+			wait = shorter(wait, one)
+		}
+	}
+	return wait
+}
+
+// alarm wakes a worker at the earliest of the times that it was set to.
+type alarm struct {
+	look func()
+
+	mu    sync.Mutex
+	timer *time.Timer
+	at    time.Time
+}
+
+// tick is the least time between two alarms: messages that wait are many.
+const tick = 250 * time.Millisecond
+
+func (a *alarm) in(d time.Duration) {
+	if d <= 0 {
+		a.look()
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now() //nolint:forbidigo // the monotonic clock
+	at := now.Add(max(d, tick))
+	if a.timer != nil && now.Before(a.at) && !at.Before(a.at) {
+		return // it rings before
+	}
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	a.at, a.timer = at, time.AfterFunc(at.Sub(now), a.look)
+}
+
+func (a *alarm) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
+
+// every does work again and again until ctx ends.
+func every(ctx context.Context, period time.Duration, work func()) {
+	ticker := time.NewTicker(period)
 	defer ticker.Stop()
-	defer watcher.Stop()
 	for {
-		var err error
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			err = w.Sweep(ctx)
-		case <-watcher.C:
-			err = w.Watch(ctx)
+			work()
 		}
-		if err != nil && ctx.Err() == nil {
-			w.Log.ErrorContext(ctx, "outbox sweep failed", "error", err)
-		}
-		look()
 	}
 }
+
+func (w *Worker) report(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		w.Log.ErrorContext(ctx, "outbox sweep failed", "error", err)
+	}
+}
+
+// drainBatch is how many messages are claimed at once.
+const drainBatch = 16
 
 // Drain delivers what is due now, one after another, and says how many calls it made. For tools and tests: no listening, no waiting.
 func (w *Worker) Drain(ctx context.Context) (int, error) {
 	for n := 0; ; {
-		batch, _, err := w.claim(ctx, 16)
-		if err != nil || len(batch) == 0 {
+		batch, taken, _, err := w.claim(ctx, drainBatch)
+		if err != nil || len(batch) == 0 && taken < drainBatch {
 			return n, err
 		}
 		for _, m := range batch {
@@ -228,7 +303,7 @@ func triedSQL(which string) string {
 
 // claim leases what is due, decides for each message what comes next, and stores that: a leg for each call, in one statement for all of them. wait is
 // when something of what was claimed falls due again, or 0.
-func (w *Worker) claim(ctx context.Context, n int) (batch []*claimed, wait time.Duration, err error) {
+func (w *Worker) claim(ctx context.Context, n int) (batch []*claimed, taken int, wait time.Duration, err error) {
 	claim := uuid.New()
 	q := new(postgres.Query)
 	q.With("due", fmt.Sprintf(`
@@ -247,7 +322,7 @@ func (w *Worker) claim(ctx context.Context, n int) (batch []*claimed, wait time.
 		FROM taken t`)
 	var all []*claimed
 	if err := w.DB.Select(ctx, &all, q); err != nil || len(all) == 0 {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	for _, m := range all {
 		m.claim = claim
@@ -264,7 +339,7 @@ func (w *Worker) claim(ctx context.Context, n int) (batch []*claimed, wait time.
 		for _, m := range all {
 			m.drop()
 		}
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	for _, m := range all {
 		if m.step.call && kept[m.leg] {
@@ -273,14 +348,14 @@ func (w *Worker) claim(ctx context.Context, n int) (batch []*claimed, wait time.
 			m.drop()
 		}
 	}
-	return batch, wait, nil
+	return batch, len(all), wait, nil
 }
 
-// drop gives back what a breaker lent for a call that is not made.
+// drop gives back what was lent for a call that is over, or is not made.
 func (m *claimed) drop() {
-	if m.done != nil {
-		m.done(nil)
-		m.done = nil
+	if m.release != nil {
+		m.release()
+		m.release = nil
 	}
 }
 
@@ -308,9 +383,9 @@ func (w *Worker) prepare(m *claimed) *Error {
 		if !m.step.call {
 			return nil
 		}
-		done, ok := w.Routing.admit(m.step.route.Vendor)
+		release, ok := w.Routing.admit(m.step.route.Vendor)
 		if ok {
-			m.done = done
+			m.release = release
 			break
 		}
 		down[m.step.route.Vendor] = true
@@ -402,6 +477,8 @@ func (w *Worker) carry(ctx context.Context, m *claimed) result {
 	}
 	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	done := w.Routing.begun(r.Vendor)
+	defer m.drop()
 	var accepted Accepted
 	var err error
 	if continuer, ok := vendor.(Continuer); ok && m.step.session != "" {
@@ -409,9 +486,14 @@ func (w *Worker) carry(ctx context.Context, m *claimed) result {
 	} else {
 		accepted, err = vendor.Send(limited, leg)
 	}
+	if err == nil && (!clean(accepted.Ref) || !clean(accepted.Session)) {
+		accepted, err = Accepted{}, &Error{Class: Ambiguous, Vendor: r.Vendor, Code: "reference_garbled", Reached: MaybeSent}
+	}
 	failure := asError(r.Vendor, err)
-	m.done(failure)
-	m.done = nil
+	if failure != nil {
+		failure.Code = short(failure.Code)
+	}
+	done(failure)
 	if w.Observe != nil {
 		sent := Sent{Vendor: r.Vendor, Channel: r.Channel, Country: m.to.Country(), Since: time.Duration(m.Age*float64(time.Second)) + time.Since(start)} //nolint:forbidigo // as above
 		if failure != nil {
@@ -423,6 +505,14 @@ func (w *Worker) carry(ctx context.Context, m *claimed) result {
 		w.Log.WarnContext(ctx, "message not taken by vendor", "message_id", m.ID, "leg_id", m.leg, "vendor", r.Vendor, "class", failure.Class, "code", failure.Code)
 	}
 	return result{m, accepted, failure}
+}
+
+// maxReference bounds what is kept of a vendor's names for things.
+const maxReference = 512
+
+// clean reports whether a vendor's name for something can be stored and found again.
+func clean(reference string) bool {
+	return len(reference) <= maxReference && utf8.ValidString(reference) && !strings.ContainsFunc(reference, unicode.IsControl)
 }
 
 func asError(vendor string, err error) *Error {
@@ -448,19 +538,19 @@ func (w *Worker) settle(ctx context.Context, batch []result) (wait time.Duration
 	checks, opens, perNumber, optedOut, ended := make([]bool, n), make([]bool, n), make([]bool, n), make([]bool, n), make([]bool, n)
 	numbers := make([][]byte, n)
 	for i, r := range batch {
-		s, legState := w.verdict(r)
+		s, now := w.verdict(r)
 		vendor := w.vendor(r.m.step.route.Vendor)
 		_, closes := vendor.(Closer)
 		_, polled := vendor.(Poller)
-		ids[i], claims[i], legs[i], legStates[i] = r.m.ID.String(), r.m.claim.String(), r.m.leg.String(), string(legState)
+		ids[i], claims[i], legs[i], legStates[i] = r.m.ID.String(), r.m.claim.String(), r.m.leg.String(), string(now.State)
 		refs[i], sessions[i] = r.accepted.Ref, r.accepted.Session
 		states[i], reasons[i], pauses[i] = s.state, string(s.reason), s.wait.Seconds()
 		if s.state == "" {
-			states[i], reasons[i] = "queued", string(r.failure.Class)
+			states[i], reasons[i] = "queued", string(now.Class)
 			wait = shorter(wait, s.wait)
 		}
 		if f := r.failure; f != nil {
-			classes[i], codes[i], retries[i], perNumber[i] = string(f.Class), f.Code, f.RetryAfter.Seconds(), f.PerNumber
+			classes[i], codes[i], retries[i], perNumber[i] = string(now.Class), f.Code, f.RetryAfter.Seconds(), f.PerNumber
 			if f.Class == RecipientOptedOut {
 				optedOut[i] = true
 				if numbers[i], err = w.Keys.Seal([]byte(r.m.content.To), numberContext); err != nil {
@@ -522,9 +612,9 @@ func shorter(a, b time.Duration) time.Duration {
 }
 
 // verdict decides by class and reach alone what a call's end means.
-func (w *Worker) verdict(r result) (step, LegState) {
+func (w *Worker) verdict(r result) (step, tried) {
 	if r.failure == nil {
-		return end("sent", ""), LegAccepted
+		return end("sent", ""), tried{State: LegAccepted}
 	}
 	last := tried{
 		Leg: r.m.leg, Vendor: r.m.step.route.Vendor, Channel: r.m.step.route.Channel, Class: r.failure.Class, RetryAfter: r.failure.RetryAfter.Seconds(),
@@ -535,13 +625,16 @@ func (w *Worker) verdict(r result) (step, LegState) {
 		last.Calls = 2
 		own = own[:len(own)-1]
 	}
-	if r.failure.Reached == MaybeSent || last.Calls == 2 && r.failure.Class == Temporary {
-		last.State = LegCalling // nobody knows, or nobody was asked this time
+	if r.failure.Reached == MaybeSent || last.Calls == 2 {
+		last.State = LegCalling // nobody knows how it ended, or how the call before this one did
+	}
+	if r.failure.Reached == MaybeSent {
+		last.Class = Ambiguous
 	}
 	own = append(own[:len(own):len(own)], last)
 	s := next(r.m.plan, own, r.m.earlier, w.vendor, map[string]bool{})
 	if s.call {
-		return step{wait: 0}, last.State // due at once; the claim decides again, with the breakers of that moment
+		return step{wait: 0}, last // due at once; the claim decides again, with the breakers of that moment
 	}
-	return s, last.State
+	return s, last
 }

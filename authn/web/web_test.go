@@ -21,6 +21,7 @@ import (
 	"github.com/watchword-auth/watchword/authn/authntest"
 	"github.com/watchword-auth/watchword/authn/web"
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/logtest"
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
@@ -66,12 +67,12 @@ type world struct {
 	server *httptest.Server
 	pages  *web.Handler
 	outage atomic.Bool
-	logs   *strings.Builder
+	logs   *logtest.Buffer
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{World: authntest.New(t), logs: new(strings.Builder)}
+	w := &world{World: authntest.New(t), logs: new(logtest.Buffer)}
 	w.Subscriber(t, "alice", "+12025550143")
 	w.server = httptest.NewUnstartedServer(nil)
 	w.server.Start()

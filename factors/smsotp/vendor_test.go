@@ -3,7 +3,9 @@ package smsotp_test
 import (
 	"errors"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,13 +26,20 @@ type verified struct {
 	factortest.Fixture
 	sim    *carriersim.Simulator
 	worker *sms.Worker
+	lose   atomic.Bool // what the vendor says of answers
 }
 
 func newVerified(t *testing.T) *verified {
 	t.Helper()
 	f, keys := newWorld(t)
 	v := &verified{Fixture: f, sim: carriersim.New(carriersim.Options{Now: func() time.Time { return f.DB.Now(t) }})}
-	server := httptest.NewServer(v.sim)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if v.lose.Load() && strings.HasSuffix(r.URL.Path, "/VerificationCheck") {
+			v.sim.ServeHTTP(httptest.NewRecorder(), r)
+			panic(http.ErrAbortHandler)
+		}
+		v.sim.ServeHTTP(w, r)
+	}))
 	t.Cleanup(server.Close)
 	a := v.sim.Account("twilio-verify")
 	vendor, err := twilio.NewVerify("verify", twilio.Config{BaseURL: server.URL + "/twilio-verify", Account: a.ID, Secret: a.Secret, Service: "VA1"})
@@ -50,7 +59,12 @@ func newVerified(t *testing.T) *verified {
 
 func (v *verified) open(t *testing.T) (id uuid.UUID, b factors.Binding, code string) {
 	t.Helper()
-	b = factors.Binding{Purpose: factors.Login, Subject: v.Authenticator.Subject, Browser: uuid.New(), Context: []byte("sign-in")}
+	return v.openFor(t, factors.Login)
+}
+
+func (v *verified) openFor(t *testing.T, purpose factors.Purpose) (id uuid.UUID, b factors.Binding, code string) {
+	t.Helper()
+	b = factors.Binding{Purpose: purpose, Subject: v.Authenticator.Subject, Browser: uuid.New(), Context: []byte("sign-in")}
 	id = open(t, v.Fixture, b)
 	if _, err := v.worker.Drain(t.Context()); err != nil {
 		t.Fatal(err)
@@ -68,6 +82,23 @@ func (v *verified) attempts(t *testing.T, id uuid.UUID) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+func (v *verified) failures(t *testing.T) (n int) {
+	t.Helper()
+	if err := v.DB.GetContext(t.Context(), &n, `SELECT coalesce(sum(failures), 0) FROM streaks WHERE scope = 'factor'`); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// answers is what the audit trail has about answers.
+func (v *verified) answers(t *testing.T, id uuid.UUID) (all []string) {
+	t.Helper()
+	if err := v.DB.SelectContext(t.Context(), &all, `SELECT outcome || ' ' || reason FROM audit_events WHERE event = 'challenge.answer' AND object = $1 ORDER BY id`, id.String()); err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // The laws of the ledger hold where a vendor made the code and alone can check it.
@@ -149,6 +180,66 @@ func TestCodeOfAVendor(t *testing.T) {
 		v.sim.SetFaults(carriersim.Faults{})
 		if _, err := v.Ledger.Answer(t.Context(), id, v.Authenticator, b, code, nil); err != nil {
 			t.Fatalf("with the vendor again: %v", err)
+		}
+	})
+
+	t.Run("LIM-3 nobody looked, nobody failed", func(t *testing.T) {
+		t.Parallel()
+		v := newVerified(t)
+		id, b, code := v.open(t)
+		v.sim.SetFaults(carriersim.Faults{Outage: true})
+		for range 3 {
+			if _, err := v.Ledger.Answer(t.Context(), id, v.Authenticator, b, code, nil); err == nil {
+				t.Fatal("without the vendor an answer passed")
+			}
+		}
+		if n := v.failures(t); n != 0 {
+			t.Errorf("%d failures in a row after an outage", n)
+		}
+		if got := v.answers(t, id); !slices.Equal(got, []string{"failed not_checked", "failed not_checked", "failed not_checked"}) {
+			t.Errorf("recorded %q", got)
+		}
+	})
+
+	t.Run("LIM-3 a lost verdict stays paid", func(t *testing.T) {
+		t.Parallel()
+		v := newVerified(t)
+		id, b, _ := v.open(t)
+		v.lose.Store(true)
+		for n := range 5 {
+			if _, err := v.Ledger.Answer(t.Context(), id, v.Authenticator, b, "000000", nil); err == nil || errors.Is(err, factors.ErrMismatch) {
+				t.Fatalf("attempt %d: %v", n+1, err)
+			}
+		}
+		if n := v.failures(t); n != 5 || v.attempts(t, id) != 5 {
+			t.Errorf("%d failures, %d attempts of five whose verdict was lost", n, v.attempts(t, id))
+		}
+		if _, err := v.Ledger.Answer(t.Context(), id, v.Authenticator, b, "000000", nil); !errors.Is(err, factors.ErrOver) {
+			t.Errorf("after five: %v", err)
+		}
+	})
+
+	t.Run("THR-4 only a whole sign-in ends failures in a row", func(t *testing.T) {
+		t.Parallel()
+		for purpose, want := range map[factors.Purpose]int{factors.Enrol: 3, factors.Login: 0} {
+			v := newVerified(t)
+			for range 3 {
+				id, b, _ := v.openFor(t, factors.Login)
+				if _, err := v.Ledger.Answer(t.Context(), id, v.Authenticator, b, "000000", nil); !errors.Is(err, factors.ErrMismatch) {
+					t.Fatal(err)
+				}
+				v.DB.Advance(t, 2*time.Minute)
+			}
+			id, b, code := v.openFor(t, purpose)
+			if _, err := v.Ledger.Answer(t.Context(), id, v.Authenticator, b, code, nil); err != nil {
+				t.Fatal(err)
+			}
+			if n := v.failures(t); n != want {
+				t.Errorf("%d failures after a right answer for %s, want %d", n, purpose, want)
+			}
+			if got := v.answers(t, id); !slices.Equal(got, []string{"success "}) {
+				t.Errorf("recorded %q of a right answer", got)
+			}
 		}
 	})
 

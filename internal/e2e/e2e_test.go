@@ -29,6 +29,8 @@ import (
 	"github.com/jmoiron/sqlx"
 	_ "github.com/lib/pq" // the invariants are read from the database
 	"golang.org/x/oauth2"
+
+	"github.com/watchword-auth/watchword/internal/logtest"
 )
 
 // running is the server that all tests of the package use, each with a person of its own.
@@ -49,29 +51,12 @@ type system struct {
 
 	binary, dir string
 	process     *exec.Cmd
-	log         *safeBuffer
+	log         *logtest.Buffer
 	db          *sqlx.DB
 	people      atomic.Int64
 
 	mu      sync.Mutex
 	secrets map[string]string // everything secret that a test saw, and what it is
-}
-
-type safeBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 func TestMain(m *testing.M) {
@@ -92,7 +77,7 @@ func run(m *testing.M) (code int, err error) {
 	if err := os.Chmod(dir, 0o711); err != nil { // PostgreSQL's own user has to pass through
 		return 1, err
 	}
-	s := &system{dir: dir, binary: filepath.Join(dir, "watchword"), log: new(safeBuffer), secrets: map[string]string{}}
+	s := &system{dir: dir, binary: filepath.Join(dir, "watchword"), log: new(logtest.Buffer), secrets: map[string]string{}}
 	if out, err := exec.Command("go", "build", "-o", s.binary, "../../cmd/watchword").CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("build: %w\n%s", err, out)
 	}
@@ -470,7 +455,7 @@ func TestNodeClient(t *testing.T) {
 
 // TestRestart stops the server and starts it again: what was there is there.
 func TestRestartKeepsItsData(t *testing.T) {
-	s := &system{dir: t.TempDir(), binary: running.binary, log: new(safeBuffer), secrets: map[string]string{}}
+	s := &system{dir: t.TempDir(), binary: running.binary, log: new(logtest.Buffer), secrets: map[string]string{}}
 	for p := s.dir; p != "/" && strings.HasPrefix(p, os.TempDir()+"/"); p = filepath.Dir(p) {
 		if err := os.Chmod(p, 0o711); err != nil { //nolint:gosec // PostgreSQL's own user has to pass through
 			t.Fatal(err)

@@ -270,6 +270,9 @@ func (v *Vendor) Send(ctx context.Context, leg sms.Leg) (sms.Accepted, error) {
 		return sms.Accepted{}, resp.Refused("", "")
 	}
 	e := resp.Refused(class, code)
+	if code == "timeout" || code == "unknown_error" { // the service asked somebody else, and does not know
+		e.Reached = sms.MaybeSent
+	}
 	if seconds, err := strconv.Atoi(field(parsed, "retry_after")); err == nil && seconds > 0 && class == sms.RateLimited {
 		e.RetryAfter = min(time.Duration(seconds)*time.Second, 10*time.Minute)
 	}

@@ -229,7 +229,9 @@ func (s *SMS) Send(ctx context.Context, leg sms.Leg) (sms.Accepted, error) {
 		if *st.Group == groupRejected && st.ID == duplicate {
 			return sms.Accepted{Ref: ref}, nil
 		}
-		return sms.Accepted{}, resp.Refused(st.class(), strconv.Itoa(st.ID))
+		e := resp.Refused(st.class(), strconv.Itoa(st.ID))
+		e.PerNumber = e.Class == sms.RateLimited // flooding of this very number
+		return sms.Accepted{}, e
 	default:
 		return sms.Accepted{}, s.client.Fail(sms.Ambiguous, "unknown_status", sms.MaybeSent)
 	}

@@ -294,12 +294,12 @@ func (v *Verify) refused(r *wire.Response, b body) *sms.Error {
 	case 409, 500:
 		e.Reached = sms.MaybeSent // taken before, or broken and nobody knows where
 	case 506:
-		e.RetryAfter = lock
+		e.RetryAfter, e.PerNumber = lock, true // its code is still live
 		if seconds, err := strconv.Atoi(string(b.data.Timeout)); err == nil && seconds > 0 {
 			e.RetryAfter = min(time.Duration(seconds)*time.Second, quota)
 		}
 	case 800:
-		e.RetryAfter = quota
+		e.RetryAfter, e.PerNumber = quota, true
 	}
 	return e
 }

@@ -105,6 +105,7 @@ func refused(r *wire.Response) *sms.Error {
 		return r.Refused("", "")
 	}
 	e := r.Refused(class, body.Error.Code)
+	e.PerNumber = body.Error.Code == "RATE_LIMIT_EXCEEDED"
 	if class == sms.RateLimited && e.RetryAfter == 0 {
 		e.RetryAfter = guard
 	}

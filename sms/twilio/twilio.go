@@ -69,7 +69,7 @@ var classes = map[int]sms.Class{
 	20003: sms.Unauthorized, 20404: sms.Misconfigured, 20429: sms.RateLimited,
 	21211: sms.InvalidRecipient, 21212: sms.InvalidSender, 21408: sms.RegionBlocked, 21603: sms.InvalidSender, 21606: sms.InvalidSender, 21608: sms.Misconfigured,
 	21610: sms.RecipientOptedOut, 21611: sms.Temporary, 21612: sms.RecipientUnreachable, 21614: sms.InvalidRecipient,
-	30001: sms.Temporary, 30002: sms.Unauthorized, 30003: sms.RecipientUnreachable, 30004: sms.RecipientOptedOut, 30005: sms.InvalidRecipient,
+	30001: sms.Temporary, 30002: sms.Unauthorized, 30003: sms.RecipientUnreachable, 30004: sms.RecipientUnreachable, 30005: sms.InvalidRecipient,
 	30006: sms.RecipientUnreachable, 30007: sms.ContentRejected, 30008: sms.RecipientUnreachable, 30034: sms.Misconfigured, 30450: sms.BlockedFraud,
 	60200: sms.InvalidRecipient, 60203: sms.RateLimited, 60205: sms.RecipientUnreachable, 60207: sms.RateLimited, 60212: sms.Temporary,
 	60238: sms.BlockedFraud, 60410: sms.BlockedFraud, 60605: sms.RegionBlocked,
@@ -87,7 +87,9 @@ func refused(r *wire.Response) *sms.Error {
 	if !known && body.Code/1000 == 63 {
 		class = sms.RecipientUnreachable // of WhatsApp and other channels
 	}
-	return r.Refused(class, strconv.Itoa(body.Code))
+	e := r.Refused(class, strconv.Itoa(body.Code))
+	e.PerNumber = body.Code == 60203 // too many codes to this number
+	return e
 }
 
 // Messaging is the gateway. Make one with [NewMessaging].
