@@ -166,13 +166,19 @@ func BenchmarkClaim(b *testing.B) {
 	for _, old := range []int{1000, *oldRows} {
 		b.Run(fmt.Sprint(old, " old"), func(b *testing.B) {
 			c := newCarriage(b)
-			if _, err := c.db.ExecContext(b.Context(), `
-				INSERT INTO messages (id, challenge_id, purpose, locale, recipient, hint, country, state, not_after, created_at)
-				SELECT gen_random_uuid(), gen_random_uuid(), 'login', 'en', decode(md5(i::text), 'hex'), '00', 'US', 'delivered', now(), now() - interval '1 day' * random()
-				  FROM generate_series(1, $1) i`, old); err != nil {
+			tx, err := c.db.BeginTxx(b.Context(), nil)
+			if err != nil {
 				b.Fatal(err)
 			}
-			if _, err := c.db.ExecContext(b.Context(), "ANALYZE messages"); err != nil {
+			for _, statement := range []string{"SET LOCAL statement_timeout = 0", fmt.Sprintf(`
+				INSERT INTO messages (id, challenge_id, purpose, locale, recipient, hint, country, state, not_after, created_at)
+				SELECT gen_random_uuid(), gen_random_uuid(), 'login', 'en', decode(md5(i::text), 'hex'), '00', 'US', 'delivered', now(), now() - interval '1 day' * random()
+				  FROM generate_series(1, %d) i`, old), "ANALYZE messages"} {
+				if _, err := tx.ExecContext(b.Context(), statement); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := tx.Commit(); err != nil {
 				b.Fatal(err)
 			}
 			worker, _ := promptWorker(b, c.db.DB, c.keys, -1)
