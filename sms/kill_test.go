@@ -97,6 +97,7 @@ func TestKilled(t *testing.T) { // F-03, F-04, I5
 		t.Fatal(err)
 	}
 	where := map[string]int{}
+	span := float64(15 * time.Millisecond) // follows the machine: kills too early lengthen it, kills too late shorten it
 	for round := range *killRounds {
 		number := fmt.Sprintf("+1202555%04d", 1100+round%800)
 		if round%800 == 0 {
@@ -116,7 +117,7 @@ func TestKilled(t *testing.T) { // F-03, F-04, I5
 			t.Fatalf("worker says %q, %v", line, err)
 		}
 		id := c.send(t, number, uuid.New())
-		<-time.After(time.Duration(rand.IntN(15_000)) * time.Microsecond)
+		<-time.After(time.Duration(rand.Float64() * span))
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +125,14 @@ func TestKilled(t *testing.T) { // F-03, F-04, I5
 		cmd.Wait()               //nolint:errcheck // killed, as it should be
 		c.sim.Wait()
 
-		where[c.moment(t, id, len(c.sim.Messages(number))-before)]++
+		moment := c.moment(t, id, len(c.sim.Messages(number))-before)
+		where[moment]++
+		switch moment {
+		case "before the claim":
+			span = min(span*1.1, float64(time.Second))
+		case "after its receipt":
+			span = max(span*0.95, float64(5*time.Millisecond))
+		}
 		for c.count(t, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()`) > 0 {
 			<-time.After(time.Millisecond) // what the dead one had asked the database for is still done
 		}
