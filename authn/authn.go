@@ -25,6 +25,7 @@ package authn
 import (
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -89,7 +90,8 @@ const (
 type Event struct {
 	At              time.Time `json:"at"`
 	Strength        Strength  `json:"strength"`
-	AMR             []string  `json:"amr"` // RFC 8176 section 2, without "mfa"
+	Kind            string    `json:"kind"` // of the factor; "" for the password
+	AMR             []string  `json:"amr"`  // RFC 8176 section 2, without "mfa"
 	AuthenticatorID uuid.UUID `json:"authenticator_id"`
 	SignInID        uuid.UUID `json:"sign_in_id"`
 }
@@ -101,9 +103,11 @@ type Session struct {
 	Subscriber uuid.UUID // uuid.Nil until a password was right
 	Subject    string    // sub: the name applications know the subscriber by
 	Username   string
+	Groups     []string   // of the subscriber, for policy
+	Source     netip.Addr // where this request came from, for policy; the zero value: unknown
 	Events     []Event
-	Bound      []factors.Authenticator // what the subscriber can be asked for, the last used first
-	Offers     []Strength              // the strength of each of Bound
+	Bound      []factors.Authenticator // what the subscriber has, the last used first
+	Offers     []Strength              // the strength of each of Bound; 0: policy does not take it in this sign-in
 	CreatedAt  time.Time
 }
 

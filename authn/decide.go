@@ -1,18 +1,12 @@
 package authn
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 )
-
-// Policy is what the operator demands whatever an application asks.
-type Policy struct {
-	// Floor is the least level of every application that names none itself. Default [RestrictedLevel].
-	Floor Level
-	// MaxAge of any proof, whatever its session has been through since. Zero: no bound.
-	MaxAge time.Duration
-}
 
 // Step is what has to happen next.
 type Step uint8
@@ -21,7 +15,7 @@ type Step uint8
 const (
 	StepPassword Step = iota + 1 // ask for user name and password
 	StepFactor                   // ask for a second factor
-	StepEnrol                    // the subscriber has no factor that could do: bind one
+	StepEnrol                    // the subscriber has no factor at all and may bind one: of a kind that Decision.Ruling takes, of Decision.Strength at least
 	StepConsent                  // ask what the application may have
 	StepDone                     // answer the application
 	StepFail                     // answer the application with Decision.Failure
@@ -43,6 +37,7 @@ const (
 type Decision struct {
 	Step    Step
 	Failure Failure // with StepFail
+	Ruling  Ruling  // what policy says of this sign-in
 
 	// With StepDone: what is true of this session, now.
 	Level    Level
@@ -52,7 +47,8 @@ type Decision struct {
 
 	// With StepPassword: the same person is asked again, who is named.
 	Again bool
-	// With StepFactor: the least strength that will do, and whether a session that was good is being raised.
+	// With StepFactor: the least strength that will do, and whether a session that was good is being raised. Strength also comes with StepEnrol, and with
+	// StepFail where it is a factor that the subscriber lacks: a person can be told.
 	Strength Strength
 	Raises   bool
 }
@@ -75,38 +71,53 @@ func (d *Decision) AMR() []string {
 // Decide says whether session satisfies what is required, and if not, what is missing. It has no side effect and asks nobody;
 // all times are the database's. signIn is the attempt that asks; consent says that a person still has to allow something.
 func Decide(now time.Time, session *Session, signIn uuid.UUID, rp *RelyingParty, required *Requirement, consent bool, policy Policy) Decision {
+	c := caseOf(session, rp, required)
+	j := judgement{now: now, session: session, signIn: signIn, required: required, policy: policy, ruling: policy.Ruling(&c)}
+	d := j.decide(consent)
+	d.Ruling = j.ruling
+	return d
+}
+
+// judgement is one call of [Decide].
+type judgement struct {
+	now      time.Time
+	session  *Session
+	signIn   uuid.UUID
+	required *Requirement
+	policy   Policy
+	ruling   Ruling
+}
+
+func (j *judgement) decide(consent bool) Decision {
+	session, required := j.session, j.required
 	if required.Unmeetable {
 		return Decision{Step: StepFail, Failure: Unmet}
 	}
-	target := targetLevel(session, rp, required, policy)
-	password := newest(session.Events, now, signIn, required, policy, Knowledge, Knowledge)
+	password := j.newest(Knowledge, Knowledge)
 	other := required.Subject != "" && session.Subscriber != uuid.Nil && session.Subject != required.Subject
 
 	if password == nil || session.Subscriber == uuid.Nil || other {
 		switch {
 		case required.Silent:
 			return Decision{Step: StepFail, Failure: LoginRequired}
-		case other && password != nil && password.SignInID == signIn:
+		case other && password != nil && password.SignInID == j.signIn:
 			return Decision{Step: StepFail, Failure: LoginRequired} // somebody else signed in
 		}
 		return Decision{Step: StepPassword, Again: session.Subscriber != uuid.Nil && !other}
 	}
 
 	done := Decision{Step: StepDone, Level: PasswordLevel, Password: password, AuthTime: password.At}
-	if target > PasswordLevel {
+	if target := j.target(); target > PasswordLevel {
 		least := Restricted
 		if target == UnrestrictedLevel {
 			least = Unrestricted
 		}
-		factor := newest(session.Events, now, signIn, required, policy, least, Unrestricted)
+		factor := j.newest(least, Unrestricted)
 		if factor == nil {
-			return missingFactor(session, required, least)
+			return j.missing(least)
 		}
 		done.Factor = factor
-		done.Level = RestrictedLevel
-		if factor.Strength == Unrestricted {
-			done.Level = UnrestrictedLevel
-		}
+		done.Level = factor.Strength.level()
 		if factor.At.Before(done.AuthTime) {
 			done.AuthTime = factor.At
 		}
@@ -120,22 +131,51 @@ func Decide(now time.Time, session *Session, signIn uuid.UUID, rp *RelyingParty,
 	return done
 }
 
-// missingFactor says how a factor of the least strength can be had.
-func missingFactor(session *Session, required *Requirement, least Strength) Decision {
+// level is what a proof of this strength makes of a password.
+func (s Strength) level() Level {
+	switch s {
+	case Unrestricted:
+		return UnrestrictedLevel
+	case Restricted:
+		return RestrictedLevel
+	}
+	return PasswordLevel
+}
+
+// offers is the strength of the subscriber's i-th authenticator, or 0 if policy does not take it here.
+func (j *judgement) offers(i int) Strength {
+	if i < len(j.session.Bound) && !j.ruling.Takes(j.session.Bound[i].Kind) {
+		return 0
+	}
+	return j.session.Offers[i]
+}
+
+// missing says how a factor of the least strength can be had.
+func (j *judgement) missing(least Strength) Decision {
 	can := false
-	for _, strength := range session.Offers {
-		can = can || strength >= least
+	for i := range j.session.Offers {
+		can = can || j.offers(i) >= least
 	}
 	switch {
-	case required.Silent && can:
+	case j.required.Silent && can:
 		return Decision{Step: StepFail, Failure: InteractionRequired}
 	case can:
-		return Decision{Step: StepFactor, Strength: least, Raises: raised(session)}
-	case len(required.Levels) > 0 || required.Silent:
-		return Decision{Step: StepFail, Failure: Unmet}
-	default:
+		return Decision{Step: StepFactor, Strength: least, Raises: raised(j.session)}
+	case !j.required.Silent && len(j.session.Offers) == 0 && j.ruling.Enrol && j.bindable(least):
 		return Decision{Step: StepEnrol, Strength: least}
 	}
+	// Whoever has another factor is not led to bind one here: in its place it would be a way around it.
+	return Decision{Step: StepFail, Failure: Unmet, Strength: least}
+}
+
+// bindable reports whether a factor is installed that would do.
+func (j *judgement) bindable(least Strength) bool {
+	for i := range j.policy.Installed {
+		if kind := &j.policy.Installed[i]; kind.Strength >= least && j.ruling.Takes(kind.Name) {
+			return true
+		}
+	}
+	return false
 }
 
 // raised reports whether the session had a factor already: what is asked now adds to it.
@@ -148,37 +188,41 @@ func raised(session *Session) bool {
 	return false
 }
 
-// targetLevel is the level to reach. Of those that were asked for it is the highest that the subscriber can reach; policy may raise it, never
-// lower it. Whoever has a factor is always asked for one: a password alone is worth nothing then.
-func targetLevel(session *Session, rp *RelyingParty, required *Requirement, policy Policy) Level {
-	best := NoLevel
-	for _, strength := range session.Offers {
-		switch strength {
-		case Unrestricted:
-			best = max(best, UnrestrictedLevel)
-		case Restricted:
-			best = max(best, RestrictedLevel)
-		}
-	}
-	target := policy.Floor
-	if rp.Floor != NoLevel {
-		target = rp.Floor
-	}
-	if best > NoLevel {
+// target is the level to reach. Of those that were asked for it is the highest that the subscriber can reach, or without a page, that the session has
+// reached; policy may raise it, never lower it. Whoever has a factor is always asked for one: a password alone is worth nothing then.
+func (j *judgement) target() Level {
+	target := j.ruling.Floor
+	if len(j.session.Offers) > 0 {
 		target = max(target, RestrictedLevel)
 	}
-	if len(required.Levels) > 0 {
-		// The highest that this subscriber can reach; if none, the lowest, so that what is missing is told truthfully.
-		asked, reachable := NoLevel, false
-		for _, level := range required.Levels {
-			switch can := level <= max(best, PasswordLevel); {
-			case can && (!reachable || level > asked), !can && !reachable && (asked == NoLevel || level < asked):
-				asked, reachable = level, reachable || can
-			}
-		}
-		target = max(target, asked)
+	if len(j.required.Levels) == 0 {
+		return target
 	}
-	return target
+	best := PasswordLevel
+	if j.required.Silent {
+		if factor := j.strongest(); factor != nil {
+			best = factor.Strength.level()
+		}
+		if asked, reachable := choose(j.required.Levels, best); reachable {
+			return max(target, asked)
+		}
+	}
+	for i := range j.session.Offers {
+		best = max(best, j.offers(i).level())
+	}
+	asked, _ := choose(j.required.Levels, best)
+	return max(target, asked)
+}
+
+// choose gives the highest level up to best; if there is none the lowest, so that what is missing is told truthfully.
+func choose(levels []Level, best Level) (asked Level, reachable bool) {
+	for _, level := range levels {
+		switch can := level <= best; {
+		case can && (!reachable || level > asked), !can && !reachable && (asked == NoLevel || level < asked):
+			asked, reachable = level, reachable || can
+		}
+	}
+	return asked, reachable
 }
 
 // Reach is the highest level that anybody can reach with the factors that are installed.
@@ -193,27 +237,43 @@ func (s *Service) Reach() Level {
 	return most
 }
 
-// newest finds the newest event of at least and at most the given strengths that is young enough.
-func newest(events []Event, now time.Time, signIn uuid.UUID, required *Requirement, policy Policy, least, most Strength) *Event {
-	var found *Event
-	for i := range events {
-		e := &events[i]
-		if e.Strength < least || e.Strength > most {
-			continue
-		}
-		if policy.MaxAge > 0 && now.Sub(e.At) > policy.MaxAge {
-			continue
-		}
-		if required.Fresh && e.SignInID != signIn {
-			continue
-		}
-		// A proof given in this very sign-in is young enough: max_age asks for a new one, not for a fast one.
-		if required.MaxAge >= 0 && e.SignInID != signIn && now.Sub(e.At) > time.Duration(required.MaxAge)*time.Second {
-			continue
-		}
-		if found == nil || e.At.After(found.At) {
+// Kinds lists the factors that are installed.
+func (s *Service) Kinds() (kinds []Kind) {
+	for _, f := range s.Ledger.Factors() {
+		kinds = append(kinds, Kind{Name: f.Kind(), Strength: strength(f)})
+	}
+	slices.SortFunc(kinds, func(a, b Kind) int { return strings.Compare(a.Name, b.Name) })
+	return kinds
+}
+
+// newest finds the newest event of at least and at most the given strengths that counts.
+func (j *judgement) newest(least, most Strength) (found *Event) {
+	for i := range j.session.Events {
+		if e := &j.session.Events[i]; e.Strength >= least && e.Strength <= most && j.counts(e) && (found == nil || e.At.After(found.At)) {
 			found = e
 		}
 	}
 	return found
+}
+
+// strongest finds the strongest proof of possession that counts.
+func (j *judgement) strongest() *Event {
+	if e := j.newest(Unrestricted, Unrestricted); e != nil {
+		return e
+	}
+	return j.newest(Restricted, Restricted)
+}
+
+// counts reports whether an event is young enough, and of a kind that policy takes.
+func (j *judgement) counts(e *Event) bool {
+	age := j.now.Sub(e.At)
+	switch {
+	case e.Strength > Knowledge && !j.ruling.Takes(e.Kind):
+		return false
+	case j.policy.MaxAge > 0 && age > j.policy.MaxAge:
+		return false
+	case e.SignInID == j.signIn: // max_age asks for a new proof, not for a fast one
+		return true
+	}
+	return !j.required.Fresh && (j.required.MaxAge < 0 || age <= time.Duration(j.required.MaxAge)*time.Second)
 }

@@ -21,12 +21,14 @@ func pwd(at time.Time, in uuid.UUID) Event {
 }
 
 func text(at time.Time, in uuid.UUID) Event {
-	return Event{At: at, Strength: Restricted, AMR: []string{"sms"}, SignInID: in}
+	return Event{At: at, Strength: Restricted, Kind: "sms", AMR: []string{"sms"}, SignInID: in}
 }
 
 func app(at time.Time, in uuid.UUID) Event {
-	return Event{At: at, Strength: Unrestricted, AMR: []string{"otp"}, SignInID: in}
+	return Event{At: at, Strength: Unrestricted, Kind: "app", AMR: []string{"otp"}, SignInID: in}
 }
+
+var installed = []Kind{{"app", Unrestricted}, {"sms", Restricted}}
 
 func TestDecide(t *testing.T) {
 	t.Parallel()
@@ -34,6 +36,7 @@ func TestDecide(t *testing.T) {
 	nothing := Requirement{MaxAge: -1}
 	asks := func(levels ...Level) Requirement { return Requirement{MaxAge: -1, Levels: levels} }
 	sms, both := []Strength{Restricted}, []Strength{Restricted, Unrestricted}
+	silently := func(levels ...Level) Requirement { return Requirement{MaxAge: -1, Silent: true, Levels: levels} }
 	type want struct {
 		step     Step
 		failure  Failure
@@ -75,7 +78,25 @@ func TestDecide(t *testing.T) {
 		{name: "step-up asks for what is missing only", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: both,
 			required: asks(UnrestrictedLevel), want: want{step: StepFactor, strength: Unrestricted, raises: true}},
 		{name: "TX-14 asks for more than the person can do", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms,
-			required: asks(UnrestrictedLevel), want: want{step: StepFail, failure: Unmet}},
+			required: asks(UnrestrictedLevel), want: want{step: StepFail, failure: Unmet, strength: Unrestricted}},
+		{name: "TX-14 asks for more than the person can do, silent", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms,
+			required: silently(UnrestrictedLevel), want: want{step: StepFail, failure: Unmet, strength: Unrestricted}},
+		{name: "TX-14 has nothing yet, and could get there", who: alice, events: []Event{pwd(minutes(1), this)}, required: asks(UnrestrictedLevel),
+			want: want{step: StepEnrol, strength: Unrestricted}},
+		{name: "TX-14 has nothing yet, silent", who: alice, events: []Event{pwd(minutes(1), this)}, required: silently(RestrictedLevel),
+			want: want{step: StepFail, failure: Unmet, strength: Restricted}},
+		{name: "EN-7 whoever has a factor is not led to bind another one", who: alice, events: []Event{pwd(minutes(1), this)}, offers: sms, required: asks(UnrestrictedLevel),
+			want: want{step: StepFail, failure: Unmet, strength: Unrestricted}},
+		{name: "silently, the highest of several that the session has", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: both,
+			required: silently(UnrestrictedLevel, RestrictedLevel), want: full},
+		{name: "silently, none of several that the session has", who: alice, events: []Event{pwd(minutes(10), former)}, offers: both,
+			required: silently(UnrestrictedLevel, RestrictedLevel), want: want{step: StepFail, failure: InteractionRequired}},
+		{name: "AZ-13 silently, a password alone is not enough even where it was asked for", who: alice, events: []Event{pwd(minutes(10), former)}, offers: sms,
+			required: silently(PasswordLevel), want: want{step: StepFail, failure: InteractionRequired}},
+		{name: "TX-13 max_age=0 asks for everything anew", who: alice, events: []Event{pwd(minutes(1), former), text(minutes(1), former)}, offers: sms,
+			required: Requirement{MaxAge: 0, Levels: []Level{RestrictedLevel}}, want: want{step: StepPassword, again: true}},
+		{name: "TX-13 a text does not do for an app, however fresh", who: alice, events: []Event{pwd(minutes(1), this), text(minutes(0), this)}, offers: both,
+			required: asks(UnrestrictedLevel), want: want{step: StepFactor, strength: Unrestricted, raises: true}},
 		{name: "the highest reachable of several", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: sms,
 			required: asks(UnrestrictedLevel, RestrictedLevel), want: full},
 		{name: "the highest of several is asked for", who: alice, events: []Event{pwd(minutes(10), former), text(minutes(9), former)}, offers: both,
@@ -115,7 +136,8 @@ func TestDecide(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			session := &Session{Subscriber: tt.who, Subject: tt.who.String(), Events: tt.events, Offers: tt.offers}
-			got := Decide(noon, session, this, &RelyingParty{Floor: tt.floor}, &tt.required, tt.consent, Policy{Floor: RestrictedLevel, MaxAge: 12 * time.Hour})
+			got := Decide(noon, session, this, &RelyingParty{Floor: tt.floor}, &tt.required, tt.consent,
+				Policy{Floor: RestrictedLevel, MaxAge: 12 * time.Hour, Enrol: true, Installed: installed})
 			if got.Step != tt.want.step || got.Failure != tt.want.failure || got.Level != tt.want.level || !slices.Equal(got.AMR(), tt.want.amr) ||
 				!got.AuthTime.Equal(tt.want.authTime) || got.Again != tt.want.again || got.Raises != tt.want.raises || got.Strength != tt.want.strength {
 				t.Errorf("Decide = %+v with amr %v\nwant %+v", got, got.AMR(), tt.want)

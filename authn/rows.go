@@ -11,11 +11,12 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
 // eventsSQL lists the events of session s.
-const eventsSQL = `(SELECT coalesce(jsonb_agg(jsonb_build_object('at', e.at, 'strength', e.strength, 'amr', to_jsonb(e.amr),
+const eventsSQL = `(SELECT coalesce(jsonb_agg(jsonb_build_object('at', e.at, 'strength', e.strength, 'kind', e.kind, 'amr', to_jsonb(e.amr),
 	'authenticator_id', e.authenticator_id, 'sign_in_id', e.sign_in_id) ORDER BY e.at), '[]') FROM session_events e WHERE e.session_id = s.id)`
 
 // StandingSQL is an SQL condition: what the subscriber of that id was given at the time that expression since gives still stands. It does not when
@@ -62,6 +63,7 @@ func (s *Service) columns(q *postgres.Query) string {
 		wall() AS now, s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at,
 		(SELECT u.username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
 		(SELECT u.subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject,
+		(SELECT u.groups FROM subscribers u WHERE u.id = s.subscriber_id) AS groups,
 		(SELECT c.scopes FROM consents c WHERE c.subscriber_id = s.subscriber_id AND c.relying_party = si.relying_party->>'id') AS allowed,
 		` + eventsSQL + ` AS events, ` + factors.BoundSQL("s.subscriber_id") + ` AS bound, ` + s.Ledger.StateSQL(q, "si.challenge_id") + ` AS challenge`
 }
@@ -99,6 +101,7 @@ type signInRow struct {
 	LoginHint    []byte         `db:"login_hint"`
 	Consented    pq.StringArray `db:"consented"`
 	Allowed      pq.StringArray `db:"allowed"`
+	Groups       pq.StringArray `db:"groups"`
 	CreatedAt    time.Time      `db:"created_at"`
 	ExpiresAt    time.Time      `db:"expires_at"`
 	Now          time.Time      `db:"now"`
@@ -113,16 +116,17 @@ func (s *Service) read(ctx context.Context, q *postgres.Query) (*SignIn, error) 
 	} else if err != nil {
 		return nil, err
 	}
-	return s.signIn(&row)
+	return s.signIn(ctx, &row)
 }
 
-func (s *Service) signIn(row *signInRow) (*SignIn, error) {
+func (s *Service) signIn(ctx context.Context, row *signInRow) (*SignIn, error) {
 	in := &SignIn{ID: row.ID, Payload: row.Payload, Locales: row.Locales, Consented: row.Consented, Allowed: row.Allowed,
 		CreatedAt: row.CreatedAt, ExpiresAt: row.ExpiresAt, Now: row.Now}
 	var err error
 	if in.Session, err = row.session(); err != nil {
 		return nil, fmt.Errorf("session of sign-in: %w", err)
 	}
+	in.Session.Groups, in.Session.Source = row.Groups, audit.From(ctx).Source
 	if err := json.Unmarshal(row.RelyingParty, &in.RelyingParty); err != nil {
 		return nil, fmt.Errorf("relying party of sign-in: %w", err)
 	}
@@ -140,7 +144,7 @@ func (s *Service) signIn(row *signInRow) (*SignIn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.offer(&in.Session, bound)
+	s.offer(in, bound)
 	in.Challenge, err = factors.DecodeState(row.Challenge)
 	return in, err
 }

@@ -35,7 +35,7 @@ type Config struct {
 // DefaultConfig has the numbers that the pages' texts depend on.
 func DefaultConfig() Config {
 	return Config{
-		Policy: Policy{Floor: RestrictedLevel, MaxAge: 12 * time.Hour},
+		Policy: Policy{Floor: RestrictedLevel, MaxAge: 12 * time.Hour, Enrol: true},
 		Idle:   30 * time.Minute, Absolute: 12 * time.Hour, SignIn: time.Hour,
 		Failures:       limits.Streak{Scope: "password", DelayFrom: 5, Limit: 10, Block: 15 * time.Minute, MaxBlock: 15 * time.Minute, Ceiling: 100},
 		SourceFailures: limits.Window{Name: "password-source", Burst: 30, Period: 5 * time.Minute},
@@ -178,6 +178,7 @@ type triedPassword struct {
 	subscriber uuid.UUID
 	subject    string
 	username   string
+	groups     []string
 	hash       string
 	disabled   bool
 	bound      []factors.Authenticator
@@ -206,7 +207,7 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 			"subject": "(SELECT id FROM found)", "session_id": "(SELECT session_id FROM attempt)",
 		})
 	q.Finally(fmt.Sprintf(`
-		SELECT a.*, t.key AS counted, f.id AS found_id, f.username AS found_name, f.subject AS found_subject, f.password_hash, f.disabled_at IS NOT NULL AS disabled,
+		SELECT a.*, t.key AS counted, f.id AS found_id, f.username AS found_name, f.subject AS found_subject, f.groups AS found_groups, f.password_hash, f.disabled_at IS NOT NULL AS disabled,
 		       %s AS found_bound, (SELECT failures FROM streak_paid) AS failures,
 		       (SELECT allowed FROM limit_taken) AS source_allowed, (SELECT retry_at FROM limit_taken) AS source_retry_at,
 		       %s AS blocked_until
@@ -214,24 +215,25 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 		factors.BoundSQL("f.id"), s.Config.Failures.BlockedUntil(q, "t.key")))
 	var row struct {
 		signInRow
-		Counted       []byte     `db:"counted"`
-		FoundID       *uuid.UUID `db:"found_id"`
-		FoundName     *string    `db:"found_name"`
-		FoundSubject  *string    `db:"found_subject"`
-		PasswordHash  *string    `db:"password_hash"`
-		Disabled      *bool      `db:"disabled"`
-		FoundBound    []byte     `db:"found_bound"`
-		Failures      *int       `db:"failures"`
-		SourceAllowed bool       `db:"source_allowed"`
-		SourceRetryAt *time.Time `db:"source_retry_at"`
-		BlockedUntil  *time.Time `db:"blocked_until"`
+		Counted       []byte         `db:"counted"`
+		FoundID       *uuid.UUID     `db:"found_id"`
+		FoundName     *string        `db:"found_name"`
+		FoundSubject  *string        `db:"found_subject"`
+		FoundGroups   pq.StringArray `db:"found_groups"`
+		PasswordHash  *string        `db:"password_hash"`
+		Disabled      *bool          `db:"disabled"`
+		FoundBound    []byte         `db:"found_bound"`
+		Failures      *int           `db:"failures"`
+		SourceAllowed bool           `db:"source_allowed"`
+		SourceRetryAt *time.Time     `db:"source_retry_at"`
+		BlockedUntil  *time.Time     `db:"blocked_until"`
 	}
 	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
 		return nil, ErrSignInOver
 	} else if err != nil {
 		return nil, fmt.Errorf("pay for a password: %w", err)
 	}
-	signIn, err := s.signIn(&row.signInRow)
+	signIn, err := s.signIn(ctx, &row.signInRow)
 	if err != nil {
 		return nil, err
 	}
@@ -261,6 +263,7 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 	}
 	if row.FoundID != nil {
 		tried.subscriber, tried.subject, tried.username, tried.disabled = *row.FoundID, *row.FoundSubject, *row.FoundName, *row.Disabled
+		tried.groups = row.FoundGroups
 		if row.PasswordHash != nil {
 			tried.hash = *row.PasswordHash
 		}
@@ -316,11 +319,11 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 	event := Event{At: in.Now, Strength: Knowledge, AMR: []string{"pwd"}, SignInID: in.ID}
 	stranger := in.Session.Subscriber != uuid.Nil && in.Session.Subscriber != tried.subscriber
 	if stranger {
-		in.Session = Session{ID: uuid.New(), SID: uuid.NewString()}
+		in.Session = Session{ID: uuid.New(), SID: uuid.NewString(), Source: in.Session.Source}
 	}
-	in.Session.Subscriber, in.Session.Subject, in.Session.Username = tried.subscriber, tried.subject, tried.username
+	in.Session.Subscriber, in.Session.Subject, in.Session.Username, in.Session.Groups = tried.subscriber, tried.subject, tried.username, tried.groups
 	in.Session.Events = append(in.Session.Events, event)
-	s.offer(&in.Session, tried.bound)
+	s.offer(&in, tried.bound)
 	decision := s.Decide(&in)
 
 	q := new(postgres.Query)
@@ -406,7 +409,7 @@ func (s *Service) Answer(ctx context.Context, cookie Cookie, p *Progress, typed 
 		return nil, err
 	}
 	token := Cookie(keyring.Token())
-	event := Event{At: in.Now, Strength: strength(factor), AMR: factor.AMR(), AuthenticatorID: a.ID, SignInID: in.ID}
+	event := Event{At: in.Now, Strength: strength(factor), Kind: a.Kind, AMR: factor.AMR(), AuthenticatorID: a.ID, SignInID: in.ID}
 	at, err := s.Ledger.Answer(ctx, in.Challenge.ID, a, s.binding(in, p.Decision), answer, func(q *postgres.Query, won string) string {
 		q.With("session_raised", fmt.Sprintf(`
 			UPDATE sessions SET token_hash = %s, last_seen_at = wall() FROM %s
@@ -607,10 +610,13 @@ func (s *Service) binding(in *SignIn, d Decision) factors.Binding {
 	return factors.Binding{Purpose: purpose, Subject: in.Session.Subscriber, Browser: in.Session.ID, Context: in.ID[:]}
 }
 
-func (s *Service) offer(session *Session, bound []factors.Authenticator) {
+// offer says what the subscriber of a sign-in can be asked for: what is bound, as far as policy takes it.
+func (s *Service) offer(in *SignIn, bound []factors.Authenticator) {
+	session, c := &in.Session, caseOf(&in.Session, &in.RelyingParty, &in.Requirement)
+	ruling := s.Config.Policy.Ruling(&c)
 	session.Bound, session.Offers = bound, make([]Strength, len(bound))
 	for i, a := range bound {
-		if factor, ok := s.Ledger.Factor(a.Kind); ok {
+		if factor, ok := s.Ledger.Factor(a.Kind); ok && ruling.Takes(a.Kind) {
 			session.Offers[i] = strength(factor)
 		}
 	}
@@ -633,9 +639,9 @@ func (s *Service) sourceHit(ctx context.Context) []limits.Hit {
 
 func (s *Service) addEvent(q *postgres.Query, from string, e Event) {
 	q.With("session_event", fmt.Sprintf(`
-		INSERT INTO session_events (session_id, strength, amr, authenticator_id, sign_in_id)
-		SELECT id, %s, %s, %s, %s FROM %s`,
-		q.Bind(int64(e.Strength))+"::smallint", q.Bind(pq.Array(e.AMR))+"::text[]", q.Bind(optional(e.AuthenticatorID))+"::uuid", q.Bind(e.SignInID)+"::uuid", from))
+		INSERT INTO session_events (session_id, strength, kind, amr, authenticator_id, sign_in_id)
+		SELECT id, %s, %s, %s, %s, %s FROM %s`,
+		q.Bind(int64(e.Strength))+"::smallint", q.Bind(e.Kind)+"::text", q.Bind(pq.Array(e.AMR))+"::text[]", q.Bind(optional(e.AuthenticatorID))+"::uuid", q.Bind(e.SignInID)+"::uuid", from))
 }
 
 func optional(id uuid.UUID) any {

@@ -34,6 +34,8 @@ type asked struct {
 	Scopes        []string        `json:"scopes"`
 	Claims        json.RawMessage `json:"claims,omitempty"`
 	ACRs          []string        `json:"acrs,omitempty"` // the levels' names that were asked for
+
+	essential bool // the levels were demanded by the claims parameter: what acr_values wishes besides does not count
 }
 
 // authorize is the authorization endpoint, OpenID Connect Core section 3.1.2. Until client and redirect_uri are known to be
@@ -226,8 +228,10 @@ func (p *Provider) check(c *Client, in *asked, parameters url.Values) (*authn.Be
 	if e := p.readClaims(c, in, &required, parameters.Get("claims")); e != nil {
 		return nil, e
 	}
-	for _, name := range strings.Fields(parameters.Get("acr_values")) {
-		p.askLevel(in, &required, name)
+	if !in.essential { // one of those values or none: OpenID Connect Core section 5.5.1.1
+		for _, name := range strings.Fields(parameters.Get("acr_values")) {
+			p.askLevel(in, &required, name)
+		}
 	}
 	if e := p.readHint(c, &required, parameters.Get("id_token_hint")); e != nil {
 		return nil, e
@@ -237,9 +241,7 @@ func (p *Provider) check(c *Client, in *asked, parameters url.Values) (*authn.Be
 		return nil, &zoidc.Error{ErrorType: zoidc.ServerError}
 	}
 	return &authn.Beginning{
-		RelyingParty: authn.RelyingParty{ID: c.ID, Name: c.Registration.Name, HomeURI: c.Registration.HomeURI, Origin: origin(in.RedirectURI),
-			FirstParty: c.Registration.FirstParty, Floor: c.Registration.Floor, AppHash: c.Registration.AndroidAppHash},
-		Requirement: required, Payload: payload,
+		RelyingParty: c.RelyingParty(in.RedirectURI), Requirement: required, Payload: payload,
 		Locales: bounded(parameters.Get("ui_locales")), LoginHint: bounded(parameters.Get("login_hint")),
 	}, nil
 }
@@ -352,12 +354,12 @@ func (p *Provider) readClaims(c *Client, in *asked, required *authn.Requirement,
 		if acr.Value != nil {
 			names = append(names, acr.Value)
 		}
-		known := false
 		for _, name := range names {
 			text, _ := name.(string)
-			known = p.askLevel(in, required, text) || known
+			p.askLevel(in, required, text)
 		}
-		required.Unmeetable = acr.Essential && len(names) > 0 && !known
+		in.essential = acr.Essential && len(names) > 0
+		required.Unmeetable = in.essential && len(required.Levels) == 0
 	}
 	if sub := claims.IDToken["sub"]; sub != nil && sub.Value != nil {
 		text, ok := sub.Value.(string)
@@ -370,13 +372,11 @@ func (p *Provider) readClaims(c *Client, in *asked, required *authn.Requirement,
 }
 
 // askLevel adds a level by its name. Names that nobody knows are voluntary wishes that cannot be met: OpenID Connect Core section 3.1.2.1.
-func (p *Provider) askLevel(in *asked, required *authn.Requirement, name string) bool {
-	level, ok := p.Levels.Level(name)
-	if ok && !slices.Contains(required.Levels, level) {
+func (p *Provider) askLevel(in *asked, required *authn.Requirement, name string) {
+	if level, ok := p.Levels.Level(name); ok && !slices.Contains(required.Levels, level) {
 		required.Levels = append(required.Levels, level)
 		in.ACRs = append(in.ACRs, name)
 	}
-	return ok
 }
 
 func (p *Provider) readHint(c *Client, required *authn.Requirement, raw string) *zoidc.Error {

@@ -300,3 +300,20 @@ func (c *Client) scopes(asked []string) []string {
 	}
 	return kept
 }
+
+// RelyingParty is what pages and policy know of the client when it is answered at redirectURI.
+func (c *Client) RelyingParty(redirectURI string) authn.RelyingParty {
+	return authn.RelyingParty{ID: c.ID, Name: c.Registration.Name, HomeURI: c.Registration.HomeURI, Origin: origin(redirectURI),
+		FirstParty: c.Registration.FirstParty, Floor: c.Registration.Floor, AppHash: c.Registration.AndroidAppHash}
+}
+
+// Requirement is that of an authorization request for these scopes and acr values and nothing else.
+func (c *Client) Requirement(names authn.LevelNames, scopes, acrs []string) authn.Requirement {
+	required := authn.Requirement{MaxAge: -1, Scopes: c.scopes(scopes)}
+	for _, acr := range acrs {
+		if level, ok := names.Level(acr); ok && !slices.Contains(required.Levels, level) {
+			required.Levels = append(required.Levels, level)
+		}
+	}
+	return required
+}

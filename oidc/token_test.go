@@ -888,10 +888,12 @@ func TestSignOutWhileACodeIsIssued(t *testing.T) { // SES-5, OAU-8
 			page := b.authorize(t, request("third", set("scope", tt.scope), set("prompt", "consent")))
 			release := w.hold(t, "SELECT 1 FROM sessions FOR UPDATE")
 			allowed, left := make(chan *answer, 1), make(chan *answer, 1)
-			go func() { allowed <- (&browser{w, b.base, b.cookie}).do(t, http.MethodPost, page.location, url.Values{}) }()
+			go func() {
+				allowed <- (&browser{w: w, base: b.base, cookie: b.cookie}).do(t, http.MethodPost, page.location, url.Values{})
+			}()
 			w.waiting(t, 1) // the code is first
 			go func() {
-				left <- (&browser{w, b.base, b.cookie}).do(t, http.MethodGet, "/logout?"+url.Values{"id_token_hint": {hint}}.Encode(), nil)
+				left <- (&browser{w: w, base: b.base, cookie: b.cookie}).do(t, http.MethodGet, "/logout?"+url.Values{"id_token_hint": {hint}}.Encode(), nil)
 			}()
 			w.waiting(t, 2)
 			release()

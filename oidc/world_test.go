@@ -1,6 +1,7 @@
 package oidc_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
+	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/logtest"
 	"github.com/watchword-auth/watchword/internal/pgtest"
@@ -50,9 +52,9 @@ type world struct {
 	logs     *logtest.Buffer
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB, more ...factors.Factor) *world {
 	t.Helper()
-	w := &world{World: authntest.New(t), secrets: map[string]string{}, logs: new(logtest.Buffer)}
+	w := &world{World: authntest.New(t, more...), secrets: map[string]string{}, logs: new(logtest.Buffer)}
 	if err := (&oidc.Keys{DB: w.DB.DB, Seal: w.World.Keys}).Ensure(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -237,6 +239,7 @@ type browser struct {
 	w      *world
 	base   string
 	cookie string
+	as     string // who signs in; "" is alice
 }
 
 func (w *world) browser() *browser { return &browser{w: w, base: w.server.URL} }
@@ -328,18 +331,37 @@ func (b *browser) walk(t testing.TB, a *answer) (steps []string, last *answer) {
 		step := strings.TrimPrefix(b.do(t, http.MethodGet, flow, nil).body, "step ")
 		switch step {
 		case fmt.Sprint(authn.StepPassword):
-			form = url.Values{"name": {"alice"}, "password": {authntest.Password}}
+			form = url.Values{"name": {cmp.Or(b.as, "alice")}, "password": {authntest.Password}}
 		case fmt.Sprint(authn.StepFactor):
 			id := uuid.MustParse(strings.TrimPrefix(flow, "/login?flow="))
-			p, err := b.w.Service.Load(t.Context(), authn.Cookie(b.cookie), id)
+			p, err := b.w.provider.SignIns.Load(t.Context(), authn.Cookie(b.cookie), id)
 			if err != nil {
 				t.Fatal(err)
 			}
-			form = url.Values{"code": {b.w.Code(t, p.SignIn.Challenge.ID)}}
+			form = url.Values{"code": {b.typed(t, p)}}
 		}
 		steps, a = append(steps, step), b.do(t, http.MethodPost, flow, form)
 	}
 	return steps, a
+}
+
+// typed is the answer to the challenge that is due, which a person who has an app asks for first if they came with a session.
+func (b *browser) typed(t testing.TB, p *authn.Progress) string {
+	t.Helper()
+	ctx, cookie, id := authntest.From(t.Context(), "192.0.2.1"), authn.Cookie(b.cookie), p.SignIn.ID
+	if p.SignIn.Challenge == nil {
+		if _, err := b.w.provider.SignIns.Choose(ctx, cookie, id, uuid.Nil, "en"); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if p, err = b.w.provider.SignIns.Load(ctx, cookie, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p.SignIn.Challenge.Kind == authntest.AppKind {
+		return authntest.AppCode
+	}
+	return b.w.Code(t, p.SignIn.Challenge.ID)
 }
 
 // code signs in and gives the code.

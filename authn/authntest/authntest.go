@@ -33,12 +33,14 @@ type World struct {
 	DB      *pgtest.Database
 	Keys    *keyring.Ring
 	Service *authn.Service
+
+	more []factors.Factor
 }
 
-// New makes a world without subscribers.
-func New(t testing.TB) *World {
+// New makes a world without subscribers. It knows text messages, and more factors if any are given.
+func New(t testing.TB, more ...factors.Factor) *World {
 	t.Helper()
-	w := &World{DB: pgtest.New(t), Keys: keyring.Ephemeral()}
+	w := &World{DB: pgtest.New(t), Keys: keyring.Ephemeral(), more: more}
 	w.Service = w.Replica(t, w.DB.DB)
 	return w
 }
@@ -54,7 +56,7 @@ func (w *World) Replica(t testing.TB, db *postgres.DB) *authn.Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger, err := factors.NewLedger(db, w.Keys, &sms.Outbox{Keys: w.Keys}, factors.DefaultLimits(), factor)
+	ledger, err := factors.NewLedger(db, w.Keys, &sms.Outbox{Keys: w.Keys}, factors.DefaultLimits(), append([]factors.Factor{factor}, w.more...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,9 @@ func (w *World) Replica(t testing.TB, db *postgres.DB) *authn.Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &authn.Service{DB: db, Keys: w.Keys, Ledger: ledger, Passwords: passwords, Config: authn.DefaultConfig()}
+	service := &authn.Service{DB: db, Keys: w.Keys, Ledger: ledger, Passwords: passwords, Config: authn.DefaultConfig()}
+	service.Config.Policy.Installed = service.Kinds()
+	return service
 }
 
 // Subscriber enrols somebody with [Password], and with a phone unless number is empty.
