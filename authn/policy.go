@@ -128,7 +128,7 @@ func (p *Policy) judge(c *Case, path []Verdict) Ruling {
 			continue
 		}
 		if rule.Floor != NoLevel {
-			note(i, "floor", r.Floor == NoLevel && rule.Floor > c.Registered)
+			note(i, "floor", r.Floor == NoLevel)
 			if r.Floor == NoLevel {
 				r.Floor = rule.Floor
 			}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ type Subscriber struct {
 	Subject    string // sub: the name applications know
 	Username   string
 	Profile    Profile // OpenID Connect Core 5.1 standard claims
+	Groups     []string
 	CreatedAt  time.Time
 	DisabledAt *time.Time
 	HasSecret  bool // a password is set
@@ -131,17 +133,18 @@ func (s *Service) List(ctx context.Context, after string, limit int) ([]*Subscri
 }
 
 func (s *Service) subscribers(ctx context.Context, q *postgres.Query, where string, limit int) ([]*Subscriber, error) {
-	q.Finally(fmt.Sprintf(`SELECT u.id, u.subject, u.username, u.profile, u.created_at, u.disabled_at, u.password_hash IS NOT NULL AS has_secret, %s AS bound
+	q.Finally(fmt.Sprintf(`SELECT u.id, u.subject, u.username, u.profile, u.groups, u.created_at, u.disabled_at, u.password_hash IS NOT NULL AS has_secret, %s AS bound
 		FROM subscribers u WHERE %s ORDER BY u.username, u.id LIMIT %s`, factors.BoundSQL("u.id"), where, q.Bind(limit)+"::int"))
 	var rows []struct {
-		ID         uuid.UUID  `db:"id"`
-		Subject    string     `db:"subject"`
-		Username   string     `db:"username"`
-		Profile    []byte     `db:"profile"`
-		CreatedAt  time.Time  `db:"created_at"`
-		DisabledAt *time.Time `db:"disabled_at"`
-		HasSecret  bool       `db:"has_secret"`
-		Bound      []byte     `db:"bound"`
+		ID         uuid.UUID      `db:"id"`
+		Subject    string         `db:"subject"`
+		Username   string         `db:"username"`
+		Profile    []byte         `db:"profile"`
+		Groups     pq.StringArray `db:"groups"`
+		CreatedAt  time.Time      `db:"created_at"`
+		DisabledAt *time.Time     `db:"disabled_at"`
+		HasSecret  bool           `db:"has_secret"`
+		Bound      []byte         `db:"bound"`
 	}
 	if err := s.DB.Select(ctx, &rows, q); err != nil {
 		return nil, fmt.Errorf("read subscribers: %w", err)
@@ -156,7 +159,7 @@ func (s *Service) subscribers(ctx context.Context, q *postgres.Query, where stri
 		if err != nil {
 			return nil, err
 		}
-		list[i] = &Subscriber{ID: row.ID, Subject: row.Subject, Username: row.Username, Profile: profile, CreatedAt: row.CreatedAt, DisabledAt: row.DisabledAt,
+		list[i] = &Subscriber{ID: row.ID, Subject: row.Subject, Username: row.Username, Profile: profile, Groups: row.Groups, CreatedAt: row.CreatedAt, DisabledAt: row.DisabledAt,
 			HasSecret: row.HasSecret, Bound: bound}
 	}
 	return list, nil
@@ -211,6 +214,21 @@ func (s *Service) Enable(ctx context.Context, id uuid.UUID) error {
 	audit.Record(ctx, q, "changed", audit.Event{Name: "subscriber.enable", Outcome: audit.Success, Actor: "operator", Subject: id}, nil)
 	q.Finally("SELECT 1 FROM changed")
 	return s.one(ctx, q, "enable subscriber")
+}
+
+// SetGroups replaces the groups that a subscriber is in, for policy. It holds from the next decision on; what applications were given stays.
+func (s *Service) SetGroups(ctx context.Context, id uuid.UUID, groups []string) error {
+	for _, name := range groups {
+		if err := CheckGroup(name); err != nil {
+			return err
+		}
+	}
+	groups = slices.Compact(slices.Sorted(slices.Values(groups)))
+	q := new(postgres.Query)
+	q.With("changed", fmt.Sprintf("UPDATE subscribers SET groups = coalesce(%s, '{}'), updated_at = wall() WHERE id = %s RETURNING id", q.Bind(pq.Array(groups))+"::text[]", q.Bind(id)+"::uuid"))
+	audit.Record(ctx, q, "changed", audit.Event{Name: "subscriber.groups", Outcome: audit.Success, Actor: "operator", Subject: id, Object: strings.Join(groups, " ")}, nil)
+	q.Finally("SELECT 1 FROM changed")
+	return s.one(ctx, q, "set groups")
 }
 
 // Unlock forgets the failures in a row of a subscriber's password and factors.
