@@ -19,10 +19,10 @@ import (
 // TestExplainIsWhatHappens makes random rules and random sign-ins, asks for an explanation, and then really signs in, through the database.
 func TestExplainIsWhatHappens(t *testing.T) {
 	t.Parallel()
-	w := authntest.New(t, authntest.App{})
-	ids := map[string]uuid.UUID{"both": w.Subscriber(t, "both", "+12025550143"), "phone": w.Subscriber(t, "phone", "+12025550144"), "bare": w.Subscriber(t, "bare", ""), "app": w.Subscriber(t, "app", "")}
-	w.App(t, ids["both"])
-	w.App(t, ids["app"])
+	w := authntest.New(t, authntest.Device{})
+	ids := map[string]uuid.UUID{"both": w.Subscriber(t, "both", "+12025550143"), "phone": w.Subscriber(t, "phone", "+12025550144"), "bare": w.Subscriber(t, "bare", ""), "device": w.Subscriber(t, "device", "")}
+	w.Device(t, ids["both"])
+	w.Device(t, ids["device"])
 	seed := rand.Uint64()
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	pick := func(from ...string) string { return from[rnd.IntN(len(from))] }
@@ -38,12 +38,12 @@ func TestExplainIsWhatHappens(t *testing.T) {
 			}
 			lines = append(lines, strings.TrimSpace(pick("", "client=a", "client=b|c")+asked+pick("", "", " group=staff", " group=ops|staff")+pick("", "", " from=192.0.2.0/24", " from=2001:db8::/32")+
 				pick(" floor="+names[authn.PasswordLevel], " floor="+names[authn.RestrictedLevel], " floor="+names[authn.UnrestrictedLevel], " remember="+pick(switches...))+
-				pick("", "", " factor=sms", " factor=app", " factor=app|sms")+pick("", " enrol="+pick(switches...))))
+				pick("", "", " factor=sms", " factor=device", " factor=device|sms")+pick("", " enrol="+pick(switches...))))
 		}
 		policy := authn.DefaultConfig().Policy
 		policy.Installed = w.Service.Kinds()
 		for _, line := range lines {
-			rule, err := authn.ParseRule(line, names, []string{"app", "sms"})
+			rule, err := authn.ParseRule(line, names, []string{"device", "sms"})
 			if err != nil {
 				t.Fatalf("%q: %v", line, err)
 			}
@@ -51,7 +51,7 @@ func TestExplainIsWhatHappens(t *testing.T) {
 		}
 		w.Service.Config.Policy = policy
 
-		who, from := pick("both", "phone", "bare", "app"), pick("192.0.2.1", "198.51.100.1", "2001:db8::1")
+		who, from := pick("both", "phone", "bare", "device"), pick("192.0.2.1", "198.51.100.1", "2001:db8::1")
 		if err := w.Service.SetGroups(t.Context(), ids[who], strings.Fields(pick("", "staff", "ops", "ops staff", "other"))); err != nil {
 			t.Fatal(err)
 		}
@@ -146,8 +146,8 @@ func walk(t *testing.T, w *authntest.World, ctx context.Context, who string, ask
 			if p, err = w.Service.Load(ctx, cookie, in.ID); err != nil {
 				t.Fatal(err)
 			}
-			code := authntest.AppCode
-			if p.SignIn.Challenge.Kind != authntest.AppKind {
+			code := authntest.DeviceCode
+			if p.SignIn.Challenge.Kind != authntest.DeviceKind {
 				code = w.Code(t, p.SignIn.Challenge.ID)
 			}
 			p, err = w.Service.Answer(ctx, cookie, p, code)

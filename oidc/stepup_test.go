@@ -31,18 +31,18 @@ func (w *world) what(t *testing.T, got *tokens) (acr, amr string, at float64) {
 
 func TestStepUp(t *testing.T) { // RFC 9470
 	t.Parallel()
-	w := newWorld(t, authntest.App{})
+	w := newWorld(t, authntest.Device{})
 	alice, err := w.Service.Find(t.Context(), "alice")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.App(t, alice.ID)
+	w.Device(t, alice.ID)
 	w.Subscriber(t, "bob", "+12025550144")
 	password, factor := fmt.Sprint(authn.StepPassword), fmt.Sprint(authn.StepFactor)
 	essential := func(names ...string) func(url.Values) {
 		return set("claims", `{"id_token":{"acr":{"essential":true,"values":["`+strings.Join(names, `","`)+`"]}}}`)
 	}
-	// text signs in with a text, an app at hand or not.
+	// text signs in with a text, a device at hand or not.
 	text := func(t *testing.T, b *browser) *tokens {
 		t.Helper()
 		w.DB.Advance(t, 25*time.Hour) // a day has ten texts
@@ -80,7 +80,7 @@ func TestStepUp(t *testing.T) { // RFC 9470
 		w.DB.Advance(t, time.Minute)
 		after := steps(t, b, request("web", set("acr_values", acr3)), factor)
 		if acr, amr, at := w.what(t, after); acr != acr3 || amr != "pwd otp mfa" || at != signedIn {
-			t.Errorf("raised to %s, %s at %v; want acr:3 by the app, and the time of the password, %v", acr, amr, at, signedIn)
+			t.Errorf("raised to %s, %s at %v; want acr:3 by the device, and the time of the password, %v", acr, amr, at, signedIn)
 		}
 		if told := w.introspect(t, "web", after.Access); told["acr"] != acr3 || told["auth_time"] != signedIn { // SUP-4
 			t.Errorf("introspection says %v", told)
@@ -200,16 +200,16 @@ func TestStepUp(t *testing.T) { // RFC 9470
 
 func TestMethodThatPolicyDoesNotTake(t *testing.T) { // TX-15, SUP-6
 	t.Parallel()
-	w := newWorld(t, authntest.App{})
+	w := newWorld(t, authntest.Device{})
 	alice, err := w.Service.Find(t.Context(), "alice")
 	if err != nil {
 		t.Fatal(err)
 	}
-	app, phone := w.App(t, alice.ID), alice.Bound[0].ID
+	device, phone := w.Device(t, alice.ID), alice.Bound[0].ID
 	b := w.browser()
 	b.code(t, request("web"))
 	before := w.Texts(t)
-	rule, err := authn.ParseRule("client=web factor=app", authn.DefaultLevelNames(), []string{"app", "sms"})
+	rule, err := authn.ParseRule("client=web factor=device", authn.DefaultLevelNames(), []string{"device", "sms"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestMethodThatPolicyDoesNotTake(t *testing.T) { // TX-15, SUP-6
 		if n := w.Texts(t); n != before {
 			t.Errorf("%d texts, want %d", n, before)
 		}
-		if _, err := w.provider.SignIns.Choose(ctx, authn.Cookie(b.cookie), id, app, "en"); err != nil {
+		if _, err := w.provider.SignIns.Choose(ctx, authn.Cookie(b.cookie), id, device, "en"); err != nil {
 			t.Error(err)
 		}
 		a := b.signIn(t, page)

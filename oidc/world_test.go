@@ -345,7 +345,7 @@ func (b *browser) walk(t testing.TB, a *answer) (steps []string, last *answer) {
 	return steps, a
 }
 
-// typed is the answer to the challenge that is due, which a person who has an app asks for first if they came with a session.
+// typed is the answer to the challenge that is due, which a person who has a device asks for first if they came with a session.
 func (b *browser) typed(t testing.TB, p *authn.Progress) string {
 	t.Helper()
 	ctx, cookie, id := authntest.From(t.Context(), "192.0.2.1"), authn.Cookie(b.cookie), p.SignIn.ID
@@ -358,8 +358,8 @@ func (b *browser) typed(t testing.TB, p *authn.Progress) string {
 			t.Fatal(err)
 		}
 	}
-	if p.SignIn.Challenge.Kind == authntest.AppKind {
-		return authntest.AppCode
+	if p.SignIn.Challenge.Kind == authntest.DeviceKind {
+		return authntest.DeviceCode
 	}
 	return b.w.Code(t, p.SignIn.Challenge.ID)
 }

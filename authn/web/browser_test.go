@@ -123,6 +123,7 @@ func states() []struct {
 		}},
 		{"methods", func(v *visit) { v.toCode(""); v.Click("a[href^='/login/methods']") }},
 		{"help", func(v *visit) { v.toCode(""); v.Click("a[href^='/login/methods']"); v.Click("a[href^='/login/help']") }},
+		{"unmet", func(v *visit) { v.begin("?strong"); v.password(authntest.Password) }},
 		{"consent", func(v *visit) { v.toCode("?consent"); v.code(v.w.Code(v.t, v.w.challenge(v.t))) }},
 		{"login again", func(v *visit) { v.toCode("?consent"); v.code(v.w.Code(v.t, v.w.challenge(v.t))); v.begin("?fresh") }},
 		{"sign out", func(v *visit) {

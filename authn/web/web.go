@@ -44,7 +44,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
-//go:embed layout.html login code methods help consent signout problem formpost
+//go:embed layout.html login code methods help consent unmet signout problem formpost
 var templates embed.FS
 
 //go:embed assets
@@ -120,7 +120,7 @@ func New(cfg Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"login", "code", "methods", "help", "consent", "signout", "problem", "formpost"} {
+	for _, name := range []string{"login", "code", "methods", "help", "consent", "unmet", "signout", "problem", "formpost"} {
 		page, err := layout.Clone()
 		if err != nil {
 			return nil, err
@@ -157,6 +157,7 @@ func (h *Handler) Routes() http.Handler {
 		"GET /login": h.getLogin, "POST /login": h.postLogin, "POST /login/cancel": h.postCancel,
 		"GET /login/code": h.getCode, "POST /login/code": h.postCode, "POST /login/code/resend": h.postResend, "GET /login/code/state": h.getCodeState,
 		"GET /login/methods": h.getMethods, "POST /login/methods": h.postMethods, "GET /login/help": h.getHelp,
+		"GET /login/unmet": h.getUnmet, "POST /login/unmet": h.postUnmet,
 		"GET /consent": h.getConsent, "POST /consent": h.postConsent,
 		"POST /logout/confirm": h.postSignOut,
 	} {
@@ -176,7 +177,7 @@ func (h *Handler) Routes() http.Handler {
 // knownPaths are those of pages: another method there is told from a page that does not exist.
 func knownPaths() map[string]bool {
 	return map[string]bool{"/login": true, "/login/cancel": true, "/login/code": true, "/login/code/resend": true, "/login/code/state": true,
-		"/login/methods": true, "/login/help": true, "/consent": true, "/logout/confirm": true}
+		"/login/methods": true, "/login/help": true, "/login/unmet": true, "/consent": true, "/logout/confirm": true}
 }
 
 func (h *Handler) asset(w http.ResponseWriter, r *http.Request) {
@@ -288,11 +289,15 @@ func (h *Handler) Next(w http.ResponseWriter, r *http.Request, p *authn.Progress
 		redirect(w, address("/login/code", p.SignIn.ID))
 	case authn.StepConsent:
 		redirect(w, address("/consent", p.SignIn.ID))
-	case authn.StepEnrol:
-		return h.App.Refuse(w, r, p, cookie, authn.Unmet)
+	case authn.StepEnrol: // whoever may bind a factor here is told to ask for one, until there are pages for it
+		redirect(w, address("/login/unmet", p.SignIn.ID))
 	case authn.StepDone:
 		return h.App.Finish(w, r, p, cookie)
 	case authn.StepFail:
+		if lacking(p) {
+			redirect(w, address("/login/unmet", p.SignIn.ID))
+			return nil
+		}
 		return h.App.Refuse(w, r, p, cookie, p.Decision.Failure)
 	default:
 		return fmt.Errorf("no page for step %d", p.Decision.Step)

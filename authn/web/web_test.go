@@ -20,10 +20,12 @@ import (
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
 	"github.com/watchword-auth/watchword/authn/web"
+	"github.com/watchword-auth/watchword/factors/smsotp"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/logtest"
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/sms"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -90,6 +92,10 @@ func newWorld(t *testing.T) *world {
 		b.Locales = r.URL.Query().Get("ui_locales")
 		b.LoginHint = r.URL.Query().Get("login_hint")
 		b.Requirement.Fresh = r.URL.Query().Has("fresh")
+		b.Requirement.Silent = r.URL.Query().Has("silent")
+		if r.URL.Query().Has("strong") {
+			b.Requirement.Levels = []authn.Level{authn.UnrestrictedLevel}
+		}
 		if r.URL.Query().Has("consent") {
 			b.RelyingParty.FirstParty = false
 			b.Requirement.Scopes = []string{"profile", "offline_access", "payments:read"}
@@ -687,6 +693,57 @@ func TestCancelConsentSignOut(t *testing.T) {
 	if got := b.do(t, http.MethodGet, "/begin", nil); !strings.Contains(got.url, "/login?flow=") {
 		t.Errorf("after sign-out: %s", got.url)
 	}
+}
+
+func TestUnmet(t *testing.T) { // TX-14, SUP-2: a person is told, then the application
+	t.Parallel()
+	w := newWorld(t)
+	w.Subscriber(t, "bare", "")
+	for name, who := range map[string]struct{ username, says string }{
+		"a phone is not enough": {"alice", "stronger way to sign in than those that you have set up"},
+		"no factor at all":      {"bare", "your account has no second way to sign in"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := w.browser(t)
+			p := b.do(t, http.MethodGet, "/begin?strong", nil)
+			p = b.submit(t, p, "/login", url.Values{"username": {who.username}, "password": {authntest.Password}})
+			p.want(t, "told", http.StatusOK, "Demo asks for", who.says, "Ask the people who run Watchword to add one", "Back to Demo")
+			if strings.Contains(p.html, "/login/cancel") {
+				t.Error("two ways back")
+			}
+			if got := b.do(t, http.MethodPost, strings.TrimPrefix(p.url, w.server.URL), url.Values{}); got.status != http.StatusForbidden {
+				t.Errorf("without proof: %d", got.status)
+			}
+			if got := b.submit(t, p, "/login/unmet", nil); got.location != "https://rp.example/cb?error=unmet_authentication_requirements" {
+				t.Errorf("back to the application: %d %s", got.status, got.location)
+			}
+			silent := b.do(t, http.MethodGet, "/begin?strong&silent", nil)
+			if silent.location != "https://rp.example/cb?error=unmet_authentication_requirements" {
+				t.Errorf("without pages: %d %s", silent.status, silent.location)
+			}
+		})
+	}
+	t.Run("EN-7 whoever has the factor meanwhile goes on", func(t *testing.T) {
+		b := w.browser(t)
+		p := b.do(t, http.MethodGet, "/begin", nil)
+		p = b.submit(t, p, "/login", url.Values{"username": {"bare"}, "password": {authntest.Password}})
+		p.want(t, "led to enrolment", http.StatusOK, "your account has no second way to sign in")
+		u, err := w.Service.Find(t.Context(), "bare")
+		if err != nil {
+			t.Fatal(err)
+		}
+		number, err := sms.ParseNumber("+12025550177", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		phone, unique := smsotp.Phone(uuid.Nil, number)
+		if err := w.Service.Bind(t.Context(), u.ID, authn.Binding{Authenticator: phone, Unique: unique}); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.submit(t, p, "/login/unmet", nil); !strings.Contains(got.url, "/login/code?flow=") {
+			t.Errorf("with a phone: %d %s", got.status, got.url)
+		}
+	})
 }
 
 func TestHeaders(t *testing.T) { // AZ-24, HT-8, SS-1, SS-12, WEB-1
