@@ -76,6 +76,21 @@ func (n LevelNames) Supported(most Level) (names []string) {
 	return names
 }
 
+// Told is what an application is told that asked for these names, of a sign-in that reached a level. Levels include those below: where the one reached is not
+// among those that were asked for, it is the highest of them that was.
+func (n LevelNames) Told(reached Level, asked []string) string {
+	best := NoLevel
+	for _, name := range asked {
+		if level, ok := n.Level(name); ok && level <= reached {
+			best = max(best, level)
+		}
+	}
+	if best != NoLevel {
+		return n[best]
+	}
+	return n[reached]
+}
+
 // Strength is what one event proves.
 type Strength uint8
 

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/watchword-auth/watchword/factors"
 )
 
 // Step is what has to happen next.
@@ -238,8 +240,11 @@ func (s *Service) Reach() Level {
 }
 
 // Kinds lists the factors that are installed.
-func (s *Service) Kinds() (kinds []Kind) {
-	for _, f := range s.Ledger.Factors() {
+func (s *Service) Kinds() []Kind { return Kinds(s.Ledger.Factors()) }
+
+// Kinds lists factors by name.
+func Kinds(installed []factors.Factor) (kinds []Kind) {
+	for _, f := range installed {
 		kinds = append(kinds, Kind{Name: f.Kind(), Strength: strength(f)})
 	}
 	slices.SortFunc(kinds, func(a, b Kind) int { return strings.Compare(a.Name, b.Name) })

@@ -285,6 +285,11 @@ func TestPolicyProperties(t *testing.T) {
 		if got := said(kept.Ruling(&at)); got != want {
 			fail("the path %+v comes to %s, all rules to %s", path, got, want)
 		}
+		for i := range path {
+			if before := policy.vain(i); before >= 0 && len(path[i].Decides) > 0 {
+				fail("rule %d was said to be in vain after rule %d, and decided %v", i, before, path[i].Decides)
+			}
+		}
 		switch d.Step {
 		case StepDone:
 			if d.Level < d.Ruling.Floor || d.Level < RestrictedLevel && len(session.Offers) > 0 {
@@ -327,5 +332,51 @@ func BenchmarkDecideByRules(b *testing.B) {
 		if d := Decide(noon, session, this, rp, required, false, policy); d.Step != StepDone || d.Level != UnrestrictedLevel {
 			b.Fatal(d)
 		}
+	}
+}
+
+func TestCheckPolicy(t *testing.T) {
+	t.Parallel()
+	phones := []Kind{{Name: "sms", Strength: Restricted}}
+	tests := []struct {
+		name  string
+		floor Level
+		rules []string
+		kinds []Kind
+		want  []string
+	}{
+		{name: "nothing", floor: RestrictedLevel, kinds: phones},
+		{name: "no factor at all", floor: RestrictedLevel, want: []string{"-1 nobody can reach urn:watchword:acr:2"}},
+		{name: "floors that nobody reaches", floor: UnrestrictedLevel, rules: []string{"floor=urn:watchword:acr:3", "client=a floor=urn:watchword:acr:3 factor=sms"}, kinds: phones,
+			want: []string{"-1 nobody can reach urn:watchword:acr:3", "0 nobody can reach its floor with the factors that are installed", "1 nobody can reach its floor with the factors sms"}},
+		{name: "a factor too weak for its own floor", floor: RestrictedLevel, rules: []string{"scope=email floor=urn:watchword:acr:3 factor=sms"}, kinds: installed, want: []string{"0 nobody can reach its floor with the factors sms"}},
+		{name: "after one that matches everything", floor: RestrictedLevel, rules: []string{"remember=off", "client=a remember=on", "client=a remember=on enrol=on"}, kinds: installed,
+			want: []string{"1 it never decides anything: rule 1"}},
+		{name: "by two rules together", floor: RestrictedLevel, rules: []string{"remember=off", "enrol=off", "group=x remember=on enrol=on"}, kinds: installed, want: []string{"2 it never decides anything: rule 2"}},
+		{name: "narrower before wider", floor: RestrictedLevel, rules: []string{"client=a group=x remember=on", "client=a remember=off", "from=10.1.0.0/16 enrol=on", "from=10.0.0.0/8 enrol=off"}, kinds: installed},
+		{name: "wider before narrower", floor: RestrictedLevel, rules: []string{"from=10.0.0.0/8|192.0.2.0/24 enrol=on", "from=10.1.0.0/16 client=a enrol=off", "from=192.0.2.7|198.51.100.1 enrol=off"}, kinds: installed,
+			want: []string{"1 it never decides anything: rule 1"}},
+		{name: "those that tighten have no order", floor: RestrictedLevel, rules: []string{"remember=off", "scope=email remember=off", "acr=urn:watchword:acr:1 floor=urn:watchword:acr:2", "floor=urn:watchword:acr:1"}, kinds: installed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := Policy{Floor: tt.floor, Rules: rules(t, tt.rules...), Installed: tt.kinds}
+			var got []string
+			for _, problem := range p.Check(DefaultLevelNames()) {
+				got = append(got, fmt.Sprint(problem.Rule, " ", problem.What))
+				if problem.Cure == "" {
+					t.Errorf("no cure: %+v", problem)
+				}
+			}
+			if len(got) != len(tt.want) {
+				t.Fatalf("found %q, want %q", got, tt.want)
+			}
+			for i := range got {
+				if !strings.HasPrefix(got[i], tt.want[i]) {
+					t.Errorf("found %q, want %q", got[i], tt.want[i])
+				}
+			}
+		})
 	}
 }

@@ -61,7 +61,7 @@ func (p *Provider) Finish(w http.ResponseWriter, r *http.Request, progress *auth
 		  FROM sign_in_done done JOIN clients k ON k.id = %s AND k.disabled_at IS NULL FOR SHARE OF k
 		RETURNING id, subscriber_id, session_id`,
 		q.Bind(uuid.New())+"::uuid", q.Bind(in.Session.Subject)+"::text", q.Bind(pq.Array(request.Scopes))+"::text[]",
-		q.Bind(p.acr(d.Level, request.ACRs))+"::text", q.Bind(pq.Array(d.AMR()))+"::text[]", q.Bind(d.AuthTime)+"::timestamptz",
+		q.Bind(p.Levels.Told(d.Level, request.ACRs))+"::text", q.Bind(pq.Array(d.AMR()))+"::text[]", q.Bind(d.AuthTime)+"::timestamptz",
 		q.Bind(claims)+"::jsonb", q.Bind(life.Seconds())+"::float8", q.Bind(request.ClientID)+"::text"))
 	q.With("coded", fmt.Sprintf(`
 		INSERT INTO authz_codes (hash, expires_at, grant_id, client_id, redirect_uri, code_challenge, nonce)
@@ -79,21 +79,6 @@ func (p *Provider) Finish(w http.ResponseWriter, r *http.Request, progress *auth
 	}
 	p.answer(w, r, &request, url.Values{"code": {code}})
 	return nil
-}
-
-// acr names the level that was reached. Levels include those below: where the application named levels and the one reached is not among them, it is
-// told the highest of its own that was.
-func (p *Provider) acr(reached authn.Level, asked []string) string {
-	best := authn.NoLevel
-	for _, name := range asked {
-		if level, ok := p.Levels.Level(name); ok && level <= reached {
-			best = max(best, level)
-		}
-	}
-	if best != authn.NoLevel {
-		return p.Levels[best]
-	}
-	return p.Levels[reached]
 }
 
 // answerable is the client of a request if it may still be answered as the request says, and nil if not: a person can take an hour, in which the client

@@ -40,6 +40,7 @@ func preflight(ctx context.Context, cfg *config.Config, known ...*config.Problem
 	keys := check(sound("keys."), func() error { return checkKeys(cfg) })
 	check(sound("tls."), func() error { return checkCertificate(cfg) })
 	check(sound("sms.vendors"), func() error { return checkVendor(cfg) })
+	check(sound("policy.") && sound("acr.") && sound("otp.") && sound("sms.service_name") && sound("issuer"), func() error { return checkPolicy(cfg) })
 	production := sound("issuer") && cfg.Production()
 	tables := check(cfg.Database.DSN != "", func() error { return checkDatabase(ctx, cfg, production) })
 	check(keys && tables, func() error { return checkSealed(ctx, cfg) })

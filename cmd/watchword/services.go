@@ -50,13 +50,13 @@ func assemble(cfg *config.Config) (_ *services, err error) {
 	if err != nil {
 		return nil, err
 	}
-	phones, err := smsotp.New(carry.texts, cfg.OTP.Digits, cfg.OTP.Lifetime)
+	kinds, err := installed(cfg, carry.texts)
 	if err != nil {
 		return nil, err
 	}
 	bounds := factors.DefaultLimits()
 	bounds.Attempts, bounds.Everyone.Burst = cfg.OTP.Attempts, cfg.SMS.DailyBudget
-	ledger, err := factors.NewLedger(db, ring, carry.outbox, bounds, phones)
+	ledger, err := factors.NewLedger(db, ring, carry.outbox, bounds, kinds...)
 	if err != nil {
 		return nil, err
 	}
@@ -67,17 +67,29 @@ func assemble(cfg *config.Config) (_ *services, err error) {
 	if err != nil {
 		return nil, err
 	}
+	levels := levelNames(cfg)
 	rules := authn.DefaultConfig()
 	rules.Idle, rules.Absolute, rules.SignIn, rules.Policy.MaxAge = cfg.Session.Idle, cfg.Session.Absolute, cfg.Session.SignIn, cfg.Session.Absolute
-	return &services{
+	s := &services{
 		cfg: cfg, db: db, ring: ring, delivery: carry,
 		signIns: &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules},
-		clients: &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring},
-		levels: authn.LevelNames{
-			authn.RecoveryLevel: cfg.ACR.Recovery, authn.PasswordLevel: cfg.ACR.Password,
-			authn.RestrictedLevel: cfg.ACR.Restricted, authn.UnrestrictedLevel: cfg.ACR.Unrestricted,
-		},
-	}, nil
+		clients: &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,
+	}
+	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())
+}
+
+// installed are the factors that people can have.
+func installed(cfg *config.Config, texts *sms.Texts) ([]factors.Factor, error) {
+	phones, err := smsotp.New(texts, cfg.OTP.Digits, cfg.OTP.Lifetime)
+	return []factors.Factor{phones}, err
+}
+
+// levelNames are the acr values of levels.
+func levelNames(cfg *config.Config) authn.LevelNames {
+	return authn.LevelNames{
+		authn.RecoveryLevel: cfg.ACR.Recovery, authn.PasswordLevel: cfg.ACR.Password,
+		authn.RestrictedLevel: cfg.ACR.Restricted, authn.UnrestrictedLevel: cfg.ACR.Unrestricted,
+	}
 }
 
 // with runs one administrative command: it reads the configuration, puts the services together and closes them afterwards.
@@ -88,7 +100,7 @@ func (p *Program) with(ctx context.Context, do func(context.Context, *services) 
 	}
 	s, err := assemble(cfg)
 	if problems := problemsOf(err); len(problems) > 0 {
-		return &failure{code: exitFailed, err: fmt.Errorf("the keys cannot be used"), problems: problems}
+		return &failure{code: exitFailed, err: fmt.Errorf("the configuration cannot be used"), problems: problems}
 	}
 	if err != nil {
 		return databaseFailure(err)

@@ -29,6 +29,7 @@ type shownUser struct {
 	Name        string        `json:"name,omitempty"`
 	Email       string        `json:"email,omitempty"`
 	HasPassword bool          `json:"has_password"`
+	Groups      []string      `json:"groups"`
 	Factors     []shownFactor `json:"factors"`
 	CreatedAt   time.Time     `json:"created_at"`
 	DisabledAt  *time.Time    `json:"disabled_at,omitempty"`
@@ -45,7 +46,7 @@ type shownFactor struct {
 }
 
 func shown(u *authn.Subscriber) shownUser {
-	s := shownUser{ID: u.ID.String(), Subject: u.Subject, Username: u.Username, HasPassword: u.HasSecret, Factors: []shownFactor{}, CreatedAt: u.CreatedAt.UTC(), DisabledAt: u.DisabledAt}
+	s := shownUser{ID: u.ID.String(), Subject: u.Subject, Username: u.Username, HasPassword: u.HasSecret, Groups: append([]string{}, u.Groups...), Factors: []shownFactor{}, CreatedAt: u.CreatedAt.UTC(), DisabledAt: u.DisabledAt}
 	s.Name, _ = u.Profile["name"].(string)
 	s.Email, _ = u.Profile["email"].(string)
 	for _, a := range u.Bound {
@@ -57,7 +58,7 @@ func shown(u *authn.Subscriber) shownUser {
 
 func (p *Program) userCommand() *cobra.Command {
 	group := &cobra.Command{Use: "user", Short: "Manage the people who sign in", Example: "  watchword user create alice --phone +12025550143"}
-	group.AddCommand(p.userCreate(), p.userList(), p.userGet(), p.userSetPassword(),
+	group.AddCommand(p.userCreate(), p.userList(), p.userGet(), p.userSetPassword(), p.userSetGroups(),
 		p.userChange("disable", "Keep somebody out, everywhere and at once", "watchword user disable alice\n  watchword user disable alice --yes",
 			"Disable ends the sessions of a user and everything that was given to applications. Nothing is deleted.",
 			"Shut %s out of every application?", func(ctx context.Context, s *services, id uuid.UUID) error { return s.signIns.Disable(ctx, id) }),
@@ -292,6 +293,7 @@ func (p *Program) showUser(u shownUser) error {
 		line("name", u.Name)
 		line("email", u.Email)
 		line("state", u.State)
+		line("groups", strings.Join(u.Groups, " "))
 		for _, f := range u.Factors {
 			line(f.Kind, "ends in "+f.Hint)
 		}
@@ -332,6 +334,40 @@ func (p *Program) userSetPassword() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&file, "password-file", "", "file that holds the password; - is the standard input")
 	return cmd
+}
+
+func (p *Program) userSetGroups() *cobra.Command {
+	return &cobra.Command{
+		Use: "set-groups USER [GROUP]...", Short: "Say which groups a user is in, for the rules of policy",
+		Long:    "Set-groups replaces the groups that a user is in. Without a group they are in none. It holds from the next sign-in on; what applications\nwere given stays.",
+		Example: "  watchword user set-groups alice staff finance\n  watchword user set-groups alice",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return fmt.Errorf("name the user")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range args[1:] {
+				if err := authn.CheckGroup(name); err != nil {
+					return fail(exitUsage, "see: watchword user set-groups --help", "%w", err)
+				}
+			}
+			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				u, err := find(ctx, s, args[0])
+				if err != nil {
+					return err
+				}
+				if err := s.signIns.SetGroups(ctx, u.ID, args[1:]); err != nil {
+					return err
+				}
+				if u, err = s.signIns.Find(ctx, u.ID.String()); err != nil {
+					return err
+				}
+				return p.showUser(shown(u))
+			})
+		},
+	}
 }
 
 // userChange is a command that does one thing to one user.

@@ -46,6 +46,7 @@ type Config struct {
 	Session  Session  `key:"session"`
 	Tokens   Tokens   `key:"tokens"`
 	ACR      ACR      `key:"acr"`
+	Policy   Policy   `key:"policy"`
 	Branding Branding `key:"branding"`
 	Clients  Clients  `key:"clients"`
 	Log      Log      `key:"log"`
@@ -116,6 +117,13 @@ type ACR struct {
 	Password     string `key:"password" default:"urn:watchword:acr:1" doc:"acr of a password alone."`
 	Restricted   string `key:"restricted" default:"urn:watchword:acr:2" doc:"acr of a password and a text message, or a backup code."`
 	Unrestricted string `key:"unrestricted" default:"urn:watchword:acr:3" doc:"acr of a password and an authenticator app."`
+}
+
+// Policy is what every sign-in has to reach, whatever the application asks for.
+type Policy struct {
+	Floor string   `key:"floor" doc:"acr that every sign-in reaches at least, where neither a rule nor the application's registration names one. Empty: that of acr.restricted. Whoever has a second factor is asked for it in any case."`
+	Enrol bool     `key:"enrol" default:"true" doc:"Somebody who has no second factor may bind one during a sign-in that wants one, where no rule says otherwise. false: they are told to ask for one."`
+	Rules []string `key:"rules" doc:"Rules, one a line: conditions client=, group=, from= (networks), scope=, acr=, and what holds then: floor= (an acr), factor= (kinds), remember=on or off, enrol=on or off. Several values are separated by | (or commas in YAML). The first rule that matches decides; those with scope or acr only tighten. Example: group=staff from=10.0.0.0/8 remember=on"`
 }
 
 // Branding is what pages show.
