@@ -723,7 +723,7 @@ func TestUnmet(t *testing.T) { // TX-14, SUP-2: a person is told, then the appli
 			}
 		})
 	}
-	t.Run("EN-7 whoever has the factor meanwhile goes on", func(t *testing.T) {
+	t.Run("whoever has the factor meanwhile goes on", func(t *testing.T) {
 		b := w.browser(t)
 		p := b.do(t, http.MethodGet, "/begin", nil)
 		p = b.submit(t, p, "/login", url.Values{"username": {"bare"}, "password": {authntest.Password}})
