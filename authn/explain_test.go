@@ -87,7 +87,7 @@ func TestExplainIsWhatHappens(t *testing.T) {
 		}
 		want = append(want, ending(told.End))
 
-		got := walk(t, w, authntest.From(t.Context(), from), who, asks)
+		got := walk(authntest.From(t.Context(), from), t, w, who, asks)
 		if strings.Join(got, "\n") != strings.Join(want, "\n") {
 			t.Fatalf("seed %d, case %d: %s at %s from %s asks for levels %v and scopes %v under\n%s\n\nexplained:\n%s\n\nhappened:\n%s", seed, n, who, asks.RelyingParty.ID, from,
 				asks.Requirement.Levels, asks.Requirement.Scopes, strings.Join(lines, "\n"), strings.Join(want, "\n"), strings.Join(got, "\n"))
@@ -107,7 +107,7 @@ func ending(d authn.Decision) string {
 }
 
 // walk signs in, and tells every step with what can be chosen, and the end.
-func walk(t *testing.T, w *authntest.World, ctx context.Context, who string, asks authn.Beginning) (took []string) {
+func walk(ctx context.Context, t *testing.T, w *authntest.World, who string, asks authn.Beginning) (took []string) {
 	t.Helper()
 	var cookie authn.Cookie
 	p, err := w.Service.Begin(ctx, cookie, asks)
@@ -136,9 +136,6 @@ func walk(t *testing.T, w *authntest.World, ctx context.Context, who string, ask
 				case !errors.Is(err, authn.ErrNotThisStep):
 					t.Fatal(err)
 				}
-			}
-			if p, err = w.Service.Load(ctx, cookie, in.ID); err != nil {
-				t.Fatal(err)
 			}
 			if _, err := w.Service.Choose(ctx, cookie, in.ID, due.AuthenticatorID, "en"); err != nil {
 				t.Fatal(err)

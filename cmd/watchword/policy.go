@@ -59,19 +59,16 @@ func setPolicy(policy *authn.Policy, cfg *config.Config, levels authn.LevelNames
 
 // checkPolicy finds out whether the policy can be meant.
 func checkPolicy(cfg *config.Config) error {
-	issuer, err := url.Parse(cfg.Issuer)
-	if err != nil {
-		return nil // told with the configuration
+	var host string
+	if issuer, err := url.Parse(cfg.Issuer); err == nil { // else it is told with the configuration, as what keeps texts and factors from being made is elsewhere
+		host = issuer.Hostname()
 	}
-	texts, err := sms.NewTexts(cfg.SMS.ServiceName, issuer.Hostname())
-	if err != nil {
-		return nil // told with the vendors
+	if texts, err := sms.NewTexts(cfg.SMS.ServiceName, host); err == nil {
+		if kinds, err := installed(cfg, texts); err == nil {
+			return setPolicy(new(authn.DefaultConfig().Policy), cfg, levelNames(cfg), authn.Kinds(kinds))
+		}
 	}
-	kinds, err := installed(cfg, texts)
-	if err != nil {
-		return nil // told when everything is put together
-	}
-	return setPolicy(new(authn.DefaultConfig().Policy), cfg, levelNames(cfg), authn.Kinds(kinds))
+	return nil
 }
 
 func (p *Program) policyCommand() *cobra.Command {
@@ -325,14 +322,14 @@ func (e *explained) failure(u *authn.Subscriber, c *oidc.Client) error {
 
 func (e *explained) write(w io.Writer) {
 	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
-	list := func(values []string, none string) string {
+	list := func(values []string) string {
 		if len(values) == 0 {
-			return none
+			return "none"
 		}
 		return strings.Join(values, " ")
 	}
-	line("user", "%s, groups: %s", e.User, list(e.Groups, "none"))
-	line("application", "%s, scopes: %s, acr_values: %s", e.Client, list(e.Scopes, "none"), list(e.ACRs, "none"))
+	line("user", "%s, groups: %s", e.User, list(e.Groups))
+	line("application", "%s, scopes: %s, acr_values: %s", e.Client, list(e.Scopes), list(e.ACRs))
 	if e.Network != "" {
 		line("from", "%s", e.Network)
 	}
@@ -352,7 +349,7 @@ func (e *explained) write(w io.Writer) {
 	if e.Registered != "" {
 		line("registration", "floor %s", e.Registered)
 	}
-	line("holds", "floor=%s factor=%s remember=%s enrol=%s", e.Floor, list(e.Factors, "none"), onOff(e.Remember), onOff(e.Enrol))
+	line("holds", "floor=%s factor=%s remember=%s enrol=%s", e.Floor, list(e.Factors), onOff(e.Remember), onOff(e.Enrol))
 	for i, step := range e.Steps {
 		var choices []string
 		for _, c := range step.Choices {

@@ -340,7 +340,7 @@ func TestStepUpExamples(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
 		t.Cleanup(func() {
-			cmd.Process.Kill()
+			cmd.Process.Kill() //nolint:errcheck // it may have ended
 			<-ended
 			if t.Failed() {
 				t.Log(out)
