@@ -152,7 +152,11 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	simulator := simulatorServer(background, carriersim.New(carriersim.Options{Now: time.Now, Pace: simPace}))
+	carrier := carriersim.New(carriersim.Options{Now: time.Now, Pace: simPace})
+	account := carrier.Account("twilio")
+	account.Inbound = issuer + "/v1/inbound/twilio" // as an operator enters it in Twilio's console
+	carrier.SetAccount("twilio", account)
+	simulator := simulatorServer(background, carrier)
 	application := srv.httpServer(background, app.New(app.Config{Issuer: issuer, BaseURL: demo, ClientID: w.ClientID, ClientSecret: w.ClientSecret}))
 	for _, side := range []struct {
 		server   *http.Server

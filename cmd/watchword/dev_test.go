@@ -155,6 +155,9 @@ func TestDev(t *testing.T) {
 			t.Errorf("%s answers %d without %s:\n%s", address, status, want, body)
 		}
 	}
+	if _, body := fetch(t, w.Inbox+"/accounts"); !strings.Contains(body, `"inbound_url":"`+w.Issuer+`/v1/inbound/twilio"`) {
+		t.Errorf("replies to Twilio's sender are lost:\n%s", body)
+	}
 	_, keys := fetch(t, w.Issuer+"/oauth/keys")
 	register := func(id string, w world) {
 		t.Helper()

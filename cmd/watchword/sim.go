@@ -27,9 +27,10 @@ func (p *Program) simCommand() *cobra.Command {
 			"any program whose vendor's base URL is replaced. It shows every code to whoever asks, and therefore listens on loopback only.\n\n" +
 			"  GET    /                     inbox page, live; phones answer from there\n" +
 			"  GET    /messages?to=NUMBER   what arrived, the newest first, as JSON; DELETE empties it\n" +
-			"  POST   /replies              {\"from\",\"to\",\"text\"}: a phone answers\n" +
+			"  POST   /replies              {\"from\",\"to\",\"text\"}: a phone answers; says who was told\n" +
 			"  GET    /faults, POST /faults {\"vendor\",\"outage\",\"fail\",\"class\",…}: what goes wrong next\n" +
-			"  GET    /accounts             base URLs and credentials of every vendor; POST changes them\n\n" +
+			"  GET    /accounts             base URLs, paths and credentials of every vendor; POST changes them,\n" +
+			"                               and where receipts and replies go: {\"vendor\",\"receipts_url\",\"inbound_url\"}\n\n" +
 			"The last three digits of a number decide what happens to it: 001 invalid, 002 opted out, 003 rate limited, 004 undelivered,\n" +
 			"005 expired, 006 broken at first, 007 answer lost, 008 fraud, 009 no receipt, 010 receipts early, twice and out of order.\n\n" +
 			"A text by Twilio's API, and what the phone shows:\n\n" +
@@ -83,6 +84,8 @@ func (p *Program) announceSim(sim *carriersim.Simulator, base, link string) erro
 		BaseURL string `json:"base_url"`
 		ID      string `json:"id,omitempty"`
 		Secret  string `json:"secret"`
+		Signing string `json:"signing_secret,omitempty"`
+		Send    string `json:"send,omitempty"`
 	}
 	var rows []row
 	for _, name := range sim.Vendors() {
@@ -91,13 +94,13 @@ func (p *Program) announceSim(sim *carriersim.Simulator, base, link string) erro
 			address = link
 		}
 		if address != "" {
-			rows = append(rows, row{name, address, a.ID, a.Secret})
+			rows = append(rows, row{name, address, a.ID, a.Secret, a.Signing, sim.Send(name)})
 		}
 	}
 	return p.show(map[string]any{"inbox": base, "vendors": rows}, func(w io.Writer) {
-		fmt.Fprintf(w, "Inbox\t%s\n\nVENDOR\tBASE URL\tACCOUNT\tSECRET\n", base)
+		fmt.Fprintf(w, "Inbox\t%s\n\nVENDOR\tBASE URL\tACCOUNT\tSECRET\tSIGNING SECRET\tTEXTS\n", base)
 		for _, r := range rows {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Vendor, r.BaseURL, r.ID, r.Secret)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", carriersim.Label(r.Vendor), r.BaseURL, r.ID, r.Secret, r.Signing, r.Send)
 		}
 	})
 }

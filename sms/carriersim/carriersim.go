@@ -12,13 +12,14 @@
 //
 //	GET    /messages?to=+1202…        what arrived, the newest first
 //	DELETE /messages                  empties the inbox
-//	POST   /replies                   {"from","to","text"}: the phone answers
+//	POST   /replies                   {"from","to","text"}: the phone answers; the answer says who was told
 //	GET    /faults, POST /faults      what goes wrong next, see [Faults]
 //	GET    /accounts, POST /accounts  credentials and webhook addresses, see [Account]
 //	GET    /events                    server-sent events: something changed, look again
 //
-// Replies and faults are also taken as a form, and are then answered with a redirect to the page. Faults in JSON replace all that was said for the vendor; in a form
-// they change the fields that it has, and reset=on forgets all of them:
+// Replies, faults and accounts are also taken as a form, and are then answered with a redirect to the page; what begins with a brace is JSON whatever its type. Faults
+// in JSON replace all that was said for the vendor; in a form they change the fields that it has, and reset=on forgets all of them. A vendor may be called as in
+// Watchword's configuration, where http is the simulator:
 //
 //	curl -d vendor=twilio -d outage=on http://127.0.0.1:8082/faults
 //
@@ -70,11 +71,13 @@ type Message struct {
 	State   string    `json:"state"` // "accepted", "sent", "delivered", "undelivered", "expired"
 	At      time.Time `json:"at"`
 	Reply   bool      `json:"reply,omitempty"` // the phone's own
+	Note    string    `json:"note,omitempty"`  // what the simulator has to say of it
 
 	ref      string // the vendor's name for it
 	echo     string // what the caller wants back in receipts
 	callback string // where this message's receipts go, for vendors that are told so
 	seq      int
+	reply    int // number of the answer that is being handed over
 }
 
 // Account is what a vendor knows of its customer. Every vendor begins with one that works, see GET /accounts.
@@ -94,13 +97,48 @@ type Account struct {
 // dialect is one vendor's API.
 type dialect struct {
 	name    string // path prefix, and vendor in the inbox
+	send    string // method and path that a text is handed to, in which {account} is the account's id; "": it is not HTTP
 	account Account
 	// routes adds the API's patterns, without the prefix.
-	routes func(s *Simulator, mux *http.ServeMux)
+	routes func(s *Simulator, mux *api)
 	// receipt tells a state of a message: nil when the vendor would not.
 	receipt func(s *Simulator, m Message, state string) *call
-	// inbound hands over a phone's answer to m; nil when the vendor cannot.
+	// inbound hands over a phone's answer to m, the m.reply-th thing that happened here; nil when the vendor cannot.
 	inbound func(s *Simulator, m Message, text string) *call
+	// ref and session name the n-th text and the n-th session in the vendor's form. Nil: vendor and number.
+	ref, session func(n int) string
+	// replies is the field of the account that says where answers go. Default inbound_url.
+	replies string
+	// link is who is connected, for a vendor that hands answers over on a connection: "" when nobody is.
+	link func(s *Simulator) string
+}
+
+// api is what a vendor serves. Who asks for anything else is told what there is.
+type api struct {
+	vendor string
+	mux    http.ServeMux
+	routes []string
+}
+
+// HandleFunc adds a route.
+func (a *api) HandleFunc(pattern string, handler http.HandlerFunc) {
+	a.mux.HandleFunc(pattern, handler)
+	method, path, found := strings.Cut(pattern, " ")
+	if !found {
+		method, path = "GET or POST", pattern
+	}
+	a.routes = append(a.routes, method+" /"+a.vendor+path)
+}
+
+// ServeHTTP implements http.Handler.
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if _, pattern := a.mux.Handler(r); pattern != "" {
+		a.mux.ServeHTTP(w, r)
+		return
+	}
+	refused := &buffer{header: w.Header(), status: http.StatusOK}
+	a.mux.ServeHTTP(refused, r)
+	answer(w, refused.status, map[string]any{"error": a.vendor + " has no " + r.Method + " /" + a.vendor + r.URL.Path, "routes": a.routes})
 }
 
 // call is a webhook.
@@ -166,9 +204,9 @@ func New(o Options) *Simulator {
 	for _, d := range dialects() {
 		s.dialects[d.name], s.accounts[d.name] = d, d.account
 		s.names = append(s.names, d.name)
-		api := http.NewServeMux()
-		d.routes(s, api)
-		mux.Handle("/"+d.name+"/", http.StripPrefix("/"+d.name, s.faulty(d.name, api)))
+		routes := &api{vendor: d.name}
+		d.routes(s, routes)
+		mux.Handle("/"+d.name+"/", http.StripPrefix("/"+d.name, s.faulty(d.name, routes)))
 	}
 	mux.HandleFunc("GET /messages", s.list)
 	mux.HandleFunc("DELETE /messages", s.clear)
@@ -326,9 +364,13 @@ func (s *Simulator) take(fate *fate, in submission) outcome {
 		states = nil
 	}
 	s.seq++
+	ref := fmt.Sprintf("%s-%06d", in.vendor, s.seq)
+	if d := s.dialects[in.vendor]; d.ref != nil {
+		ref = d.ref(s.seq)
+	}
 	m := &Message{
 		To: in.to, From: in.from, Text: in.text, Channel: in.channel, Vendor: in.vendor, State: "accepted", At: s.options.Now().UTC(),
-		ref: fmt.Sprintf("%s-%06d", in.vendor, s.seq), echo: in.echo, callback: in.callback, seq: s.seq,
+		ref: ref, echo: in.echo, callback: in.callback, seq: s.seq,
 	}
 	if m.Channel == "" {
 		m.Channel = "sms"
@@ -448,7 +490,7 @@ func (s *Simulator) report(m Message, states []string, copies int, late time.Dur
 		s.mu.Unlock()
 		for range copies {
 			if d := s.dialects[m.Vendor]; d.receipt != nil {
-				s.deliver(d.receipt(s, m, state))
+				s.deliver(d.receipt(s, m, state)) //nolint:errcheck // vendors do not mind
 			}
 		}
 	}
@@ -460,36 +502,53 @@ func (*Simulator) pause(d time.Duration) {
 	}
 }
 
-// deliver makes a webhook's call, and again when the receiver is not there, as vendors do.
-func (s *Simulator) deliver(c *call) {
+// deliver makes a webhook's call, and again when the receiver is not there, as vendors do. It gives the last answer's status; err says that there was none.
+func (s *Simulator) deliver(c *call) (status int, err error) {
 	if c == nil || c.url == "" {
-		return
+		return 0, nil
 	}
 	for try := range 3 {
-		ctx, cancel := context.WithTimeout(context.Background(), callbackTimeout)
-		req, err := http.NewRequestWithContext(ctx, c.method, c.url, bytes.NewReader(c.body))
-		if err == nil {
-			for name, values := range c.header {
-				req.Header[name] = values
-			}
-			var resp *http.Response
-			if resp, err = s.outgoing.Do(req); err == nil {
-				io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody)) //nolint:errcheck // nobody reads it
-				resp.Body.Close()                                       //nolint:errcheck // as above
-			}
-			if err == nil && resp.StatusCode < 500 {
-				cancel()
-				return
-			}
+		if status, err = s.once(c); err == nil && status < 500 {
+			return status, nil
 		}
-		cancel()
 		s.pause(s.options.Pace << try)
 	}
+	return status, err
+}
+
+func (s *Simulator) once(c *call) (status int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), callbackTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, c.method, c.url, bytes.NewReader(c.body))
+	if err != nil {
+		return 0, err
+	}
+	for name, values := range c.header {
+		req.Header[name] = values
+	}
+	resp, err := s.outgoing.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()                                 //nolint:errcheck // nobody reads it
+	io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody)) //nolint:errcheck // as above
+	return resp.StatusCode, nil
 }
 
 // Reply lets the phone answer the last text that it has from sender to, or from anybody when to is empty. It reports whether there was one.
 func (s *Simulator) Reply(from, to, text string) bool {
+	answered, reply := s.answer(from, to, text)
+	if reply == nil {
+		return false
+	}
+	s.background(func() { s.tellReply(answered, reply, text) })
+	return true
+}
+
+// answer puts a phone's answer into the inbox. It gives the text that is answered; reply is nil when there is none.
+func (s *Simulator) answer(from, to, text string) (answered Message, reply *Message) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	var last *Message
 	for _, m := range s.messages {
 		if m.To == from && !m.Reply && (to == "" || m.From == to) {
@@ -497,23 +556,62 @@ func (s *Simulator) Reply(from, to, text string) bool {
 		}
 	}
 	if last == nil {
-		s.mu.Unlock()
-		return false
+		return Message{}, nil
 	}
-	m := *last
+	answered = *last
 	switch strings.ToUpper(strings.Trim(text, " .!")) {
 	case "STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT":
-		s.optedOut[m.Vendor+" "+from] = true
+		s.optedOut[answered.Vendor+" "+from] = true
 	case "START", "UNSTOP", "YES":
-		delete(s.optedOut, m.Vendor+" "+from)
+		delete(s.optedOut, answered.Vendor+" "+from)
 	}
 	s.seq++
-	s.keep(&Message{ID: "reply-" + strconv.Itoa(s.seq), To: from, From: m.From, Text: text, Channel: m.Channel, Vendor: m.Vendor, State: "replied", At: s.options.Now().UTC(), Reply: true, seq: s.seq})
-	s.mu.Unlock()
-	if d := s.dialects[m.Vendor]; d.inbound != nil {
-		s.background(func() { s.deliver(d.inbound(s, m, text)) })
+	reply = &Message{
+		ID: "reply-" + strconv.Itoa(s.seq), To: from, From: answered.From, Text: text, Channel: answered.Channel, Vendor: answered.Vendor, State: "replied",
+		At: s.options.Now().UTC(), Reply: true, seq: s.seq,
 	}
-	return true
+	s.keep(reply)
+	answered.reply = s.seq
+	return answered, reply
+}
+
+// tellReply hands a phone's answer to the vendor's customer. It gives the address that took it, or, when none did, what to do about that; the inbox shows it too.
+func (s *Simulator) tellReply(answered Message, reply *Message, text string) (to, hint string) {
+	d := s.dialects[answered.Vendor]
+	switch {
+	case d.link != nil:
+		d.inbound(s, answered, text)
+		if to = d.link(s); to == "" {
+			hint = "nobody is bound to the link"
+		}
+	case d.inbound == nil:
+		hint = answered.Vendor + " hands no replies on"
+	default:
+		setting := "inbound_url"
+		if d.replies != "" {
+			setting = d.replies
+		}
+		c := d.inbound(s, answered, text)
+		if c == nil || c.url == "" {
+			hint = "set " + setting + " of " + answered.Vendor + " with POST /accounts"
+			break
+		}
+		switch status, err := s.deliver(c); {
+		case err != nil:
+			hint = "nothing answers at " + setting + ", " + c.url
+		case status >= http.StatusMultipleChoices:
+			hint = fmt.Sprintf("%s, %s, answers %d", setting, c.url, status)
+		default:
+			to = c.url
+		}
+	}
+	if hint != "" {
+		s.mu.Lock()
+		reply.Note = "Told nobody: " + hint
+		s.tell()
+		s.mu.Unlock()
+	}
+	return to, hint
 }
 
 // ---- what goes wrong
@@ -621,9 +719,20 @@ func (s *Simulator) clear(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// isForm reports whether a request was made by a form: the page's, or a script that would rather not write JSON.
-func isForm(r *http.Request) bool {
-	return strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded")
+// asked reads what is asked for: the fields of a form, or else a document. What begins with a brace is a document whatever its type says: curl -d calls everything a form.
+func asked(r *http.Request) (document []byte, form url.Values) {
+	document, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, nil
+	}
+	if !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") || bytes.HasPrefix(bytes.TrimSpace(document), []byte("{")) {
+		return document, nil
+	}
+	form, err = url.ParseQuery(string(document))
+	if err != nil {
+		return document, nil
+	}
+	return nil, form
 }
 
 // back leads from a form to the page that it was on.
@@ -641,20 +750,38 @@ func (s *Simulator) postReply(w http.ResponseWriter, r *http.Request) {
 		To   string `json:"to"`
 		Text string `json:"text"`
 	}
-	if isForm(r) {
-		in.From, in.To, in.Text = r.PostFormValue("from"), r.PostFormValue("to"), r.PostFormValue("text")
-	} else if json.NewDecoder(r.Body).Decode(&in) != nil {
+	noText := map[string]string{"error": "this phone has no text that it could answer"}
+	document, form := asked(r)
+	if form != nil {
+		in.From, in.To, in.Text = form.Get("from"), form.Get("to"), form.Get("text")
+	} else if json.Unmarshal(document, &in) != nil {
 		in.From = ""
 	}
 	switch {
 	case in.From == "" || in.Text == "":
 		answer(w, http.StatusBadRequest, map[string]string{"error": `send {"from","to","text"}: the phone's number, the sender that it answers (or none), and what it says`})
-	case !s.Reply(plus(in.From), in.To, in.Text):
-		answer(w, http.StatusNotFound, map[string]string{"error": "this phone has no text that it could answer"})
-	case isForm(r):
+	case form != nil:
+		if !s.Reply(plus(in.From), in.To, in.Text) {
+			answer(w, http.StatusNotFound, noText)
+			return
+		}
 		back(w, r, "")
 	default:
-		w.WriteHeader(http.StatusNoContent)
+		answered, reply := s.answer(plus(in.From), in.To, in.Text)
+		if reply == nil {
+			answer(w, http.StatusNotFound, noText)
+			return
+		}
+		defer s.begin()()
+		out := struct {
+			To   *string `json:"delivered_to"`
+			Hint string  `json:"hint,omitempty"`
+		}{}
+		to, hint := s.tellReply(answered, reply, in.Text)
+		if out.Hint = hint; to != "" {
+			out.To = &to
+		}
+		answer(w, http.StatusOK, out)
 	}
 }
 
@@ -669,33 +796,37 @@ func (s *Simulator) getFaults(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Simulator) postFaults(w http.ResponseWriter, r *http.Request) {
-	const fields = `vendor, outage, fail, class, spoil, how, delay_ms, jitter_ms, loss_percent, receipt_delay_ms, receipt_copies, receipts_reversed, no_receipts`
-	var f Faults
-	if isForm(r) {
-		f.Vendor = r.PostFormValue("vendor")
-	} else {
-		decoder := json.NewDecoder(r.Body)
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&f); err != nil {
-			answer(w, http.StatusBadRequest, map[string]string{"error": "send an object with any of " + fields})
-			return
-		}
+	const fields = `vendor, outage, fail, class, spoil, how, delay_ms, jitter_ms, loss_percent, receipt_delay_ms, receipt_copies, receipts_reversed, no_receipts, reset`
+	document, form := asked(r)
+	in := struct {
+		Faults
+		Reset bool `json:"reset"`
+	}{}
+	if form != nil {
+		in.Vendor = form.Get("vendor")
+	} else if err := strictly(document, &in); err != nil {
+		answer(w, http.StatusBadRequest, map[string]string{"error": "send an object with any of " + fields})
+		return
+	}
+	f := in.Faults
+	if in.Reset {
+		f = Faults{Vendor: f.Vendor}
+	}
+	if f.Vendor = vendorOf(f.Vendor); f.Vendor != "" && s.dialects[f.Vendor].name == "" {
+		answer(w, http.StatusNotFound, map[string]string{"error": "no such vendor: choose one of " + strings.Join(s.names, ", ")})
+		return
+	}
+	if form == nil {
 		if wrong := f.check(); wrong != "" {
 			answer(w, http.StatusBadRequest, map[string]string{"error": wrong})
 			return
 		}
-	}
-	if _, known := s.dialects[f.Vendor]; !known && f.Vendor != "" {
-		answer(w, http.StatusNotFound, map[string]string{"error": "no such vendor: choose one of " + strings.Join(s.names, ", ")})
-		return
-	}
-	if !isForm(r) {
 		s.SetFaults(f)
 		answer(w, http.StatusOK, f)
 		return
 	}
-	if wrong := s.amendFaults(f.Vendor, r.PostForm); wrong != "" {
-		answer(w, http.StatusBadRequest, map[string]string{"error": wrong + "; a form has any of reset, " + fields})
+	if wrong := s.amendFaults(f.Vendor, form); wrong != "" {
+		answer(w, http.StatusBadRequest, map[string]string{"error": wrong + "; a form has any of " + fields})
 		return
 	}
 	part := ""
@@ -703,6 +834,33 @@ func (s *Simulator) postFaults(w http.ResponseWriter, r *http.Request) {
 		part = "#vendor-" + f.Vendor
 	}
 	back(w, r, part)
+}
+
+// strictly reads a document whose every field has to be known.
+func strictly(document []byte, v any) error {
+	decoder := json.NewDecoder(bytes.NewReader(document))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(v)
+}
+
+// vendorOf is the name here of a vendor that may be called as Watchword's configuration calls it.
+func vendorOf(name string) string {
+	if name == "simulator" {
+		return "http"
+	}
+	return strings.ReplaceAll(name, "_", "-")
+}
+
+// Label is the name of a vendor with the one that it has in Watchword's configuration, where that differs.
+func Label(vendor string) string {
+	own := strings.ReplaceAll(vendor, "-", "_")
+	if vendor == "http" {
+		own = "simulator"
+	}
+	if own == vendor {
+		return vendor
+	}
+	return vendor + " (" + own + " in Watchword)"
 }
 
 // amendFaults changes what a form says of a vendor, or of all, and nothing when any of it is wrong.
@@ -733,48 +891,84 @@ func baseURL(r *http.Request, vendor string) string {
 	return scheme + "://" + r.Host + "/" + vendor
 }
 
+// Send is the method and the path that a vendor takes texts at: "POST /octopush/sms-campaign/send". It is "" for what is not HTTP.
+func (s *Simulator) Send(vendor string) string {
+	method, path, found := strings.Cut(s.dialects[vendor].send, " ")
+	if !found {
+		return ""
+	}
+	return method + " /" + vendor + strings.ReplaceAll(path, "{account}", s.Account(vendor).ID)
+}
+
+// address is where a vendor is spoken to, for whoever asked: "" when it is not.
+func (s *Simulator) address(r *http.Request, vendor string) string {
+	if s.dialects[vendor].link == nil {
+		return baseURL(r, vendor)
+	}
+	return s.Link()
+}
+
 func (s *Simulator) getAccounts(w http.ResponseWriter, r *http.Request) {
 	type row struct {
 		Vendor  string `json:"vendor"`
 		BaseURL string `json:"base_url"`
+		Send    string `json:"send,omitempty"`
 		Account
 	}
 	all := []row{}
 	for _, name := range s.Vendors() {
-		all = append(all, row{name, baseURL(r, name), s.Account(name)})
+		if address := s.address(r, name); address != "" {
+			all = append(all, row{name, address, s.Send(name), s.Account(name)})
+		}
 	}
 	answer(w, http.StatusOK, all)
 }
 
 func (s *Simulator) postAccounts(w http.ResponseWriter, r *http.Request) {
-	var in struct {
-		Vendor string `json:"vendor"`
-		Account
+	const fields = "vendor, id, secret, signing_secret, receipts_url, inbound_url, public_key, mode"
+	document, form := asked(r)
+	given := map[string]string{}
+	for name, values := range form {
+		given[name] = values[len(values)-1]
 	}
-	decoder := json.NewDecoder(r.Body)
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&in); err != nil {
-		answer(w, http.StatusBadRequest, map[string]string{"error": `send {"vendor","id","secret","signing_secret","receipts_url","inbound_url","public_key","mode"}; what is left out stays`})
+	if form == nil && json.Unmarshal(document, &given) != nil {
+		answer(w, http.StatusBadRequest, map[string]string{"error": "send an object with any of " + fields + "; what is left out stays"})
 		return
 	}
-	if _, known := s.dialects[in.Vendor]; !known {
+	vendor := vendorOf(given["vendor"])
+	if s.dialects[vendor].name == "" {
 		answer(w, http.StatusNotFound, map[string]string{"error": "no such vendor: choose one of " + strings.Join(s.Vendors(), ", ")})
 		return
 	}
-	a := s.Account(in.Vendor)
-	for _, field := range []struct {
-		to   *string
-		from string
-	}{
-		{&a.ID, in.ID}, {&a.Secret, in.Secret}, {&a.Signing, in.Signing}, {&a.Receipts, in.Receipts}, {&a.Inbound, in.Inbound},
-		{&a.PublicKey, in.PublicKey}, {&a.Mode, in.Mode},
-	} {
-		if field.from != "" {
-			*field.to = field.from
+	a := s.Account(vendor)
+	known := map[string]*string{
+		"id": &a.ID, "secret": &a.Secret, "signing_secret": &a.Signing, "receipts_url": &a.Receipts, "inbound_url": &a.Inbound, "public_key": &a.PublicKey, "mode": &a.Mode,
+	}
+	for name, value := range given {
+		to, is := known[name]
+		switch {
+		case name == "vendor":
+		case !is:
+			answer(w, http.StatusBadRequest, map[string]string{"error": "there is no field " + strconv.Quote(name) + ": send any of " + fields + "; what is left out stays"})
+			return
+		case strings.HasSuffix(name, "_url") && value != "" && !webAddress(value):
+			answer(w, http.StatusBadRequest, map[string]string{"error": name + " is not a web address: write it as http://…, or nothing to have none"})
+			return
+		default:
+			*to = value
 		}
 	}
-	s.SetAccount(in.Vendor, a)
+	s.SetAccount(vendor, a)
+	if form != nil {
+		back(w, r, "#vendor-"+vendor)
+		return
+	}
 	answer(w, http.StatusOK, a)
+}
+
+func webAddress(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -524,6 +525,7 @@ func TestBadInput(t *testing.T) {
 		{"/replies", form, `from=%2B12025550143&text=STOP`, 404, "no text that it could answer"},
 		{"/accounts", document, `{"vendor":"nobody"}`, 404, "choose one of"},
 		{"/accounts", document, `{"vendor":"http","colour":"red"}`, 400, "what is left out stays"},
+		{"/accounts", document, `{"vendor":"http","receipts_url":"notaurl"}`, 400, "receipts_url is not a web address"},
 	} {
 		got := d.expect(tt.status, http.MethodPost, tt.path, tt.kind, tt.body)
 		if !strings.Contains(got, tt.says) {
@@ -543,6 +545,7 @@ func TestAccounts(t *testing.T) {
 	type row struct {
 		Vendor  string `json:"vendor"`
 		BaseURL string `json:"base_url"`
+		Send    string `json:"send"`
 		Secret  string `json:"secret"`
 		Inbound string `json:"inbound_url"`
 	}
@@ -554,12 +557,15 @@ func TestAccounts(t *testing.T) {
 		return rows
 	}
 	rows := accounts()
-	if len(rows) != len(d.sim.Vendors()) {
-		t.Errorf("%d accounts, want one for each of %v", len(rows), d.sim.Vendors())
+	if len(rows) != len(d.sim.Vendors())-1 {
+		t.Errorf("%d accounts, want one for each of %v but smpp, which nobody serves", len(rows), d.sim.Vendors())
 	}
 	for _, r := range rows {
-		if r.BaseURL != d.url+"/"+r.Vendor || r.Secret == "" {
-			t.Errorf("account %+v has no base URL or no secret", r)
+		if r.BaseURL != d.url+"/"+r.Vendor || r.Secret == "" || !strings.HasPrefix(r.Send, "POST /"+r.Vendor+"/") || strings.Contains(r.Send, "{account}") {
+			t.Errorf("account %+v has no base URL, no secret or no path of texts", r)
+		}
+		if got := d.do(http.MethodGet, "/"+r.Vendor+"/nowhere/at/all/for/sure", "", ""); got.status != http.StatusNotFound || !strings.Contains(got.body, "POST /"+r.Vendor+"/") {
+			t.Errorf("%s answers %d %s to a path that is not there, want 404 and its routes", r.Vendor, got.status, got.body)
 		}
 	}
 	before := d.sim.Account("twilio")
@@ -579,9 +585,9 @@ func TestReplies(t *testing.T) {
 	d.expect(http.StatusOK, http.MethodPost, "/accounts", document, `{"vendor":"http","inbound_url":"`+d.hook+`"}`)
 	d.arrive(text{To: "+12025550143", From: "Old", Text: "code 111111"})
 	d.arrive(text{To: "+12025550143", From: "New", Text: "code 222222"})
-	d.expect(http.StatusNoContent, http.MethodPost, "/replies", document, `{"from":"+12025550143","text":"who is this?"}`)
+	d.expect(http.StatusOK, http.MethodPost, "/replies", document, `{"from":"+12025550143","text":"who is this?"}`)
 	d.sim.Wait()
-	d.expect(http.StatusNoContent, http.MethodPost, "/replies", document, `{"from":"+12025550143","to":"Old","text":"HELP"}`)
+	d.expect(http.StatusOK, http.MethodPost, "/replies", document, `{"from":"+12025550143","to":"Old","text":"HELP"}`)
 	d.sim.Wait()
 	got := d.do(http.MethodPost, "/replies?still", form, "from=%2B12025550143&to=New&text=Stop")
 	if got.status != http.StatusSeeOther || got.header.Get("Location") != "/?still" {
@@ -608,8 +614,91 @@ func TestReplies(t *testing.T) {
 	if status, code, err := d.send(text{To: "+12025550143", Text: "code 333333"}); status != http.StatusUnprocessableEntity || code != "opted_out" || err != nil {
 		t.Errorf("after STOP: %d %q, %v; want 422 opted_out", status, code, err)
 	}
-	d.expect(http.StatusNoContent, http.MethodPost, "/replies", document, `{"from":"+12025550143","text":"START"}`)
+	d.expect(http.StatusOK, http.MethodPost, "/replies", document, `{"from":"+12025550143","text":"START"}`)
 	d.arrive(text{To: "+12025550143", Text: "code 444444"})
+}
+
+// TestRepliesThatNobodyHears shows that whoever lets a phone answer learns that nobody was told, and why.
+func TestRepliesThatNobodyHears(t *testing.T) {
+	t.Parallel()
+	d := start(t)
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	t.Cleanup(refusing.Close)
+	if status := d.twilio("+12025550143", "code 123456"); status != http.StatusCreated {
+		t.Fatalf("twilio answers %d", status)
+	}
+	for _, tt := range []struct{ inbound, want, note string }{
+		{"", `{"delivered_to":null,"hint":"set inbound_url of twilio with POST /accounts"}`, "Told nobody: set inbound_url of twilio with POST /accounts"},
+		{"http://127.0.0.1:1/x", `{"delivered_to":null,"hint":"nothing answers at inbound_url, http://127.0.0.1:1/x"}`, "Told nobody: nothing answers at inbound_url, http://127.0.0.1:1/x"},
+		{refusing.URL, `{"delivered_to":null,"hint":"inbound_url, ` + refusing.URL + `, answers 401"}`, "Told nobody: inbound_url, " + refusing.URL + ", answers 401"},
+		{d.hook, `{"delivered_to":"` + d.hook + `"}`, ""},
+	} {
+		a := d.sim.Account("twilio")
+		a.Inbound = tt.inbound
+		d.sim.SetAccount("twilio", a)
+		if got := d.expect(http.StatusOK, http.MethodPost, "/replies", document, `{"from":"+12025550143","text":"STOP"}`); got != tt.want+"\n" {
+			t.Errorf("answer %s, want %s", got, tt.want)
+		}
+		if got := d.sim.Messages("")[0].Note; got != tt.note {
+			t.Errorf("the inbox says %q, want %q", got, tt.note)
+		}
+	}
+	if page := d.expect(http.StatusOK, http.MethodGet, "/", "", ""); !strings.Contains(page, "Told nobody: set inbound_url of twilio") {
+		t.Error("the page does not say that nobody was told")
+	}
+}
+
+// TestRepliesHaveNames shows that no two replies have the same id, even if they say the same.
+func TestRepliesHaveNames(t *testing.T) {
+	t.Parallel()
+	d := start(t)
+	a := d.sim.Account("twilio")
+	a.Inbound = d.hook
+	d.sim.SetAccount("twilio", a)
+	d.twilio("+12025550143", "code 123456")
+	seen := map[string]bool{}
+	for range 2 {
+		d.expect(http.StatusOK, http.MethodPost, "/replies", document, `{"from":"+12025550143","text":"STOP"}`)
+	}
+	for _, c := range d.told() {
+		fields, err := url.ParseQuery(c.body)
+		if id := fields.Get("MessageSid"); err != nil || !regexp.MustCompile(`^SM[0-9a-f]{32}$`).MatchString(id) || seen[id] {
+			t.Errorf("reply %q: %v, want an id of its own in Twilio's form", id, err)
+		}
+		seen[fields.Get("MessageSid")] = true
+	}
+	if len(seen) != 2 {
+		t.Errorf("%d replies came, want 2", len(seen))
+	}
+}
+
+// TestDocumentsWithoutType shows that JSON is read as such although curl -d calls it a form, and that vendors have the names of Watchword's configuration too.
+func TestDocumentsWithoutType(t *testing.T) {
+	t.Parallel()
+	d := start(t)
+	d.expect(http.StatusOK, http.MethodPost, "/faults", form, ` {"vendor":"simulator","outage":true}`)
+	d.expect(http.StatusOK, http.MethodPost, "/faults", form, `{"vendor":"message_central","outage":true}`)
+	if !d.faults("http").Outage || !d.faults("message-central").Outage {
+		t.Error("the faults were not understood")
+	}
+	d.expect(http.StatusOK, http.MethodPost, "/faults", form, `{"vendor":"simulator","reset":true}`)
+	if d.faults("http").Outage {
+		t.Error("reset leaves an outage")
+	}
+	d.expect(http.StatusSeeOther, http.MethodPost, "/faults", form, "vendor=message_central&reset=on")
+	if d.faults("message-central").Outage {
+		t.Error("reset in a form leaves an outage")
+	}
+	d.expect(http.StatusOK, http.MethodPost, "/accounts", form, `{"vendor":"twilio_verify","receipts_url":"https://example.com/x"}`)
+	if got := d.sim.Account("twilio-verify").Receipts; got != "https://example.com/x" {
+		t.Errorf("receipts go to %q", got)
+	}
+	d.expect(http.StatusSeeOther, http.MethodPost, "/accounts", form, "vendor=twilio_verify&receipts_url=")
+	if got := d.sim.Account("twilio-verify").Receipts; got != "" {
+		t.Errorf("receipts go to %q although the form emptied the field", got)
+	}
+	d.twilio("+12025550143", "code 123456")
+	d.expect(http.StatusOK, http.MethodPost, "/replies", form, `{"from":"+12025550143","text":"HELP"}`)
 }
 
 // TestOtherSites shows that a page of somebody else cannot use a visitor's browser to get at the simulator.

@@ -13,8 +13,9 @@ import (
 func courierDialect() dialect {
 	return dialect{
 		name:    "courier",
+		send:    "POST /send",
 		account: Account{Secret: "courier-auth-token", Signing: "courier-webhook-secret"},
-		routes: func(s *Simulator, mux *http.ServeMux) {
+		routes: func(s *Simulator, mux *api) {
 			mux.HandleFunc("POST /send", s.courierSend)
 			mux.HandleFunc("GET /messages", s.courierList)
 		},
@@ -135,7 +136,7 @@ func (s *Simulator) courierSend(w http.ResponseWriter, r *http.Request) {
 			status, reason = "FILTERED", "UNSUBSCRIBED"
 		}
 		refused := Message{To: m.To.Phone, ref: ref, echo: m.Metadata.Trace}
-		fateOf(r).after = append(fateOf(r).after, func() { s.deliver(s.courierUpdate(refused, status, reason)) })
+		fateOf(r).after = append(fateOf(r).after, func() { s.deliver(s.courierUpdate(refused, status, reason)) }) //nolint:errcheck // vendors do not mind
 		request = courierRequest(ref)
 	}
 	answer(w, http.StatusAccepted, map[string]string{"requestId": request})
@@ -179,7 +180,7 @@ func courierRecord(m Message, status, reason string) map[string]any {
 func (s *Simulator) courierReceipt(m Message, state string) *call {
 	switch state {
 	case "sent":
-		s.deliver(s.courierUpdate(m, "ENQUEUED", ""))
+		s.deliver(s.courierUpdate(m, "ENQUEUED", "")) //nolint:errcheck // as above
 		return s.courierUpdate(m, "SENT", "")
 	case "delivered":
 		return s.courierUpdate(m, "DELIVERED", "")

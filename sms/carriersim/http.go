@@ -16,8 +16,9 @@ import (
 func httpDialect() dialect {
 	return dialect{
 		name:    "http",
+		send:    "POST /send",
 		account: Account{Secret: HTTPSecret},
-		routes:  func(s *Simulator, mux *http.ServeMux) { mux.HandleFunc("POST /send", s.httpSend) },
+		routes:  func(s *Simulator, mux *api) { mux.HandleFunc("POST /send", s.httpSend) },
 		receipt: func(s *Simulator, m Message, state string) *call {
 			return s.httpSigned(m.callback, "rcp-"+m.ref+"-"+state, map[string]any{"id": m.echo, "reference": m.ref, "state": state, "at": s.options.Now().UTC()})
 		},
@@ -27,7 +28,7 @@ func httpDialect() dialect {
 			if target == "" {
 				target = m.callback
 			}
-			return s.httpSigned(target, "in-"+m.ref+"-"+text, map[string]any{"type": "inbound", "from": m.To, "to": m.From, "text": text})
+			return s.httpSigned(target, "in-"+strconv.Itoa(m.reply), map[string]any{"type": "inbound", "from": m.To, "to": m.From, "text": text})
 		},
 	}
 }

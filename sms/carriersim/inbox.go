@@ -62,10 +62,11 @@ type part struct {
 
 // vendorRow is a vendor on the page.
 type vendorRow struct {
-	Name, BaseURL string
-	Account       Account
-	Faults        Faults
-	Troubles      []string
+	Name, Label, BaseURL string
+	Send                 string // method and path of a text; "": it is not HTTP
+	Account              Account
+	Faults               Faults
+	Troubles             []string
 }
 
 // codes finds what looks like a code: 4 to 10 digits, in a row or in two groups, that are not part of a number, a word, a time or an amount.
@@ -149,9 +150,16 @@ func (s *Simulator) inbox(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	p.Phones, p.Hidden = s.phones(messages)
+	addresses, sends := map[string]string{}, map[string]string{}
+	for _, name := range s.names {
+		addresses[name], sends[name] = s.address(r, name), s.Send(name)
+	}
 	s.mu.Lock()
 	for _, name := range s.names {
-		row := vendorRow{Name: name, BaseURL: baseURL(r, name), Account: s.accounts[name], Faults: *s.faultsOf(name), Troubles: s.faultsOf(name).summary()}
+		if addresses[name] == "" {
+			continue
+		}
+		row := vendorRow{Name: name, Label: Label(name), BaseURL: addresses[name], Send: sends[name], Account: s.accounts[name], Faults: *s.faultsOf(name), Troubles: s.faultsOf(name).summary()}
 		p.Troubled = p.Troubled || len(row.Troubles) > 0
 		p.Vendors = append(p.Vendors, row)
 	}

@@ -29,8 +29,9 @@ var infobipRejections = map[string]struct {
 func infobipDialect() dialect {
 	return dialect{
 		name:    "infobip",
+		send:    "POST /sms/3/messages",
 		account: Account{ID: "infobip", Secret: "infobip-api-key"},
-		routes: func(s *Simulator, mux *http.ServeMux) {
+		routes: func(s *Simulator, mux *api) {
 			mux.HandleFunc("POST /sms/3/messages", s.infobipSend)
 		},
 		receipt: (*Simulator).infobipReceipt,
@@ -162,7 +163,7 @@ func (s *Simulator) infobipReceipt(m Message, state string) *call {
 func (s *Simulator) infobipInbound(m Message, text string) *call {
 	keyword, rest, _ := strings.Cut(text, " ")
 	return s.infobipCall(s.Account("infobip").Inbound, map[string]any{"messageCount": 1, "pendingMessageCount": 0, "results": []map[string]any{{
-		"messageId": "in-" + m.ref + "-" + text, "from": strings.TrimPrefix(m.To, "+"), "to": m.From, "text": text, "cleanText": rest, "keyword": keyword,
+		"messageId": "in-" + strconv.Itoa(m.reply), "from": strings.TrimPrefix(m.To, "+"), "to": m.From, "text": text, "cleanText": rest, "keyword": keyword,
 		"receivedAt": s.options.Now().Format("2006-01-02T15:04:05.000-0700"), "smsCount": 1, "callbackData": m.echo,
 		"price": map[string]any{"pricePerMessage": 0, "currency": "EUR"},
 	}}})
@@ -203,8 +204,9 @@ func infobip2FADialect() dialect {
 	const name = "infobip-2fa"
 	return dialect{
 		name:    name,
+		send:    "POST /2fa/2/pin",
 		account: Account{ID: "1234567", Secret: "infobip-api-key"},
-		routes: func(s *Simulator, mux *http.ServeMux) {
+		routes: func(s *Simulator, mux *api) {
 			guarded := func(work http.HandlerFunc) http.HandlerFunc {
 				return func(w http.ResponseWriter, r *http.Request) {
 					if !s.infobipKnows(r, name) {

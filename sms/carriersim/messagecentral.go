@@ -39,8 +39,9 @@ func messageCentralDialect() dialect {
 	const name = "message-central"
 	return dialect{
 		name:    name,
+		send:    "POST /verification/v3/send",
 		account: Account{ID: "C-0000000000000001", Secret: "message-central-password"},
-		routes: func(s *Simulator, mux *http.ServeMux) {
+		routes: func(s *Simulator, mux *api) {
 			mux.HandleFunc("GET /auth/v1/authentication/token", s.messageCentralToken)
 			mux.HandleFunc("POST /verification/v3/send", s.messageCentralSend)
 			mux.HandleFunc("/verification/v3/validateOtp", func(w http.ResponseWriter, r *http.Request) {

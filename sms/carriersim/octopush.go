@@ -22,8 +22,9 @@ func octopushDialect() dialect {
 	const name = "octopush"
 	return dialect{
 		name:    name,
+		send:    "POST /sms-campaign/send",
 		account: Account{ID: "otp@example.com", Secret: "octopush-api-key"},
-		routes: func(s *Simulator, mux *http.ServeMux) {
+		routes: func(s *Simulator, mux *api) {
 			mux.HandleFunc("POST /sms-campaign/send", func(w http.ResponseWriter, r *http.Request) { s.octopushSend(w, r, "sms") })
 			mux.HandleFunc("POST /vocal-campaign/send", func(w http.ResponseWriter, r *http.Request) { s.octopushSend(w, r, "voice") })
 			mux.HandleFunc("GET /wallet/check-balance", func(w http.ResponseWriter, r *http.Request) {

@@ -45,7 +45,11 @@ func (s *Simulator) open(vendor, to, code string, digits, limit int, life time.D
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seq++
-	open := &session{id: fmt.Sprintf("%s-session-%06d", vendor, s.seq), vendor: vendor, to: to, code: code, own: own, limit: limit, until: s.options.Now().Add(life), status: "pending"}
+	id := fmt.Sprintf("%s-session-%06d", vendor, s.seq)
+	if d := s.dialects[vendor]; d.session != nil {
+		id = d.session(s.seq)
+	}
+	open := &session{id: id, vendor: vendor, to: to, code: code, own: own, limit: limit, until: s.options.Now().Add(life), status: "pending"}
 	s.sessions[open.id] = open
 	if s.order = append(s.order, open.id); len(s.order) > maxSessions {
 		delete(s.sessions, s.order[0])

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -54,7 +53,7 @@ func smppDialect() dialect {
 	return dialect{
 		name:    smppName,
 		account: Account{ID: "watchword", Secret: "smppword"},
-		routes:  func(*Simulator, *http.ServeMux) {},
+		routes:  func(*Simulator, *api) {},
 		receipt: func(s *Simulator, m Message, state string) *call {
 			s.smppPush(s.smppReceipt(m, state))
 			return nil // it went by the session
@@ -62,6 +61,14 @@ func smppDialect() dialect {
 		inbound: func(s *Simulator, m Message, text string) *call {
 			s.smppPush(s.smppInbound(m, text))
 			return nil
+		},
+		link: func(s *Simulator) string {
+			s.smpp.mu.Lock()
+			defer s.smpp.mu.Unlock()
+			if len(s.smpp.bound) == 0 {
+				return ""
+			}
+			return "whoever is bound"
 		},
 	}
 }
@@ -71,6 +78,14 @@ type smppHub struct {
 	mu      sync.Mutex
 	bound   []*smppSession   // those that take deliver_sm, the oldest first
 	waiting []*pdu.DeliverSM // for somebody to bind
+	address string           // of the latest listener
+}
+
+// Link is the address that SMPP is spoken at: "" when it is not.
+func (s *Simulator) Link() string {
+	s.smpp.mu.Lock()
+	defer s.smpp.mu.Unlock()
+	return s.smpp.address
 }
 
 // smppSession is one connection.
@@ -87,6 +102,9 @@ type smppSession struct {
 
 // ServeSMPP serves SMPP 3.4 on ln until ctx ends. With a listener of package tls it does so with TLS.
 func (s *Simulator) ServeSMPP(ctx context.Context, ln net.Listener) error {
+	s.smpp.mu.Lock()
+	s.smpp.address = "smpp://" + ln.Addr().String()
+	s.smpp.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() { ln.Close() }) //nolint:errcheck // it is over
 	defer stop()
 	var serving sync.WaitGroup

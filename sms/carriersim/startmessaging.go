@@ -34,8 +34,9 @@ func startmessagingDialect() dialect {
 	const name = "startmessaging"
 	return dialect{
 		name:    name,
+		send:    "POST /otp/send",
 		account: Account{Secret: "sm_live_startmessaging", Mode: "managed"},
-		routes: func(s *Simulator, mux *http.ServeMux) {
+		routes: func(s *Simulator, mux *api) {
 			mux.HandleFunc("POST /otp/send", func(w http.ResponseWriter, r *http.Request) {
 				switch {
 				case !s.startmessagingKnows(w, r):

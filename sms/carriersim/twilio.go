@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha1" //nolint:gosec // Twilio signs with it
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -23,8 +24,10 @@ var twilioErrors = map[string]struct {
 func twilioDialect() dialect {
 	return dialect{
 		name:    "twilio",
+		send:    "POST /2010-04-01/Accounts/{account}/Messages.json",
+		ref:     func(n int) string { return twilioSID("SM", n) },
 		account: Account{ID: "AC00000000000000000000000000000001", Secret: "twilio-auth-token"},
-		routes: func(s *Simulator, mux *http.ServeMux) {
+		routes: func(s *Simulator, mux *api) {
 			mux.HandleFunc("POST /2010-04-01/Accounts/{account}/Messages.json", s.twilioSend)
 			mux.HandleFunc("GET /2010-04-01/Accounts/{account}/Balance.json", func(w http.ResponseWriter, r *http.Request) {
 				if s.twilioKnows(w, r, "twilio") {
@@ -36,6 +39,9 @@ func twilioDialect() dialect {
 		inbound: (*Simulator).twilioInbound,
 	}
 }
+
+// twilioSID is the n-th identifier of a kind, in Twilio's form.
+func twilioSID(kind string, n int) string { return fmt.Sprintf("%s%032x", kind, n) }
 
 func twilioError(w http.ResponseWriter, class string) {
 	e, known := twilioErrors[class]
@@ -120,7 +126,7 @@ func (s *Simulator) twilioReceipt(m Message, state string) *call {
 
 func (s *Simulator) twilioInbound(m Message, text string) *call {
 	form := url.Values{
-		"MessageSid": {"SM-reply-" + m.ref + "-" + text}, "From": {m.To}, "To": {m.From}, "Body": {text}, "NumMedia": {"0"}, "NumSegments": {"1"},
+		"MessageSid": {twilioSID("SM", m.reply)}, "SmsSid": {twilioSID("SM", m.reply)}, "From": {m.To}, "To": {m.From}, "Body": {text}, "NumMedia": {"0"}, "NumSegments": {"1"},
 		"AccountSid": {s.Account("twilio").ID}, "ApiVersion": {"2010-04-01"},
 	}
 	return s.twilioSigned(s.Account("twilio").Inbound, form)
@@ -153,8 +159,11 @@ func twilioVerifyDialect() dialect {
 	const name = "twilio-verify"
 	return dialect{
 		name:    name,
+		send:    "POST /v2/Services/{service}/Verifications",
+		ref:     func(n int) string { return twilioSID("VL", n) },
+		session: func(n int) string { return twilioSID("VE", n) },
 		account: Account{ID: "AC00000000000000000000000000000001", Secret: "twilio-auth-token"},
-		routes: func(s *Simulator, mux *http.ServeMux) {
+		routes: func(s *Simulator, mux *api) {
 			mux.HandleFunc("POST /v2/Services/{service}/Verifications", s.twilioVerifyStart)
 			mux.HandleFunc("POST /v2/Services/{service}/VerificationCheck", s.twilioVerifyCheck)
 			mux.HandleFunc("POST /v2/Services/{service}/Verifications/{id}", func(w http.ResponseWriter, r *http.Request) {
@@ -215,7 +224,7 @@ func (s *Simulator) twilioVerifyStart(w http.ResponseWriter, r *http.Request) {
 	}
 	answer(w, http.StatusCreated, map[string]any{
 		"sid": open.id, "status": "pending", "to": to, "channel": channel, "valid": false, "lookup": map[string]any{},
-		"send_code_attempts": []map[string]any{{"time": s.options.Now().UTC(), "channel": channel, "attempt_sid": "VL" + out.m.ref}},
+		"send_code_attempts": []map[string]any{{"time": s.options.Now().UTC(), "channel": channel, "attempt_sid": out.m.ref}},
 	})
 }
 

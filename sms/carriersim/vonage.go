@@ -39,8 +39,9 @@ var vonageStatuses = map[string]string{
 func vonageDialect() dialect {
 	return dialect{
 		name:    "vonage",
+		send:    "POST /sms/json",
 		account: Account{ID: "abcd1234", Secret: "vonage-api-secret", Signing: "vonage-signature-secret-of-the-simulator", Mode: "json sha256"},
-		routes:  func(s *Simulator, mux *http.ServeMux) { mux.HandleFunc("POST /sms/json", s.vonageSend) },
+		routes:  func(s *Simulator, mux *api) { mux.HandleFunc("POST /sms/json", s.vonageSend) },
 		receipt: func(s *Simulator, m Message, state string) *call {
 			status, code := state, "0"
 			switch state {
@@ -63,7 +64,7 @@ func vonageDialect() dialect {
 		inbound: func(s *Simulator, m Message, text string) *call {
 			word, _, _ := strings.Cut(text, " ")
 			return s.vonageSigned(s.Account("vonage").Inbound, map[string]string{
-				"msisdn": strings.TrimPrefix(m.To, "+"), "to": m.From, "messageId": "reply-" + m.ref + "-" + text, "text": text, "type": "text", "keyword": strings.ToUpper(word),
+				"msisdn": strings.TrimPrefix(m.To, "+"), "to": m.From, "messageId": "reply-" + strconv.Itoa(m.reply), "text": text, "type": "text", "keyword": strings.ToUpper(word),
 			})
 		},
 	}
@@ -190,8 +191,9 @@ func vonageVerifyDialect() dialect {
 	v := &vonageVerify{requests: map[string]*vonageRequest{}}
 	return dialect{
 		name:    name,
+		send:    "POST /v2/verify",
 		account: Account{ID: "abcd1234", Secret: "vonage-api-secret", Signing: "vonage-signature-secret-of-the-simulator"},
-		routes: func(s *Simulator, mux *http.ServeMux) {
+		routes: func(s *Simulator, mux *api) {
 			route := func(pattern string, h func(s *Simulator, w http.ResponseWriter, r *http.Request, token bool)) {
 				mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 					token, known := s.vonageKnows(r)
@@ -443,7 +445,7 @@ func (v *vonageVerify) check(s *Simulator, w http.ResponseWriter, r *http.Reques
 		fate := fateOf(r)
 		fate.after = append(fate.after, func() {
 			for _, news := range told {
-				s.deliver(v.callback(s, id, news))
+				s.deliver(v.callback(s, id, news)) //nolint:errcheck // vendors do not mind
 			}
 		})
 		answer(w, http.StatusOK, map[string]string{"request_id": id, "status": "completed"})

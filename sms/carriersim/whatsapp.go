@@ -24,8 +24,10 @@ var whatsappErrors = map[string]struct {
 func whatsappDialect() dialect {
 	return dialect{
 		name:    "whatsapp",
+		send:    "POST /v23.0/{account}/messages",
+		replies: "receipts_url",
 		account: Account{ID: "106540352242922", Secret: "whatsapp-system-user-token", Signing: "whatsapp-app-secret"},
-		routes: func(s *Simulator, mux *http.ServeMux) {
+		routes: func(s *Simulator, mux *api) {
 			mux.HandleFunc("POST /{version}/{number}/messages", s.whatsappSend)
 		},
 		receipt: func(s *Simulator, m Message, state string) *call {
@@ -43,7 +45,7 @@ func whatsappDialect() dialect {
 		},
 		inbound: func(s *Simulator, m Message, text string) *call {
 			return s.whatsappSigned(m.From, "messages", map[string]any{
-				"id": "reply-" + m.ref + "-" + text, "from": strings.TrimPrefix(m.To, "+"), "type": "text", "text": map[string]string{"body": text},
+				"id": fmt.Sprintf("wamid.reply-%d", m.reply), "from": strings.TrimPrefix(m.To, "+"), "type": "text", "text": map[string]string{"body": text},
 				"timestamp": strconv.FormatInt(s.options.Now().Unix(), 10),
 			})
 		},
