@@ -33,7 +33,7 @@ type Rule struct {
 	Purposes  []string
 	Channels  []Channel // in the order in which they are tried. Empty: those of [Routing]
 	Vendors   []string  // in the order in which they are tried. Empty: all, as they are configured
-	Cheapest  bool      // the cheapest first, instead
+	Cheapest  bool      // the cheapest first, instead; those whose cost is not known last
 	Text      string    // as it was written, for explanations
 }
 
@@ -64,6 +64,11 @@ func ParseRule(text string) (Rule, error) {
 			}
 			rule.Prefixes = values
 		case "purpose":
+			for _, purpose := range values {
+				if !slices.Contains(Purposes(), purpose) {
+					return rule, fmt.Errorf("%q is not a purpose: write %s", purpose, strings.Join(Purposes(), ", "))
+				}
+			}
 			rule.Purposes = values
 		case "channel":
 			for _, name := range values {
@@ -252,6 +257,7 @@ type Route struct {
 	Channel Channel
 	Sender  string
 	Cost    float64
+	Priced  bool // the cost is known
 }
 
 // Considered is a way that was looked at, and why it is taken or not.
@@ -287,6 +293,9 @@ func (r *Routing) Plan(to Number, purpose string) (plan []Route, rule string, al
 		for _, name := range names {
 			c := r.carrier(name)
 			way := Considered{Route: Route{Vendor: name, Channel: channel, Sender: of(c.Senders, to.Country()), Cost: of(c.Costs, to.Country())}}
+			_, own := c.Costs[to.Country()]
+			_, general := c.Costs[""]
+			way.Priced = own || general
 			a := c.Vendor.Abilities()
 			switch {
 			case !slices.Contains(a.Channels, channel):
@@ -310,6 +319,11 @@ func (r *Routing) Plan(to Number, purpose string) (plan []Route, rule string, al
 			if chosen.Cheapest {
 				slices.SortStableFunc(ways, func(a, b Considered) int {
 					switch {
+					case a.Priced != b.Priced:
+						if a.Priced {
+							return -1
+						}
+						return 1
 					case a.Cost < b.Cost:
 						return -1
 					case a.Cost > b.Cost:

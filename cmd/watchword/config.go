@@ -32,12 +32,21 @@ func (p *Program) configCommand() *cobra.Command {
 				if cfg != nil {
 					problems = append(problems, problemsOf(preflight(cmd.Context(), cfg, problems...))...)
 				}
+				warned := []string{}
+				if cfg != nil {
+					warned = append(warned, warnings(cfg)...)
+				}
 				if p.format == "json" {
 					if err := p.encode(p.Stdout, struct {
 						OK       bool              `json:"ok"`
 						Problems []*config.Problem `json:"problems"`
-					}{len(problems) == 0, append([]*config.Problem{}, problems...)}); err != nil {
+						Warnings []string          `json:"warnings"`
+					}{len(problems) == 0, append([]*config.Problem{}, problems...), warned}); err != nil {
 						return err
+					}
+				} else {
+					for _, warning := range warned {
+						p.say("warning: %s", warning)
 					}
 				}
 				if len(problems) > 0 {

@@ -39,7 +39,7 @@ func preflight(ctx context.Context, cfg *config.Config, known ...*config.Problem
 	}
 	keys := check(sound("keys."), func() error { return checkKeys(cfg) })
 	check(sound("tls."), func() error { return checkCertificate(cfg) })
-	check(sound("sms.vendors"), func() error { return checkVendor(cfg) })
+	check(true, func() error { return checkVendor(cfg, known) })
 	check(sound("policy.") && sound("acr.") && sound("otp.") && sound("sms.service_name") && sound("issuer"), func() error { return checkPolicy(cfg) })
 	production := sound("issuer") && cfg.Production()
 	tables := check(cfg.Database.DSN != "", func() error { return checkDatabase(ctx, cfg, production) })
@@ -71,13 +71,38 @@ func checkKeys(cfg *config.Config) error {
 }
 
 // checkVendor finds out whether there is anybody who could carry a text, and whether the routes lead anywhere.
-func checkVendor(cfg *config.Config) error {
+func checkVendor(cfg *config.Config, known []*config.Problem) error {
+	told := func(keys string) bool {
+		return slices.ContainsFunc(known, func(p *config.Problem) bool {
+			return strings.HasPrefix(p.Key, keys) || strings.HasPrefix(p.Where, config.EnvPrefix+"SMS__VENDORS")
+		})
+	}
 	if len(cfg.SMS.Vendors.Used()) == 0 {
+		if told("sms.vendor") {
+			return nil // settings were meant
+		}
 		return &config.Problem{Key: "sms.vendors", What: "no vendor has settings: codes could not be sent",
 			Cure: "give one its settings, or for a trial run watchword sim and set sms.vendors.simulator.url to its address"}
 	}
 	_, err := newDelivery(cfg, keyring.Ephemeral(), nil)
-	return err
+	var found []error
+	for _, problem := range config.Problems(err) {
+		if !slices.ContainsFunc(known, func(p *config.Problem) bool { return p.Key == problem.Key }) {
+			found = append(found, problem)
+		}
+	}
+	return errors.Join(found...)
+}
+
+// warnings are what a server starts with all the same, and an operator should know.
+func warnings(cfg *config.Config) (said []string) {
+	used := cfg.SMS.Vendors.Used()
+	for _, v := range vendors(cfg) {
+		if v.closed != "" && slices.Contains(used, v.key) {
+			said = append(said, fmt.Sprintf("sms.vendors.%s: receipts and replies are refused: %s is not set", v.key, v.closed))
+		}
+	}
+	return said
 }
 
 // checkSealed finds out whether the key files are those that the database was made with.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/factors"
@@ -30,7 +32,10 @@ type services struct {
 }
 
 // assemble makes the services. It does not connect: the first statement does.
-func assemble(cfg *config.Config) (_ *services, err error) {
+func assemble(cfg *config.Config) (*services, error) { return assembled(cfg, true) }
+
+// assembled makes the services; with sending false, whatever is wrong with vendors and routes does not matter.
+func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	ring, err := keyring.Load(cfg.Keys.Dir)
 	if err != nil {
 		return nil, errors.Join(checkKeys(cfg))
@@ -47,7 +52,7 @@ func assemble(cfg *config.Config) (_ *services, err error) {
 		}
 	}()
 	carry, err := newDelivery(cfg, ring, told(slog.Default()))
-	if err != nil {
+	if err != nil && (sending || carry == nil || carry.texts == nil) {
 		return nil, err
 	}
 	kinds, err := installed(cfg, carry.texts)
@@ -94,11 +99,17 @@ func levelNames(cfg *config.Config) authn.LevelNames {
 
 // with runs one administrative command: it reads the configuration, puts the services together and closes them afterwards.
 func (p *Program) with(ctx context.Context, do func(context.Context, *services) error) error {
-	cfg, _, err := p.load()
-	if err != nil {
+	cfg, _, err := p.gather()
+	problems := slices.DeleteFunc(config.Problems(err), func(problem *config.Problem) bool { // nothing is sent
+		return strings.HasPrefix(problem.Key, "sms.vendors.") || problem.Key == "sms.routes" || problem.Key == "sms.channels"
+	})
+	if len(problems) > 0 {
+		return &failure{code: p.blame(exitFailed, problems), err: fmt.Errorf("the configuration has %s", count(len(problems), "problem")), problems: problems}
+	}
+	if cfg == nil {
 		return err
 	}
-	s, err := assemble(cfg)
+	s, err := assembled(cfg, false)
 	if problems := problemsOf(err); len(problems) > 0 {
 		return &failure{code: exitFailed, err: fmt.Errorf("the configuration cannot be used"), problems: problems}
 	}

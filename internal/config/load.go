@@ -398,6 +398,12 @@ func (l *loader) complete() {
 func (l *loader) nearest(path string) string {
 	best, distance := "", 1+len(path)/3
 	for _, o := range l.options {
+		for group := o.Path; strings.Contains(group, "."); { // sms.vendors.twillio
+			group = group[:strings.LastIndexByte(group, '.')]
+			if d := editDistance(path, group); d < distance && strings.Count(path, ".") == strings.Count(group, ".") {
+				best, distance = group, d
+			}
+		}
 		candidates := []string{o.Path}
 		if o.Secret {
 			candidates = append(candidates, o.Path+"_file")

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -34,7 +35,7 @@ type Vendors struct {
 type VendorUse struct {
 	Senders        []string       `key:"senders" doc:"Sender ids by country, as US=+12025550100. Other countries have sender."`
 	Countries      []string       `key:"countries" doc:"Countries that this vendor is used for, as ISO 3166-1 codes. Empty: all that it serves."`
-	Costs          []string       `key:"costs" doc:"What one text costs, for routes with order=cost: 0.008 for every country, FR=0.05 for one. Any unit, the same for all vendors."`
+	Costs          []string       `key:"costs" doc:"What one text costs, for routes with order=cost: 0.008 for every country, FR=0.05 for one. Any unit, the same for all vendors. Vendors without a cost come last."`
 	WebhookSources []netip.Prefix `key:"webhook_sources" doc:"Networks that the vendor's calls come from, as CIDRs. Empty: any."`
 }
 
@@ -48,7 +49,7 @@ type Twilio struct {
 	Account   string `key:"account" doc:"SID of the account, AC…"`
 	KeySID    string `key:"key_sid" doc:"SID of an API key, SK…, whose secret secret is. Empty: secret is the account's auth token."`
 	Secret    Secret `key:"secret" secret:"true" doc:"Auth token, or secret of the API key."`
-	AuthToken Secret `key:"auth_token" secret:"true" doc:"Auth token of the account, which signs receipts. Empty: secret."`
+	AuthToken Secret `key:"auth_token" secret:"true" doc:"Auth token of the account, which signs receipts. Needed with key_sid; otherwise secret is it."`
 	Sender    string `key:"sender" doc:"Number, alphanumeric sender or messaging service (MG…)."`
 	BaseURL   string `key:"base_url" doc:"Address of the API. Empty: the vendor's own."`
 	VendorUse
@@ -70,7 +71,7 @@ type Vonage struct {
 	Key             string `key:"key" doc:"API key."`
 	Secret          Secret `key:"secret" secret:"true" doc:"API secret."`
 	Sender          string `key:"sender" doc:"Number or alphanumeric sender."`
-	SignatureSecret Secret `key:"signature_secret" secret:"true" doc:"Signature secret of the account. Empty: receipts are refused."`
+	SignatureSecret Secret `key:"signature_secret" secret:"true" doc:"Signature secret of the account, of 16 characters or more. Empty: receipts are refused."`
 	SignatureMethod string `key:"signature_method" default:"sha256" enum:"md5hash,md5,sha1,sha256,sha512" doc:"Signature method of the account."`
 	EntityID        string `key:"entity_id" doc:"Registered principal entity, for India."`
 	ContentID       string `key:"content_id" doc:"Registered content template, for India."`
@@ -84,7 +85,7 @@ type VonageVerify struct {
 	Secret          Secret   `key:"secret" secret:"true" doc:"API secret. Not needed with application."`
 	Application     string   `key:"application" doc:"Id of the application that requests are made for."`
 	PrivateKey      Secret   `key:"private_key" secret:"true" doc:"Private key of the application, PEM."`
-	SignatureSecret Secret   `key:"signature_secret" secret:"true" doc:"Signature secret of the account. Empty: callbacks are refused."`
+	SignatureSecret Secret   `key:"signature_secret" secret:"true" doc:"Signature secret of the account, of 32 characters or more. Empty: callbacks are refused."`
 	Brand           string   `key:"brand" doc:"Name of the service in the vendor's texts."`
 	CustomCode      bool     `key:"custom_code" default:"false" doc:"The vendor sends codes of our own."`
 	Channels        []string `key:"channels" default:"sms" doc:"Channels that one request goes through: sms, whatsapp, voice."`
@@ -100,7 +101,7 @@ type Infobip struct {
 	APIKey        Secret `key:"api_key" secret:"true" doc:"API key with scope sms:message:send."`
 	Sender        string `key:"sender" doc:"Sender id."`
 	WebhookToken  Secret `key:"webhook_token" secret:"true" doc:"Unguessable part of the path that receipts come to. Empty, without hmac_secret: receipts are refused."`
-	HMACSecret    Secret `key:"hmac_secret" secret:"true" doc:"Secret of the notification profile's HMAC."`
+	HMACSecret    Secret `key:"hmac_secret" secret:"true" doc:"Secret of the notification profile's HMAC, of 16 characters or more."`
 	HMACHeader    string `key:"hmac_header" default:"X-Signature" doc:"Header that carries the HMAC."`
 	HMACAlgorithm string `key:"hmac_algorithm" default:"sha256" enum:"sha1,sha224,sha256,sha384,sha512" doc:"Algorithm of the HMAC."`
 	HMACEncoding  string `key:"hmac_encoding" default:"hex" enum:"hex,base64" doc:"Encoding of the HMAC."`
@@ -157,7 +158,7 @@ type MessageCentral struct {
 // Courier routes to providers of its own.
 type Courier struct {
 	Token    Secret `key:"token" secret:"true" doc:"Token of the workspace's environment."`
-	Secret   Secret `key:"webhook_secret" secret:"true" doc:"Secret of the outbound webhook. Empty: receipts are refused."`
+	Secret   Secret `key:"webhook_secret" secret:"true" doc:"Secret of the outbound webhook, of 16 characters or more. Empty: receipts are refused."`
 	Sender   string `key:"sender" doc:"Number or messaging service in place of the workspace's own."`
 	Template string `key:"template" doc:"Id of a stored template with variables text and code. Empty: our text."`
 	BaseURL  string `key:"base_url" doc:"Address of the API. Empty: the vendor's own."`
@@ -199,7 +200,7 @@ type SMPP struct {
 // HTTP is any service that takes a request for each text.
 type HTTP struct {
 	URL            string   `key:"url" doc:"Address that is called for each text."`
-	Secret         Secret   `key:"secret" secret:"true" doc:"whsec_… that signs requests and receipts (Standard Webhooks). Empty: requests are not signed, receipts refused."`
+	Secret         Secret   `key:"secret" secret:"true" doc:"whsec_… that signs requests and receipts (Standard Webhooks), of 24 bytes or more. Empty: requests are not signed, receipts refused."`
 	Sender         string   `key:"sender" doc:"Sender id."`
 	Channels       []string `key:"channels" default:"sms" doc:"Channels that the service carries: sms, whatsapp, voice."`
 	Method         string   `key:"method" default:"POST" doc:"Method of the request."`
@@ -260,6 +261,9 @@ func isCountry(country string) bool {
 // minToken is how long a token in a path has to be: 128 bits in base64.
 const minToken = 22
 
+// minSigning is how long a secret that vendors sign with has to be.
+const minSigning = 16
+
 // checkVendors finds what is wrong with what operators say of any vendor. What a vendor itself needs its driver knows.
 func (c *Config) checkVendors(report func(key, what, cure string)) {
 	vendors := reflect.ValueOf(&c.SMS.Vendors).Elem()
@@ -271,6 +275,9 @@ func (c *Config) checkVendors(report func(key, what, cure string)) {
 		if token := vendors.Field(i).FieldByName("WebhookToken"); token.IsValid() && token.String() != "" && len(token.String()) < minToken {
 			report(path+".webhook_token", "is so short that it can be guessed", fmt.Sprintf("use at least %d letters and digits at random", minToken))
 		}
+		for _, name := range []string{"SignatureSecret", "AppSecret", "HMACSecret"} {
+			checkSigning(path, vendors.Field(i), name, report)
+		}
 		use, ok := vendors.Field(i).FieldByName("VendorUse"), false
 		if use.IsValid() {
 			_, ok = use.Interface().(VendorUse)
@@ -279,8 +286,12 @@ func (c *Config) checkVendors(report func(key, what, cure string)) {
 			continue
 		}
 		u, _ := use.Addr().Interface().(*VendorUse)
-		if _, err := PerCountry(u.Senders); err != nil {
-			report(path+".senders", err.Error(), "write them as US=+12025550100")
+		senders, err := PerCountry(u.Senders)
+		if _, general := senders[""]; err == nil && general {
+			err = errors.New("one names no country")
+		}
+		if err != nil {
+			report(path+".senders", err.Error(), "write them as US=+12025550100; the one for all other countries is sender")
 		}
 		costs, err := PerCountry(u.Costs)
 		for _, cost := range costs {
@@ -297,11 +308,23 @@ func (c *Config) checkVendors(report func(key, what, cure string)) {
 			}
 		}
 	}
+	checkSigning("sms.vendors.courier", vendors.FieldByName("Courier"), "Secret", report)
 	checkAddress("sms.vendors.http.url", c.SMS.Vendors.HTTP.URL, report)
 	sim := c.SMS.Vendors.Simulator.URL
 	checkAddress("sms.vendors.simulator.url", sim, report)
 	if u, err := url.Parse(sim); err == nil && sim != "" && !Loopback(u.Hostname()) && c.Production() {
 		report("sms.vendors.simulator.url", "leaves this machine: a simulator shows every code to whoever asks", "use the simulator on loopback only")
+	}
+}
+
+// checkSigning looks at a secret that vendors sign with: whoever guesses it reports in their name.
+func checkSigning(path string, vendor reflect.Value, name string, report func(key, what, cure string)) {
+	field, found := vendor.Type().FieldByName(name)
+	if !found {
+		return
+	}
+	if secret := vendor.FieldByIndex(field.Index).String(); secret != "" && len(secret) < minSigning {
+		report(path+"."+field.Tag.Get("key"), "is so short that it can be guessed", fmt.Sprintf("have the vendor use one of at least %d characters", minSigning))
 	}
 }
 

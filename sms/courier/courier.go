@@ -21,7 +21,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -68,9 +67,8 @@ const maxSpent = 1000
 
 // New makes the driver.
 func New(name string, c Config) (*Courier, error) {
-	if c.Token == "" {
-		return nil, errors.New("vendor " + name + ": a token is needed")
-	}
+	settings := sms.Settings{Vendor: name}
+	settings.Need(c.Token, "token", "copy the token of the workspace's environment")
 	if c.BaseURL == "" {
 		c.BaseURL = "https://api.courier.com"
 	}
@@ -78,7 +76,7 @@ func New(name string, c Config) (*Courier, error) {
 		c.Title = "Verification"
 	}
 	client, err := wire.New(name, c.BaseURL, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+c.Token) })
-	if err != nil {
+	if err := settings.Err(err); err != nil {
 		return nil, err
 	}
 	return &Courier{name: name, config: c, client: client, spent: map[uuid.UUID]int{}}, nil

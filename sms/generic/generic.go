@@ -26,12 +26,14 @@ package generic
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,22 +114,26 @@ var codes = map[string]sms.Class{
 // New makes a driver. Its error joins everything that is wrong with the configuration.
 func New(name string, c Config) (*Vendor, error) {
 	v := &Vendor{name: name, config: c, headers: map[string]*template.Template{}, classes: map[string]sms.Class{}}
-	var problems []error
-	report := func(format string, args ...any) {
-		problems = append(problems, fmt.Errorf("vendor "+name+": "+format, args...))
-	}
+	settings := sms.Settings{Vendor: name}
 	var err error
 	if v.client, err = wire.New(name, c.URL, nil); err != nil {
-		problems = append(problems, err)
+		what, cure := "is not an absolute URL", "write it as https://host/path"
+		if e, ok := errors.AsType[*sms.SettingError](err); ok {
+			what, cure = e.What, e.Cure
+		}
+		settings.Wrong("url", what, cure)
+	}
+	if c.Method != "" && !token.MatchString(c.Method) {
+		settings.Wrong("method", "is not a method of HTTP", "write POST, or another one that the service takes")
 	}
 	if v.body, err = template.New("body").Funcs(functions).Option("missingkey=error").Parse(c.Body); err != nil {
-		report("its body is not a template: %w", err)
+		settings.Wrong("body", "is not a template: "+err.Error(), "write it in the language of text/template")
 	}
 	for _, header := range c.Headers {
 		key, text, found := strings.Cut(header, ":")
 		t, err := template.New("header").Funcs(functions).Parse(strings.TrimSpace(text))
-		if !found || err != nil || strings.TrimSpace(key) == "" {
-			report("a header is not written as Name: value")
+		if !found || err != nil || !token.MatchString(strings.TrimSpace(key)) {
+			settings.Wrong("headers", "has one that is not Name: value", "write them as X-Api-Version: 2")
 			continue
 		}
 		v.headers[http.CanonicalHeaderKey(strings.TrimSpace(key))] = t
@@ -138,7 +144,7 @@ func New(name string, c Config) (*Vendor, error) {
 	for _, rule := range c.Errors {
 		code, class, found := strings.Cut(rule, "=")
 		if !found || !slices.Contains(sms.Classes(), sms.Class(strings.TrimSpace(class))) {
-			report("an error rule is not code=class: write classes as %v", sms.Classes())
+			settings.Wrong("errors", "has a rule that is not code=class", fmt.Sprintf("write classes as %v", sms.Classes()))
 			continue
 		}
 		v.classes[strings.TrimSpace(code)] = sms.Class(strings.TrimSpace(class))
@@ -148,7 +154,7 @@ func New(name string, c Config) (*Vendor, error) {
 		case sms.SMS, sms.WhatsApp, sms.Voice:
 			v.channels = append(v.channels, ch)
 		default:
-			report("%q is not a channel: write sms, whatsapp or voice", channel)
+			settings.Wrong("channels", fmt.Sprintf("has an unknown channel: %q", channel), "write sms, whatsapp or voice")
 		}
 	}
 	if len(v.channels) == 0 {
@@ -156,7 +162,9 @@ func New(name string, c Config) (*Vendor, error) {
 	}
 	if c.Secret != "" {
 		if v.signer, err = webhooks.NewWebhook(c.Secret); err != nil {
-			report("its secret is not whsec_ with base64 behind it")
+			settings.Wrong("secret", "is not whsec_ with base64 behind it", secretCure)
+		} else if key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(c.Secret, "whsec_")); err == nil && len(key) < minSecret {
+			settings.Wrong("secret", "is so short that it can be guessed", secretCure)
 		}
 	}
 	if v.config.Method == "" {
@@ -174,13 +182,21 @@ func New(name string, c Config) (*Vendor, error) {
 	if len(v.config.SuccessCodes) == 0 {
 		v.config.SuccessCodes = []string{"ok", ""}
 	}
-	if len(problems) == 0 { // what only shows when it is filled in
+	if settings.Err() == nil { // what only shows when it is filled in
 		if _, _, err := v.render(sms.Leg{}); err != nil {
-			report("its templates cannot be filled in: %w", err)
+			settings.Wrong("body", "or headers cannot be filled in: "+err.Error(), "use the fields that are documented")
 		}
 	}
-	return v, errors.Join(problems...)
+	return v, settings.Err()
 }
+
+// minSecret is the shortest key of Standard Webhooks (spec, "Signature scheme"), in bytes.
+const minSecret = 24
+
+const secretCure = "make one with: echo whsec_$(openssl rand -base64 24)"
+
+// token is how HTTP writes methods and names of fields, RFC 9110 section 5.6.2.
+var token = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 // Name implements sms.Vendor.
 func (v *Vendor) Name() string { return v.name }

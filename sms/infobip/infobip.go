@@ -28,7 +28,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash"
 	"net/http"
@@ -71,10 +70,10 @@ func (c Config) client(name string) (*wire.Client, error) {
 	if base == "" {
 		base = "https://api.infobip.com"
 	}
-	if c.APIKey == "" {
-		return nil, errors.New("vendor " + name + ": an API key is needed")
-	}
-	return wire.New(name, base, func(r *http.Request) { r.Header.Set("Authorization", "App "+c.APIKey) })
+	settings := sms.Settings{Vendor: name}
+	settings.Need(c.APIKey, "api_key", "make one in the portal, with the scope of this product")
+	client, err := wire.New(name, base, func(r *http.Request) { r.Header.Set("Authorization", "App "+c.APIKey) })
+	return client, settings.Err(err)
 }
 
 // algorithms of webhook signatures. MD5, which Infobip has too, is left out.
@@ -95,6 +94,7 @@ var _ sms.Receiver = (*SMS)(nil)
 // NewSMS makes the driver for the SMS API v3.
 func NewSMS(name string, c Config) (*SMS, error) {
 	client, err := c.client(name)
+	settings := sms.Settings{Vendor: name}
 	if c.HMACHeader == "" {
 		c.HMACHeader = "X-Signature"
 	}
@@ -105,15 +105,16 @@ func NewSMS(name string, c Config) (*SMS, error) {
 		c.HMACEncoding = "hex"
 	}
 	if algorithms[c.HMACAlgorithm] == nil {
-		err = errors.Join(err, fmt.Errorf("vendor %s: %q is not an algorithm of signatures: write sha1, sha224, sha256, sha384 or sha512", name, c.HMACAlgorithm))
+		settings.Wrong("hmac_algorithm", fmt.Sprintf("is not an algorithm of signatures: %q", c.HMACAlgorithm), "write sha1, sha224, sha256, sha384 or sha512")
 	}
 	if encodings[c.HMACEncoding] == nil {
-		err = errors.Join(err, fmt.Errorf("vendor %s: %q is not an encoding of signatures: write hex or base64", name, c.HMACEncoding))
+		settings.Wrong("hmac_encoding", fmt.Sprintf("is not an encoding of signatures: %q", c.HMACEncoding), "write hex or base64")
 	}
 	if (c.IndiaEntity == "") != (c.IndiaTemplate == "") {
-		err = errors.Join(err, fmt.Errorf("vendor %s: for India both the entity and the template are needed", name))
+		settings.Need(c.IndiaEntity, "india_entity", "for India both the entity and the template are needed")
+		settings.Need(c.IndiaTemplate, "india_template", "for India both the entity and the template are needed")
 	}
-	return &SMS{name: name, config: c, client: client}, err
+	return &SMS{name: name, config: c, client: client}, settings.Err(err)
 }
 
 // Name implements sms.Vendor.

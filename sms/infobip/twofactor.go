@@ -28,10 +28,10 @@ var (
 // NewTwoFactor makes the driver for the 2FA API v2.
 func NewTwoFactor(name string, c Config) (*TwoFactor, error) {
 	client, err := c.client(name)
-	if c.Application == "" || c.Message == "" {
-		err = errors.Join(err, errors.New("vendor "+name+": the ids of a 2FA application and of its message template are needed"))
-	}
-	return &TwoFactor{name: name, config: c, client: client}, err
+	settings := sms.Settings{Vendor: name}
+	settings.Need(c.Application, "application", "copy the id of the 2FA application")
+	settings.Need(c.Message, "message", "copy the id of the application's message template")
+	return &TwoFactor{name: name, config: c, client: client}, settings.Err(err)
 }
 
 // Name implements sms.Vendor.

@@ -20,7 +20,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -45,6 +45,8 @@ type Config struct {
 	Password string
 	// Email and Country, a calling code without plus, are the account's own. Both may be empty.
 	Email, Country string
+	// Digits of a code, 4 to 8. Default 6.
+	Digits int
 	// Now is the clock that tokens run out by.
 	Now func() time.Time
 }
@@ -71,17 +73,24 @@ func New(name string, c Config) (*Verify, error) {
 		c.BaseURL = "https://cpaas.messagecentral.com"
 	}
 	client, err := wire.New(name, c.BaseURL, nil)
-	problems := []error{err}
-	if c.Token == "" && (c.Customer == "" || c.Password == "") {
-		problems = append(problems, errors.New("vendor "+name+": a token, or customer and password, are needed"))
-	}
-	if c.Token == "" && c.Now == nil {
-		problems = append(problems, errors.New("vendor "+name+": a clock is needed"))
+	settings := sms.Settings{Vendor: name}
+	if c.Token == "" {
+		settings.Need(c.Customer, "customer", "copy the customer id, C-…, from the dashboard, or give a token")
+		settings.Need(c.Password, "password", "give the account's password, or a token")
+		if c.Now == nil {
+			settings.Wrong("token", "needs a clock to be fetched", "give the driver one")
+		}
 	}
 	if strings.Trim(c.Country, "0123456789") != "" {
-		problems = append(problems, errors.New("vendor "+name+": its country is not a calling code without plus"))
+		settings.Wrong("country", "is not a calling code without plus", "write 91 for India")
 	}
-	return &Verify{name: name, config: c, client: client, turn: make(chan struct{}, 1)}, errors.Join(problems...)
+	if c.Digits == 0 {
+		c.Digits = defaultDigits
+	}
+	if c.Digits < minDigits || c.Digits > maxDigits {
+		settings.Wrong("digits", "are out of bounds", fmt.Sprintf("its codes have %d to %d", minDigits, maxDigits))
+	}
+	return &Verify{name: name, config: c, client: client, turn: make(chan struct{}, 1)}, settings.Err(err)
 }
 
 // Name implements sms.Vendor.
@@ -95,8 +104,12 @@ func (*Verify) Abilities() sms.Abilities {
 // flows are the vendor's names for channels.
 var flows = map[sms.Channel]string{sms.SMS: "SMS", sms.WhatsApp: "WHATSAPP"}
 
-// digits of a code. The vendor's default is 4.
-const digits = "6"
+// Bounds of [Config.Digits]. The vendor's own default is 4.
+const (
+	minDigits     = 4
+	maxDigits     = 8
+	defaultDigits = 6
+)
 
 // Send implements sms.Vendor.
 func (v *Verify) Send(ctx context.Context, leg sms.Leg) (sms.Accepted, error) {
@@ -109,7 +122,7 @@ func (v *Verify) Send(ctx context.Context, leg sms.Leg) (sms.Accepted, error) {
 		return sms.Accepted{}, v.client.Fail(sms.Misconfigured, "channel", sms.NotSent)
 	}
 	resp, got, err := v.call(ctx, http.MethodPost, "/verification/v3/send", url.Values{
-		"countryCode": {country}, "mobileNumber": {national}, "flowType": {flow}, "otpLength": {digits},
+		"countryCode": {country}, "mobileNumber": {national}, "flowType": {flow}, "otpLength": {strconv.Itoa(v.config.Digits)},
 	})
 	if err != nil {
 		return sms.Accepted{}, err

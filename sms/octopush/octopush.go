@@ -88,17 +88,20 @@ func New(name string, c Config) (*Gateway, error) {
 		r.Header.Set("Api-Key", c.Key)
 		r.Header.Set("Cache-Control", "no-cache")
 	})
-	problems := []error{err}
-	report := func(wrong bool, text string) {
-		if wrong {
-			problems = append(problems, errors.New("vendor "+name+": "+text))
-		}
+	settings := sms.Settings{Vendor: name}
+	settings.Need(c.Login, "login", "give the e-mail address of the account")
+	settings.Need(c.Key, "key", "copy the API key of v1 from the dashboard")
+	settings.Need(c.Sender, "sender", "give one of 3 to 11 letters and digits")
+	if c.Sender != "" && !senders.MatchString(c.Sender) {
+		settings.Wrong("sender", "is not 3 to 11 letters and digits", "give one that is")
 	}
-	report(c.Login == "" || c.Key == "", "login and key are needed")
-	report(!senders.MatchString(c.Sender), "a sender of 3 to 11 letters and digits is needed")
-	report(c.Quality != "sms_premium" && c.Quality != "sms_low_cost", "its quality is neither sms_premium nor sms_low_cost")
-	report(c.VoiceGender != "female" && c.VoiceGender != "male", "its voice is neither female nor male")
-	return &Gateway{name: name, config: c, client: client}, errors.Join(problems...)
+	if c.Quality != "sms_premium" && c.Quality != "sms_low_cost" {
+		settings.Wrong("quality", "is neither sms_premium nor sms_low_cost", "write one of them")
+	}
+	if c.VoiceGender != "female" && c.VoiceGender != "male" {
+		settings.Wrong("voice_gender", "is neither female nor male", "write one of them")
+	}
+	return &Gateway{name: name, config: c, client: client}, settings.Err(err)
 }
 
 // Name implements sms.Vendor.

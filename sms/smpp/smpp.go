@@ -169,16 +169,13 @@ var classes = map[data.CommandStatusType]sms.Class{
 // New makes a driver. Its error joins everything that is wrong with the configuration.
 func New(name string, c Config) (*Vendor, error) {
 	v := &Vendor{name: name, config: c, classes: map[data.CommandStatusType]sms.Class{}}
-	var problems []error
-	report := func(format string, args ...any) {
-		problems = append(problems, fmt.Errorf("vendor "+name+": "+format, args...))
-	}
+	settings := sms.Settings{Vendor: name}
 	u, err := url.Parse(c.URL)
 	switch {
 	case err != nil || u.Hostname() == "" || u.Scheme != "smpp" && u.Scheme != "smpps" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || strings.Trim(u.Path, "/") != "":
-		report("its address is not smpps://host:port")
+		settings.Wrong("url", "is not the address of a carrier", "write it as smpps://host:port")
 	case u.Scheme == "smpp" && !c.AllowPlain && !loopback(u.Hostname()):
-		report("its address is not smpps: smpp without TLS is for this machine only, or for a private line if that is allowed")
+		settings.Wrong("url", "is not smpps", "smpp without TLS is for this machine only, or for a private line with allow_plain")
 	case u.Scheme == "smpp":
 		v.address = address(u, plainPort)
 	default:
@@ -187,16 +184,16 @@ func New(name string, c Config) (*Vendor, error) {
 		if c.CA != "" {
 			v.tls.RootCAs = x509.NewCertPool()
 			if !v.tls.RootCAs.AppendCertsFromPEM([]byte(c.CA)) {
-				report("its authority has no certificate in PEM")
+				settings.Wrong("ca", "has no certificate in PEM", "give the certificate of the authority")
 			}
 		}
 	}
 	for _, field := range []struct {
-		what, value string
+		key, value  string
 		least, most int
-	}{{"system id", c.SystemID, 1, 15}, {"password", c.Password, 0, 8}, {"system type", c.SystemType, 0, 12}} {
+	}{{"system_id", c.SystemID, 1, 15}, {"password", c.Password, 0, 8}, {"system_type", c.SystemType, 0, 12}} {
 		if len(field.value) < field.least || len(field.value) > field.most || !printable(field.value) {
-			report("its %s needs %d to %d ASCII characters", field.what, field.least, field.most)
+			settings.Wrong(field.key, fmt.Sprintf("has not %d to %d ASCII characters", field.least, field.most), "ask the carrier for one that has: SMPP 3.4 has no room for more")
 		}
 	}
 	for _, p := range []struct {
@@ -207,11 +204,11 @@ func New(name string, c Config) (*Vendor, error) {
 			continue
 		}
 		if *p.to, err = parsePlan(p.value); err != nil {
-			report("its %s is not type and plan of numbers: write them as 5/0", p.what)
+			settings.Wrong(p.what, "is not type and plan of numbers", "write them as 5/0")
 		}
 	}
 	if _, err := v.from(c.Sender); err != nil {
-		report("its sender is neither a number, a short code, nor up to 11 letters and digits")
+		settings.Wrong("sender", "is neither a number, a short code, nor up to 11 letters and digits", "give one that is")
 	}
 	for status, class := range classes {
 		v.classes[status] = class
@@ -220,7 +217,7 @@ func New(name string, c Config) (*Vendor, error) {
 		status, class, found := strings.Cut(rule, "=")
 		n, err := strconv.ParseUint(strings.TrimSpace(status), 0, 31)
 		if !found || err != nil || n == 0 || !slices.Contains(sms.Classes(), sms.Class(strings.TrimSpace(class))) {
-			report("an error rule is not status=class: write classes as %v", sms.Classes())
+			settings.Wrong("errors", "has a rule that is not status=class", fmt.Sprintf("write classes as %v", sms.Classes()))
 			continue
 		}
 		v.classes[data.CommandStatusType(n)] = sms.Class(strings.TrimSpace(class))
@@ -230,14 +227,14 @@ func New(name string, c Config) (*Vendor, error) {
 	case "":
 		v.config.Alphabet = GSM
 	default:
-		report("%q is not an alphabet: write gsm or latin1", c.Alphabet)
+		settings.Wrong("alphabet", fmt.Sprintf("is not an alphabet: %q", c.Alphabet), "write gsm or latin1")
 	}
 	switch v.config.ReceiptID {
 	case Same, HexToDec, DecToHex:
 	case "":
 		v.config.ReceiptID = Same
 	default:
-		report("%q is not a way of writing ids: write same, hex_to_dec or dec_to_hex", c.ReceiptID)
+		settings.Wrong("receipt_id", fmt.Sprintf("is not a way of writing ids: %q", c.ReceiptID), "write same, hex_to_dec or dec_to_hex")
 	}
 	if v.config.Window == 0 {
 		v.config.Window = defaultWindow
@@ -246,7 +243,7 @@ func New(name string, c Config) (*Vendor, error) {
 		v.config.Rate = defaultRate
 	}
 	if v.config.Window < 0 || v.config.Window > maxWindow || v.config.Rate < 0 {
-		report("its window needs 1 to %d texts, and its rate at least one a second", maxWindow)
+		settings.Wrong("window", fmt.Sprintf("or rate is out of bounds: a window has 1 to %d texts, a rate is at least one a second", maxWindow), "write numbers within them")
 	}
 	if v.config.After == nil {
 		v.config.After = time.After
@@ -257,7 +254,7 @@ func New(name string, c Config) (*Vendor, error) {
 	v.pace = float64(v.config.Rate)
 	v.limiter = rate.NewLimiter(rate.Limit(v.pace), 1)
 	v.why = v.fail(sms.Temporary, "not_bound", sms.NotSent)
-	return v, errors.Join(problems...)
+	return v, settings.Err()
 }
 
 func address(u *url.URL, port string) string {

@@ -282,7 +282,7 @@ func credentials(t *testing.T, b *bench) {
 	wrong := b.setup
 	wrong.Account.Secret = strings.ToUpper(wrong.Account.Secret) + "x"
 	if b.driver.Dialect == "http" {
-		wrong.Account.Secret = "whsec_d3Jvbmctd3Jvbmctd3Jvbmctd3Jvbmc="
+		wrong.Account.Secret = "whsec_d3Jvbmctd3Jvbmctd3Jvbmctd3Jvbmctd3Jvbmc="
 	}
 	right := b.vendor
 	b.vendor = b.driver.New(t, wrong)

@@ -17,7 +17,6 @@ package startmessaging
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -57,7 +56,7 @@ func New(name string, c Config) (sms.Vendor, error) {
 	case ModeMessage:
 		return NewMessages(name, c)
 	default:
-		return nil, errors.New("vendor " + name + ": its mode is neither managed nor message: write the one that the account has")
+		return nil, &sms.SettingError{Vendor: name, Key: "mode", What: "is neither managed nor message", Cure: "write the one that the account has"}
 	}
 }
 
@@ -65,10 +64,10 @@ func (c Config) client(name string) (*wire.Client, error) {
 	if c.BaseURL == "" {
 		c.BaseURL = "https://api.startmessaging.com"
 	}
-	if c.Key == "" {
-		return nil, errors.New("vendor " + name + ": an API key is needed")
-	}
-	return wire.New(name, c.BaseURL, func(r *http.Request) { r.Header.Set("X-Api-Key", c.Key) })
+	settings := sms.Settings{Vendor: name}
+	settings.Need(c.Key, "key", "copy the API key, sm_live_…, from the dashboard")
+	client, err := wire.New(name, c.BaseURL, func(r *http.Request) { r.Header.Set("X-Api-Key", c.Key) })
+	return client, settings.Err(err)
 }
 
 func abilities(kind sms.Kind) sms.Abilities {
@@ -222,10 +221,11 @@ var _ sms.Poller = (*Messages)(nil)
 // NewMessages makes the driver for an account that takes codes of ours.
 func NewMessages(name string, c Config) (*Messages, error) {
 	client, err := c.client(name)
-	if c.Template == "" && c.AppName == "" {
-		err = errors.Join(err, errors.New("vendor "+name+": a template, or an app name for the default one, is needed"))
+	settings := sms.Settings{Vendor: name}
+	if c.Template == "" {
+		settings.Need(c.AppName, "app_name", "give the name of the service for the vendor's template, or a template of your own")
 	}
-	return &Messages{name: name, config: c, client: client}, err
+	return &Messages{name: name, config: c, client: client}, settings.Err(err)
 }
 
 // Name implements sms.Vendor.

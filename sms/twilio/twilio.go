@@ -20,7 +20,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -39,7 +38,7 @@ type Config struct {
 	Account string
 	// KeySID and Secret are an API key and its secret; with KeySID "" Secret is the account's auth token.
 	KeySID, Secret string
-	// AuthToken of the account signs webhooks. "": Secret.
+	// AuthToken of the account signs webhooks. "": Secret, if that is it.
 	AuthToken string
 	// Sender is a number, an alphanumeric sender or, beginning with MG, a messaging service. Messaging only.
 	Sender string
@@ -58,10 +57,16 @@ func (c Config) client(name, host string) (*wire.Client, error) {
 	if user == "" {
 		user = c.Account
 	}
-	if c.Account == "" || c.Secret == "" {
-		return nil, errors.New("vendor " + name + ": account and secret are needed")
+	settings := sms.Settings{Vendor: name}
+	settings.Need(c.Account, "account", "copy the account SID, AC…, from the console")
+	settings.Need(c.Secret, "secret", "copy the auth token from the console, or make an API key and give its SID too")
+	for _, sid := range []struct{ key, value, kind string }{{"account", c.Account, "AC"}, {"key_sid", c.KeySID, "SK"}} {
+		if sid.value != "" && !strings.HasPrefix(sid.value, sid.kind) {
+			settings.Wrong(sid.key, "does not begin with "+sid.kind, "copy the SID, "+sid.kind+"…, from the console")
+		}
 	}
-	return wire.New(name, base, func(r *http.Request) { r.SetBasicAuth(user, c.Secret) })
+	client, err := wire.New(name, base, func(r *http.Request) { r.SetBasicAuth(user, c.Secret) })
+	return client, settings.Err(err)
 }
 
 // classes of Twilio's error codes: of calls, receipts and Verify.
@@ -107,10 +112,14 @@ var (
 // NewMessaging makes the driver for Programmable Messaging.
 func NewMessaging(name string, c Config) (*Messaging, error) {
 	client, err := c.client(name, "https://api.twilio.com")
+	settings := sms.Settings{Vendor: name}
+	if c.KeySID != "" {
+		settings.Need(c.AuthToken, "auth_token", "copy the account's auth token from the console: Twilio signs receipts with it, not with an API key")
+	}
 	if c.AuthToken == "" {
 		c.AuthToken = c.Secret
 	}
-	return &Messaging{name: name, config: c, client: client}, err
+	return &Messaging{name: name, config: c, client: client}, settings.Err(err)
 }
 
 // Name implements sms.Vendor.

@@ -2,9 +2,9 @@ package twilio
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/watchword-auth/watchword/sms"
 	"github.com/watchword-auth/watchword/sms/internal/wire"
@@ -27,10 +27,12 @@ var (
 // NewVerify makes the driver for Verify v2.
 func NewVerify(name string, c Config) (*Verify, error) {
 	client, err := c.client(name, "https://verify.twilio.com")
-	if c.Service == "" {
-		err = errors.Join(err, errors.New("vendor "+name+": the SID of a Verify service (VA…) is needed"))
+	settings := sms.Settings{Vendor: name}
+	settings.Need(c.Service, "service", "copy the SID of the Verify service, VA…, from the console")
+	if c.Service != "" && !strings.HasPrefix(c.Service, "VA") {
+		settings.Wrong("service", "does not begin with VA", "copy the SID of the Verify service, VA…, from the console")
 	}
-	return &Verify{name: name, config: c, client: client}, err
+	return &Verify{name: name, config: c, client: client}, settings.Err(err)
 }
 
 // Name implements sms.Vendor.

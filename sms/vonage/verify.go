@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -48,13 +49,10 @@ const minSecret = 32
 // NewVerify makes the driver for Verify v2. Its error joins everything that is wrong with the configuration.
 func NewVerify(name string, c Config) (*Verify, error) {
 	v := &Verify{name: name, config: c, channels: slices.Clone(c.Channels)}
-	var problems []error
-	report := func(text string) { problems = append(problems, errors.New("vendor "+name+": "+text)) }
-	if c.Brand == "" {
-		report("a brand is needed")
-	}
+	settings := sms.Settings{Vendor: name}
+	settings.Need(c.Brand, "brand", "give the name of the service, for the vendor's texts")
 	if c.SignatureSecret != "" && len(c.SignatureSecret) < minSecret {
-		report("its signature secret has fewer than 32 characters: take a longer one, callbacks are not accepted with it")
+		settings.Wrong("signature_secret", "has fewer than 32 characters", "take a longer one: callbacks are not accepted with it")
 	}
 	if len(v.channels) == 0 {
 		v.channels = []sms.Channel{sms.SMS}
@@ -62,23 +60,33 @@ func NewVerify(name string, c Config) (*Verify, error) {
 	for i, channel := range v.channels {
 		switch {
 		case channel != sms.SMS && channel != sms.WhatsApp && channel != sms.Voice:
-			report("a channel is unknown: write sms, whatsapp or voice")
+			settings.Wrong("channels", "has an unknown channel", "write sms, whatsapp or voice")
 		case slices.Contains(v.channels[:i], channel):
-			report("a channel is given twice")
+			settings.Wrong("channels", "has a channel twice", "remove one of them")
 		}
+	}
+	if v.config.Digits == 0 {
+		v.config.Digits = defaultCode
+	}
+	if v.config.Digits < minCode || v.config.Digits > maxCode {
+		settings.Wrong("digits", "are out of bounds", fmt.Sprintf("its codes have %d to %d", minCode, maxCode))
 	}
 	var basic func(*http.Request)
 	switch {
 	case c.PrivateKey != "" && c.Application != "" && c.Now != nil:
 		signer, err := newSigner(c.PrivateKey)
 		if err != nil {
-			report("its private key is not an RSA key of at least 2048 bits in PEM")
+			settings.Wrong("private_key", "is not an RSA key of at least 2048 bits in PEM", "use the file that the dashboard made with the application")
 		}
 		v.signer = signer
+	case c.PrivateKey != "" && c.Application != "":
+		settings.Wrong("application", "needs a clock", "give the driver one")
 	case c.PrivateKey != "" || c.Application != "":
-		report("application, private key and clock are needed together")
+		settings.Need(c.Application, "application", "copy the id of the application that private_key belongs to")
+		settings.Need(c.PrivateKey, "private_key", "give the private key of the application")
 	case c.Key == "" || c.Secret == "":
-		report("an application with its private key, or key and secret, are needed")
+		settings.Need(c.Key, "key", "copy the API key from the dashboard, or use application and private_key")
+		settings.Need(c.Secret, "secret", "copy the API secret from the dashboard, or use application and private_key")
 	default:
 		basic = func(r *http.Request) { r.SetBasicAuth(c.Key, c.Secret) }
 	}
@@ -87,11 +95,8 @@ func NewVerify(name string, c Config) (*Verify, error) {
 		base = "https://api.nexmo.com"
 	}
 	client, err := wire.New(name, base, basic)
-	if err != nil {
-		problems = append(problems, err)
-	}
 	v.client = client
-	return v, errors.Join(problems...)
+	return v, settings.Err(err)
 }
 
 // minKey is the shortest RSA key of RS256, RFC 7518 section 3.3, in bits.
@@ -122,10 +127,11 @@ func newSigner(text string) (jose.Signer, error) {
 // Name implements sms.Vendor.
 func (v *Verify) Name() string { return v.name }
 
-// Bounds of a code of ours, and how many digits one of Vonage's is to have.
+// Bounds of a code, ours or Vonage's.
 const (
-	maxCode    = 10
-	codeLength = 6
+	minCode     = 4
+	maxCode     = 10
+	defaultCode = 6
 )
 
 // Abilities implements sms.Vendor.
@@ -262,7 +268,7 @@ func (v *Verify) Send(ctx context.Context, leg sms.Leg) (sms.Accepted, error) {
 	if v.config.CustomCode {
 		start["code"] = leg.Code
 	} else {
-		start["code_length"] = codeLength
+		start["code_length"] = v.config.Digits
 	}
 	resp, err := v.call(ctx, http.MethodPost, "", start)
 	if err != nil {

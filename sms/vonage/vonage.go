@@ -35,6 +35,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,6 +69,8 @@ type Config struct {
 	Brand string
 	// CustomCode says that Vonage is to send codes of ours. Verify only.
 	CustomCode bool
+	// Digits of a code that Vonage makes, 4 to 10. Default 6. Verify only.
+	Digits int
 	// Channels that one request may go through, in this order: the first is the one that is asked for, each later one comes when it is asked for, or by itself when
 	// the one before has had its time. Default sms. Verify only.
 	Channels []sms.Channel
@@ -91,28 +94,30 @@ var _ sms.Receiver = (*SMS)(nil)
 
 // NewSMS makes the driver for the SMS API. Its error joins everything that is wrong with the configuration.
 func NewSMS(name string, c Config) (*SMS, error) {
-	var problems []error
-	if c.Key == "" || c.Secret == "" {
-		problems = append(problems, errors.New("vendor "+name+": key and secret are needed"))
-	}
-	if c.Sender == "" {
-		problems = append(problems, errors.New("vendor "+name+": a sender is needed"))
+	settings := sms.Settings{Vendor: name}
+	settings.Need(c.Key, "key", "copy the API key from the dashboard")
+	settings.Need(c.Secret, "secret", "copy the API secret from the dashboard")
+	settings.Need(c.Sender, "sender", senderCure)
+	if c.Sender != "" && !senders.MatchString(c.Sender) {
+		settings.Wrong("sender", "is neither a number nor up to 11 letters and digits", senderCure)
 	}
 	if c.SignatureMethod == "" {
 		c.SignatureMethod = "sha256"
 	}
 	if methods[c.SignatureMethod] == nil {
-		problems = append(problems, errors.New("vendor "+name+": its signature method is unknown: write md5hash, md5, sha1, sha256 or sha512"))
+		settings.Wrong("signature_method", "is unknown", "write md5hash, md5, sha1, sha256 or sha512")
 	}
 	if c.BaseURL == "" {
 		c.BaseURL = "https://rest.nexmo.com"
 	}
 	client, err := wire.New(name, c.BaseURL, nil)
-	if err != nil {
-		problems = append(problems, err)
-	}
-	return &SMS{name: name, config: c, client: client}, errors.Join(problems...)
+	return &SMS{name: name, config: c, client: client}, settings.Err(err)
 }
+
+// senders are numbers, and names of up to 11 letters and digits: 3GPP TS 23.040 section 9.1.2.5 has room for no more.
+var senders = regexp.MustCompile(`^(\+?\d{3,15}|[[:alnum:]][[:alnum:] ]{0,10})$`)
+
+const senderCure = "give a number, or a name of at most 11 letters and digits"
 
 // Name implements sms.Vendor.
 func (v *SMS) Name() string { return v.name }

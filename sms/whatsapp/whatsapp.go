@@ -75,33 +75,33 @@ var (
 
 // New makes the driver. Its error joins everything that is wrong with the configuration.
 func New(name string, c Config) (*WhatsApp, error) {
-	var problems []error
-	need := func(fine bool, text string) {
-		if !fine {
-			problems = append(problems, errors.New("vendor "+name+": "+text))
-		}
+	settings := sms.Settings{Vendor: name}
+	settings.Need(c.Version, "version", "give the version of the Graph API, v23.0")
+	if c.Version != "" && !version.MatchString(c.Version) {
+		settings.Wrong("version", "is not a version of the Graph API", "write it as v23.0")
 	}
-	need(version.MatchString(c.Version), "its version of the Graph API is not written as v23.0")
-	need(number.MatchString(c.PhoneNumberID), "the id of its phone number is not one of digits")
-	need(c.Token != "", "a token is needed")
-	need(c.Template != "", "a template is needed")
+	settings.Need(c.PhoneNumberID, "phone_number_id", "copy the id of the sending number, not the number itself, from the dashboard")
+	if c.PhoneNumberID != "" && !number.MatchString(c.PhoneNumberID) {
+		settings.Wrong("phone_number_id", "is not an id of digits", "copy the id of the sending number, not the number itself, from the dashboard")
+	}
+	settings.Need(c.Token, "token", "make a token of a system user")
+	settings.Need(c.Template, "template", "give the name of the approved authentication template")
 	if len(c.Languages) == 0 {
 		c.Languages = []string{"en_US"}
 	}
 	tags := make([]language.Tag, len(c.Languages))
 	for i, text := range c.Languages {
 		tag, err := language.Parse(text)
-		need(err == nil, "a language of its template is not written as en_US")
+		if err != nil {
+			settings.Wrong("languages", "has one that is no language", "write them as en_US")
+		}
 		tags[i] = tag
 	}
 	if c.BaseURL == "" {
 		c.BaseURL = "https://graph.facebook.com"
 	}
 	client, err := wire.New(name, c.BaseURL, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+c.Token) })
-	if err != nil {
-		problems = append(problems, err)
-	}
-	return &WhatsApp{name: name, config: c, client: client, matcher: language.NewMatcher(tags)}, errors.Join(problems...)
+	return &WhatsApp{name: name, config: c, client: client, matcher: language.NewMatcher(tags)}, settings.Err(err)
 }
 
 // Name implements sms.Vendor.

@@ -10,7 +10,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -50,9 +49,9 @@ func New(vendor, base string, prepare func(*http.Request)) (*Client, error) {
 	u, err := url.Parse(base)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-		return nil, fmt.Errorf("vendor %s: its address is not an absolute URL: write it as https://host", vendor)
+		return nil, &sms.SettingError{Vendor: vendor, Key: "base_url", What: "is not an absolute URL", Cure: "write it as https://host"}
 	case u.Scheme == "http" && !loopback(u.Hostname()):
-		return nil, fmt.Errorf("vendor %s: its address is not https: plain http is for this machine only", vendor)
+		return nil, &sms.SettingError{Vendor: vendor, Key: "base_url", What: "is not https", Cure: "write it as https://host: plain http is for this machine only"}
 	}
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
