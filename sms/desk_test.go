@@ -621,8 +621,15 @@ func TestOptOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	stops, err := c.desk.Stops(t.Context(), number)
+	if err != nil || len(stops) != 1 || stops[0].Reason != sms.RecipientOptedOut || stops[0].Sender == "" || stops[0].Until != nil {
+		t.Errorf("what stops texts to the number: %+v, %v", stops, err)
+	}
 	if n, err := c.desk.Restore(t.Context(), number); n != 1 || err != nil {
 		t.Errorf("Restore = %d, %v", n, err)
+	}
+	if stops, err := c.desk.Stops(t.Context(), number); err != nil || len(stops) != 0 {
+		t.Errorf("what stops texts after the opt-out has ended: %+v, %v", stops, err)
 	}
 }
 
@@ -655,7 +662,16 @@ func TestBreakersOfNumbers(t *testing.T) {
 	}
 	refused := func(t *testing.T, c *carriage, number string) bool {
 		t.Helper()
-		return c.state(t, c.send(t, number, uuid.New())) == "failed blocked_fraud"
+		n, err := sms.ParseNumber(number, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stops, err := c.desk.Stops(t.Context(), n)
+		is := c.state(t, c.send(t, number, uuid.New())) == "failed blocked_fraud"
+		if err != nil || len(stops) > 1 || is != (len(stops) == 1) || is && (stops[0].Reason != sms.BlockedFraud || stops[0].Until == nil) {
+			t.Errorf("stops of %s are %+v, %v; refused: %v", n, stops, err, is)
+		}
+		return is
 	}
 
 	t.Run("SN-7", func(t *testing.T) {

@@ -281,6 +281,9 @@ type Error struct {
 
 // Error implements error. It shows neither number nor text.
 func (e *Error) Error() string {
+	if e.Code == "" || e.Code == string(e.Class) {
+		return fmt.Sprintf("%s: %s", e.Vendor, e.Class)
+	}
 	return fmt.Sprintf("%s: %s %s", e.Vendor, e.Class, e.Code)
 }
 

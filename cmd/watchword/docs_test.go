@@ -51,7 +51,7 @@ Every command takes:
 				return
 			}
 			usage := f.Usage
-			if f.DefValue != "" && f.DefValue != "[]" && f.DefValue != "false" && f.Name != "data" {
+			if f.DefValue != "" && f.DefValue != "[]" && f.DefValue != "false" && f.DefValue != "0" && f.Name != "data" {
 				usage += fmt.Sprintf(" (default `%s`)", f.DefValue)
 			}
 			name := "`--" + f.Name + "`"

@@ -1,26 +1,33 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/watchword-auth/watchword/factors/smsotp"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
 )
 
 func (p *Program) smsCommand() *cobra.Command {
 	group := &cobra.Command{
-		Use: "sms", Short: "Look at texts, vendors, routes and opt-outs, and try them out", Example: "  watchword sms vendors\n  watchword sms route explain +442079460143",
+		Use: "sms", Short: "Look at texts, vendors, routes and opt-outs, and try them out", Example: "  watchword sms vendors\n  watchword sms route explain +447400123456",
 	}
-	route := &cobra.Command{Use: "route", Short: "Look at routes", Example: "  watchword sms route explain +442079460143"}
+	route := &cobra.Command{Use: "route", Short: "Look at routes", Example: "  watchword sms route explain +447400123456"}
 	route.AddCommand(p.smsRouteExplain())
 	optouts := &cobra.Command{Use: "optouts", Short: "Look after opt-outs", Example: "  watchword sms optouts list"}
 	optouts.AddCommand(p.smsOptoutsList(), p.smsOptoutsRestore())
@@ -37,29 +44,32 @@ func (p *Program) smsPreview() *cobra.Command {
 			"for an Android app. With --service and --host no configuration is needed. It exits with 3 when a text is too long and the shortest form takes its place.",
 		Example: "  watchword sms preview\n  watchword sms preview --service 'Example Bank' --host login.example.com --app-hash FA+9qCX9VSu",
 		RunE: func(*cobra.Command, []string) error {
-			life := 10 * time.Minute
+			u, err := url.Parse("https://" + host)
+			switch {
+			case host != "" && (err != nil || u.Hostname() != host):
+				return fail(exitUsage, "write the name alone, such as login.example.com", "--host is not a host name")
+			case app != "" && !appHash.MatchString(app):
+				return fail(exitUsage, "it has eleven characters: see the SMS Retriever API", "--app-hash is not the hash of an Android app")
+			case digits != 0 && (digits < smsotp.MinDigits || digits > smsotp.MaxDigits):
+				return fail(exitUsage, fmt.Sprintf("write %d to %d", smsotp.MinDigits, smsotp.MaxDigits), "--digits is out of bounds")
+			}
+			life := smsotp.MaxLife
 			if service == "" || host == "" {
-				cfg, _, err := p.load()
+				cfg, err := p.texts(service, host)
 				if err != nil {
 					return err
 				}
-				d, err := newDelivery(cfg, keyring.Ephemeral(), nil)
-				if err != nil {
-					return &failure{code: exitFailed, err: errors.New("the configuration has problems"), problems: problemsOf(err)}
+				service, life = cmp.Or(service, cfg.SMS.ServiceName), cfg.OTP.Lifetime
+				if issuer, err := url.Parse(cfg.Issuer); err == nil {
+					host = cmp.Or(host, issuer.Hostname())
 				}
-				if digits == 0 {
-					digits = cfg.OTP.Digits
-				}
-				return p.showTexts(d.texts, digits, cfg.OTP.Lifetime, app)
+				digits = cmp.Or(digits, cfg.OTP.Digits)
 			}
 			texts, err := sms.NewTexts(service, host)
 			if err != nil {
 				return fail(exitUsage, "choose a short name in characters of the GSM alphabet", "%w", err)
 			}
-			if digits == 0 {
-				digits = 6
-			}
-			return p.showTexts(texts, digits, life, app)
+			return p.showTexts(texts, cmp.Or(digits, smsotp.MinDigits), life, app)
 		},
 	}
 	cmd.Flags().StringVar(&service, "service", "", "name of the service (default sms.service_name)")
@@ -67,6 +77,28 @@ func (p *Program) smsPreview() *cobra.Command {
 	cmd.Flags().StringVar(&app, "app-hash", "", "hash of an Android app that reads the texts")
 	cmd.Flags().IntVar(&digits, "digits", 0, "digits of the code (default otp.digits)")
 	return cmd
+}
+
+// appHash is the form of the hash that ends texts for an Android app.
+var appHash = regexp.MustCompile(`^[A-Za-z0-9+/]{11}$`)
+
+// texts is the configuration of what the arguments leave open. Whatever else is wrong with it does not matter.
+func (p *Program) texts(service, host string) (*config.Config, error) {
+	cfg, _, err := p.gather()
+	if cfg == nil {
+		return nil, err
+	}
+	problems := slices.DeleteFunc(config.Problems(err), func(problem *config.Problem) bool {
+		return !(host == "" && problem.Key == "issuer" || service == "" && problem.Key == "sms.service_name" || strings.HasPrefix(problem.Key, "otp."))
+	})
+	if len(problems) > 0 {
+		hint := "without a configuration give --service and --host"
+		if service != "" {
+			hint = "without a configuration give --host too"
+		}
+		return nil, &failure{code: p.blame(exitUsage, problems), hint: hint, err: fmt.Errorf("the configuration has %s", count(len(problems), "problem")), problems: problems}
+	}
+	return cfg, nil
 }
 
 func (p *Program) showTexts(texts *sms.Texts, digits int, life time.Duration, app string) error {
@@ -98,35 +130,32 @@ func (p *Program) showTexts(texts *sms.Texts, digits int, life time.Duration, ap
 	return err
 }
 
-// vendorRow is what is known of a vendor.
+// vendorRow is what is known of a vendor, in the words of docs/texts.md.
 type vendorRow struct {
-	Name        string   `json:"name"`
-	Kind        string   `json:"kind"`
-	Channels    []string `json:"channels"`
-	Idempotency string   `json:"idempotency"`
-	Receipts    string   `json:"receipts"`
-	Callback    string   `json:"callback,omitempty"`
-	Works       string   `json:"works,omitempty"`
+	Name     string   `json:"name"`
+	Code     string   `json:"code"`
+	Channels []string `json:"channels"`
+	Repeat   string   `json:"repeat"`
+	Receipts string   `json:"receipts"`
+	Works    string   `json:"works,omitempty"`
+	Callback string   `json:"callback,omitempty"` // where reports are taken
 }
 
 func (p *Program) smsVendors() *cobra.Command {
 	var ping bool
 	cmd := &cobra.Command{
 		Use: "vendors", Short: "List the vendors that have settings", Args: cobra.NoArgs,
-		Long:    "Vendors shows what each can do and the address that it is to report to. With --ping the credentials are tried, where a vendor has a call for that.",
+		Long: "Vendors shows of each who makes its codes, what becomes of a repeated call, whether it reports what became of a text, and the address that it reports\n" +
+			"to: enter it in its dashboard, if it is not told with each text. With --ping the credentials are tried, where a vendor has a call for that.",
 		Example: "  watchword sms vendors --ping",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, _, err := p.load()
+			cfg, d, err := p.delivery()
 			if err != nil {
 				return err
 			}
-			d, err := newDelivery(cfg, keyring.Ephemeral(), nil)
-			if err != nil {
-				return &failure{code: exitFailed, err: errors.New("the configuration has problems"), problems: problemsOf(err)}
-			}
 			rows, broken := []vendorRow{}, 0
 			for _, v := range d.routing.Vendors() {
-				row := describe(v, d.callback(cfg))
+				row := d.describe(v, cfg)
 				if ping {
 					row.Works = tryVendor(cmd.Context(), v)
 					if strings.HasPrefix(row.Works, "no") {
@@ -137,10 +166,19 @@ func (p *Program) smsVendors() *cobra.Command {
 			}
 			if len(rows) == 0 {
 				p.say("No vendor has settings.")
+				return p.show(rows, func(io.Writer) {})
 			}
 			err = p.show(rows, func(w io.Writer) {
+				works := ""
+				if ping {
+					works = "WORKS\t"
+				}
+				fmt.Fprintf(w, "VENDOR\tCODE\tCHANNELS\tA REPEAT\tRECEIPTS\t%sREPORTS TO\n", works)
 				for _, r := range rows {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.Kind, strings.Join(r.Channels, ","), r.Idempotency, r.Receipts, r.Works)
+					if ping {
+						works = r.Works + "\t"
+					}
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s%s\n", r.Name, r.Code, strings.Join(r.Channels, ","), r.Repeat, r.Receipts, works, cmp.Or(r.Callback, "-"))
 				}
 			})
 			if err == nil && broken > 0 {
@@ -153,20 +191,40 @@ func (p *Program) smsVendors() *cobra.Command {
 	return cmd
 }
 
-func describe(v sms.Vendor, callback func(string) string) vendorRow {
+// delivery is what texts are sent with, as it is configured.
+func (p *Program) delivery() (*config.Config, *delivery, error) {
+	cfg, _, err := p.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := newDelivery(cfg, keyring.Ephemeral(), nil)
+	if problems := problemsOf(err); err != nil {
+		return nil, nil, &failure{code: exitFailed, err: fmt.Errorf("the configuration has %s", count(len(problems), "problem")), problems: problems}
+	}
+	return cfg, d, nil
+}
+
+func (d *delivery) describe(v sms.Vendor, cfg *config.Config) vendorRow {
 	a := v.Abilities()
 	row := vendorRow{
-		Name: v.Name(), Kind: map[sms.Kind]string{sms.Gateway: "gateway", sms.Verifier: "verifier", sms.Hybrid: "hybrid"}[a.Kind],
-		Idempotency: map[sms.Idempotency]string{sms.NoKey: "no key", sms.Replay: "replays", sms.Refuse: "refuses repeats"}[a.Idempotency], Receipts: "no receipts",
+		Name: v.Name(), Code: map[sms.Kind]string{sms.Gateway: "ours", sms.Verifier: "its own", sms.Hybrid: "ours, and it checks"}[a.Kind],
+		Repeat: map[sms.Idempotency]string{sms.NoKey: "sends again", sms.Replay: "first answer again", sms.Refuse: "refused"}[a.Idempotency], Receipts: "no",
 	}
 	for _, c := range a.Channels {
 		row.Channels = append(row.Channels, string(c))
 	}
 	if _, ok := v.(sms.Poller); ok {
-		row.Receipts = "asked for receipts"
+		row.Receipts = "asked for"
+	}
+	if _, ok := v.(sms.Subscriber); ok {
+		row.Receipts = "over its link"
 	}
 	if _, ok := v.(sms.Receiver); ok {
-		row.Receipts, row.Callback = "receipts", callback(v.Name())
+		if lacks := d.closed[v.Name()]; lacks != "" {
+			row.Receipts = "refused: " + lacks + " is not set"
+		} else {
+			row.Receipts, row.Callback = "yes", d.callback(cfg)(v.Name())
+		}
 	}
 	return row
 }
@@ -199,28 +257,17 @@ func (p *Program) smsTest() *cobra.Command {
 			"vendor answered. It is sent directly: no limit counts it, and nothing is stored.",
 		Example: "  watchword sms test --to +12025550143\n  watchword sms test --to +12025550143 --vendor twilio",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, _, err := p.load()
+			cfg, d, err := p.delivery()
 			if err != nil {
 				return err
-			}
-			d, err := newDelivery(cfg, keyring.Ephemeral(), nil)
-			if err != nil {
-				return &failure{code: exitFailed, err: errors.New("the configuration has problems"), problems: problemsOf(err)}
 			}
 			number, err := p.number(to, cfg)
 			if err != nil {
 				return err
 			}
-			plan, _, _ := d.routing.Plan(number, "login")
-			var route *sms.Route
-			for i := range plan {
-				if (name == "" || plan[i].Vendor == name) && (channel == "" || string(plan[i].Channel) == channel) {
-					route = &plan[i]
-					break
-				}
-			}
-			if route == nil {
-				return fail(exitFailed, "see why with: watchword sms route explain "+to, "no such way leads to this number")
+			route, err := d.way(cfg, number, name, channel)
+			if err != nil {
+				return err
 			}
 			v, _ := d.routing.Vendor(route.Vendor)
 			defer linked(cmd.Context(), v)()
@@ -230,8 +277,7 @@ func (p *Program) smsTest() *cobra.Command {
 			leg := sms.Leg{ID: uuid.New(), To: number, Channel: route.Channel, Sender: route.Sender, Text: text, Code: strings.Repeat("1", cfg.OTP.Digits), Purpose: "login", Locale: locale, Life: cfg.OTP.Lifetime}
 			accepted, err := v.Send(ctx, leg)
 			if err != nil {
-				f := fail(exitFailed, cureOf(err), "%s did not take it: %w", route.Vendor, err)
-				return f
+				return fail(exitFailed, cureOf(err), "%s", refusalOf(route.Vendor, err))
 			}
 			return p.show(map[string]string{"vendor": route.Vendor, "channel": string(route.Channel), "reference": accepted.Ref}, func(w io.Writer) {
 				fmt.Fprintf(w, "%s took it by %s\t%s\n", route.Vendor, route.Channel, accepted.Ref)
@@ -242,6 +288,43 @@ func (p *Program) smsTest() *cobra.Command {
 	cmd.Flags().StringVar(&name, "vendor", "", "vendor to use (default: as the routes choose)")
 	cmd.Flags().StringVar(&channel, "channel", "", "sms, whatsapp or voice (default: as the routes choose)")
 	return cmd
+}
+
+// way is the first to a number by a vendor and a channel, "" for whichever the routes choose. Its error says why there is none.
+func (d *delivery) way(cfg *config.Config, to sms.Number, vendor, channel string) (*sms.Route, error) {
+	switch sms.Channel(channel) {
+	case "", sms.SMS, sms.WhatsApp, sms.Voice:
+	default:
+		return nil, fail(exitUsage, "write sms, whatsapp or voice", "%q is not a channel", channel)
+	}
+	if _, known := d.routing.Vendor(vendor); vendor != "" && !known {
+		return nil, fail(exitUsage, vendorCure(cfg, vendor), "vendor %q has no settings", vendor)
+	}
+	plan, rule, all := d.routing.Plan(to, "login")
+	for i := range plan {
+		if (vendor == "" || plan[i].Vendor == vendor) && (channel == "" || string(plan[i].Channel) == channel) {
+			return &plan[i], nil
+		}
+	}
+	explain := "see every way with: watchword sms route explain " + to.Reveal()
+	if vendor == "" && channel == "" {
+		return nil, fail(exitFailed, explain, "no way leads to this number")
+	}
+	var why []string
+	named := false
+	for _, c := range all {
+		named = named || c.Vendor == vendor
+		if (vendor == "" || c.Vendor == vendor) && (channel == "" || string(c.Channel) == channel) {
+			why = append(why, fmt.Sprintf("%s %s (%s)", c.Vendor, c.Reason, c.Channel))
+		}
+	}
+	switch {
+	case len(why) > 0:
+		return nil, fail(exitFailed, explain, "no such way leads to this number: %s", strings.Join(why, ", "))
+	case vendor != "" && !named:
+		return nil, fail(exitFailed, "name it in the rule, or try a number that another rule is for", "vendor %s is not used for this number: %s", vendor, rule)
+	}
+	return nil, fail(exitFailed, "add it to sms.channels, or to channel= of the rule", "channel %s is not used for this number: %s", channel, rule)
 }
 
 // linked brings up the connection of a vendor that keeps one, and gives what ends it.
@@ -272,11 +355,30 @@ func linked(ctx context.Context, v sms.Vendor) (end func()) {
 // linkPause is how often a connection that is being made is looked at.
 const linkPause = 100 * time.Millisecond
 
+// refusalOf says what a vendor answered, in a line.
+func refusalOf(vendor string, err error) string {
+	e, ok := errors.AsType[*sms.Error](err)
+	if !ok {
+		return fmt.Sprintf("%s did not take it: %s", vendor, oneLine(err))
+	}
+	what := string(e.Class)
+	if e.Code != "" && e.Code != what {
+		what += " (" + e.Code + ")"
+	}
+	if e.Reached == sms.MaybeSent {
+		return fmt.Sprintf("%s may have taken it: %s", vendor, what)
+	}
+	return fmt.Sprintf("%s did not take it: %s", vendor, what)
+}
+
 // cureOf says what to do about a vendor's refusal.
 func cureOf(err error) string {
 	e, ok := errors.AsType[*sms.Error](err)
 	if !ok {
 		return ""
+	}
+	if e.Reached == sms.MaybeSent {
+		return "look at the phone before you repeat it: the text may have been sent"
 	}
 	switch e.Class {
 	case sms.Unauthorized:
@@ -286,13 +388,23 @@ func cureOf(err error) string {
 	case sms.InvalidSender:
 		return "the sender is not registered for this country: look at sender and senders"
 	case sms.InvalidRecipient:
-		return "the vendor does not know the number"
+		return "the vendor says that there is no such number: look at it digit by digit"
+	case sms.RecipientUnreachable:
+		return "see that the phone is on and has reception, and try again"
 	case sms.RegionBlocked:
 		return "allow the country in the vendor's dashboard"
+	case sms.BlockedFraud:
+		return "the vendor takes it for fraud: look at its fraud protection, and at what it allows for this country and number"
+	case sms.ContentRejected:
+		return "the vendor refuses the text: register sender and text where the country asks for that"
+	case sms.Misconfigured:
+		return "the account does not fit its settings: look at its keys under sms.vendors, and the code up in the vendor's documentation"
 	case sms.RateLimited:
 		return "wait, and try again"
-	case sms.Temporary, sms.Ambiguous:
+	case sms.Temporary:
 		return "see that the vendor's address is reachable from here, and try again"
+	case sms.Ambiguous:
+		return "look at the phone before you repeat it: the text may have been sent"
 	case sms.RecipientOptedOut:
 		return "the phone has to send START to the sender"
 	}
@@ -307,55 +419,73 @@ func (*Program) number(text string, cfg *config.Config) (sms.Number, error) {
 	}
 	n, err := sms.ParseNumber(text, region)
 	if err != nil {
-		return sms.Number{}, fail(exitUsage, "write it with + and country code, such as +12025550143", "that is not the number of a phone that gets texts")
+		return sms.Number{}, fail(exitUsage, "write it with + and country code, such as +12025550143; landlines, premium and unknown ranges are not texted", "that is not the number of a phone that gets texts")
 	}
 	return n, nil
+}
+
+// wayRow is a way that was considered.
+type wayRow struct {
+	Order   int      `json:"order,omitempty"` // in which it is tried; 0: never
+	Vendor  string   `json:"vendor"`
+	Channel string   `json:"channel"`
+	Sender  string   `json:"sender,omitempty"`
+	Cost    *float64 `json:"cost,omitempty"` // nil: nobody said
+	Reason  string   `json:"reason"`
 }
 
 func (p *Program) smsRouteExplain() *cobra.Command {
 	var purpose string
 	cmd := &cobra.Command{
 		Use: "explain NUMBER", Short: "Say which way a text to a number takes, and why", Args: cobra.ExactArgs(1),
-		Example: "  watchword sms route explain +442079460143\n  watchword sms route explain +33612345678 --purpose step_up",
-		RunE: func(_ *cobra.Command, args []string) error {
-			cfg, _, err := p.load()
+		Long: "Explain lists the ways in the order in which they are tried. It also says what stops them all: a country that is not texted, an opt-out of this number, or\n" +
+			"a prefix or country where codes are hardly used. It exits with 3 when nothing would be sent.",
+		Example: "  watchword sms route explain +447400123456\n  watchword sms route explain +33612345678 --purpose step_up",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(sms.Purposes(), purpose) {
+				return fail(exitUsage, "write one of "+strings.Join(sms.Purposes(), ", "), "%q is not a purpose", purpose)
+			}
+			cfg, d, err := p.delivery()
 			if err != nil {
 				return err
-			}
-			d, err := newDelivery(cfg, keyring.Ephemeral(), nil)
-			if err != nil {
-				return &failure{code: exitFailed, err: errors.New("the configuration has problems"), problems: problemsOf(err)}
 			}
 			n, err := p.number(args[0], cfg)
 			if err != nil {
 				return err
 			}
 			_, rule, all := d.routing.Plan(n, purpose)
-			type row struct {
-				Order   int     `json:"order,omitempty"` // in which it is tried; 0: never
-				Vendor  string  `json:"vendor"`
-				Channel string  `json:"channel"`
-				Sender  string  `json:"sender,omitempty"`
-				Cost    float64 `json:"cost,omitempty"`
-				Reason  string  `json:"reason"`
-			}
-			served, rows, order := cfg.SMS.Served(n.Country()), []row{}, 0
+			served, rows, order := cfg.SMS.Served(n.Country()), []wayRow{}, 0
 			for _, c := range all {
-				r := row{Vendor: c.Vendor, Channel: string(c.Channel), Sender: c.Sender, Cost: c.Cost, Reason: c.Reason}
-				if c.Taken && served {
+				r := wayRow{Vendor: c.Vendor, Channel: string(c.Channel), Sender: c.Sender, Reason: c.Reason}
+				if c.Priced {
+					r.Cost = &c.Cost
+				}
+				switch {
+				case c.Taken && served:
 					order++
 					r.Order = order
+				case c.Taken:
+					r.Reason = n.Country() + " is not in sms.countries"
 				}
 				rows = append(rows, r)
 			}
-			err = p.show(map[string]any{"country": n.Country(), "served": served, "rule": rule, "ways": rows}, func(w io.Writer) {
+			stops, err := stopsOf(cmd.Context(), cfg, n)
+			if err != nil {
+				what, _ := databaseTrouble(err)
+				p.say("Opt-outs, and places where codes are hardly used, were not looked at: %s", cmp.Or(what, oneLine(err)))
+			}
+			err = p.show(map[string]any{"country": n.Country(), "served": served, "rule": rule, "ways": rows, "stops": stops}, func(w io.Writer) {
 				fmt.Fprintf(w, "%s, %s\n", n.Country(), rule)
+				fmt.Fprintln(w, "ORDER\tVENDOR\tCHANNEL\tSENDER\tCOST\tWHY")
 				for _, r := range rows {
-					mark := "-"
+					mark, cost := "-", "-"
 					if r.Order > 0 {
-						mark = fmt.Sprint(r.Order)
+						mark = strconv.Itoa(r.Order)
 					}
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", mark, r.Vendor, r.Channel, r.Sender, r.Reason)
+					if r.Cost != nil {
+						cost = strconv.FormatFloat(*r.Cost, 'f', -1, 64)
+					}
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", mark, r.Vendor, r.Channel, cmp.Or(r.Sender, "-"), cost, r.Reason)
 				}
 			})
 			switch {
@@ -365,12 +495,50 @@ func (p *Program) smsRouteExplain() *cobra.Command {
 				return fail(exitProblems, "add it to sms.countries", "%s is not texted", n.Country())
 			case order == 0:
 				return fail(exitProblems, "give a vendor that serves the country settings, or change sms.routes", "no way leads to this number")
+			case len(stops) > 0:
+				return stopped(stops)
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&purpose, "purpose", "login", "what the text is for: "+strings.Join(sms.Purposes(), ", "))
 	return cmd
+}
+
+// stopsTimeout bounds the look into the database: routes can be explained without it.
+const stopsTimeout = 5 * time.Second
+
+// stopsOf asks the database what stops texts to a number.
+func stopsOf(ctx context.Context, cfg *config.Config, n sms.Number) ([]sms.Stop, error) {
+	ring, err := keyring.Load(cfg.Keys.Dir)
+	if err != nil {
+		return nil, err
+	}
+	db, err := postgres.Open(postgres.Config{DSN: cfg.Database.DSN.Reveal(), MaxConns: 2, Pooled: cfg.Database.Pooled})
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close() //nolint:errcheck // nothing was begun
+	ctx, cancel := context.WithTimeout(ctx, stopsTimeout)
+	defer cancel()
+	return (&sms.Desk{DB: db, Keys: ring}).Stops(ctx, n)
+}
+
+// stopped is the failure that says all of what stops texts.
+func stopped(stops []sms.Stop) error {
+	var what []string
+	hint := "see sent and used codes in the log: sending stopped"
+	for _, s := range stops {
+		since := s.Since.UTC().Format(time.RFC3339)
+		switch {
+		case s.Reason == sms.RecipientOptedOut:
+			hint = "when its owner asks you to: watchword sms optouts restore"
+			what = append(what, fmt.Sprintf("it opted out of %s at %s", cmp.Or(s.Sender, "its sender"), since))
+		case s.Until != nil:
+			what = append(what, fmt.Sprintf("codes are hardly used in its %s: nothing is sent there until %s", s.Scope, s.Until.UTC().Format(time.RFC3339)))
+		}
+	}
+	return fail(exitProblems, hint, "this number is not texted: %s", strings.Join(what, "; "))
 }
 
 // desk is what opt-outs are looked after with.

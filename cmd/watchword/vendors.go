@@ -194,8 +194,13 @@ func newDelivery(cfg *config.Config, keys sms.Keys, changed func(vendor string, 
 		}
 	}
 	if d.routing, err = sms.NewRouting(routing); err != nil {
-		report("sms.routes", oneLine(err), "change the rule")
-		return nil, errors.Join(problems...)
+		for wrong := range strings.SplitSeq(err.Error(), "\n") {
+			report("sms.routes", wrong, "change the rule")
+		}
+		routing.Rules = nil
+		if d.routing, err = sms.NewRouting(routing); err != nil {
+			return nil, errors.Join(append(problems, err)...)
+		}
 	}
 	if !slices.Contains(cfg.SMS.Countries, config.AllCountries) {
 		d.outbox.Countries = map[string]bool{}
