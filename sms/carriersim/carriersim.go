@@ -329,6 +329,7 @@ type submission struct {
 // outcome is what the carrier makes of it.
 type outcome struct {
 	class  string // why it was refused; "": it was taken
+	why    string // the same in a sentence, for the answer
 	repeat bool   // it had been taken before
 	m      Message
 }
@@ -344,9 +345,9 @@ func (s *Simulator) take(fate *fate, in submission) outcome {
 		return outcome{repeat: true, m: *m}
 	}
 	faults := s.faultsOf(in.vendor)
-	if class := s.refusal(in, faults, fate); class != "" {
+	if class, why := s.refusal(in, faults, fate); class != "" {
 		s.mu.Unlock()
-		return outcome{class: class}
+		return outcome{class: class, why: why}
 	}
 	states := []string{"sent", "delivered"}
 	switch suffix(in.to) {
@@ -407,34 +408,37 @@ func (s *Simulator) take(fate *fate, in submission) outcome {
 	return outcome{m: taken}
 }
 
-// refusal is the class that a text is refused with, or "". The lock is held.
-func (s *Simulator) refusal(in submission, faults *Faults, fate *fate) string {
+// refusal is the class that a text is refused with, or "", and why in a sentence. The lock is held.
+func (s *Simulator) refusal(in submission, faults *Faults, fate *fate) (class, why string) {
 	if faults.Fail > 0 {
 		faults.Fail--
 		s.tell()
-		return faults.Class
+		return faults.Class, "A fault is switched on that refuses texts with " + faults.Class + ": see /faults."
 	}
 	if s.optedOut[in.vendor+" "+in.to] {
-		return "recipient_opted_out"
+		return "recipient_opted_out", "The phone answered STOP: it takes texts again when it answers START."
 	}
 	switch suffix(in.to) {
 	case "001":
-		return "invalid_recipient"
+		return "invalid_recipient", "Numbers that end in 001 are invalid here."
 	case "002":
-		return "recipient_opted_out"
+		return "recipient_opted_out", "Numbers that end in 002 have opted out here."
 	case "003":
-		return "rate_limited"
+		return "rate_limited", "Numbers that end in 003 have had too many texts here."
 	case "006":
 		if !s.tried[in.to] {
 			s.tried[in.to] = true
 			fate.spoil = "error"
-			return "temporary"
+			return "temporary", "Numbers that end in 006 are broken at first here."
 		}
 	case "008":
-		return "blocked_fraud"
+		return "blocked_fraud", "Numbers that end in 008 are taken for fraud here."
 	}
-	return ""
+	return "", ""
 }
+
+// badCredentials is why a call of nobody's is refused.
+const badCredentials = "Wrong credentials: see them at /accounts."
 
 func suffix(number string) string { return number[max(0, len(number)-3):] }
 
@@ -641,7 +645,7 @@ func (s *Simulator) faulty(vendor string, api http.Handler) http.Handler {
 		}
 		s.mu.Unlock()
 		if outage {
-			http.Error(w, "out of order", http.StatusServiceUnavailable)
+			http.Error(w, "out of order: an outage is switched on, see /faults", http.StatusServiceUnavailable)
 			return
 		}
 		s.pause(min(delay, maxDelay))
@@ -681,7 +685,7 @@ func spoil(w http.ResponseWriter, r *http.Request, how string, answer *buffer) {
 	case "redirect":
 		http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
 	case "error":
-		http.Error(w, "broken", http.StatusInternalServerError)
+		http.Error(w, "broken: numbers that end in 006 are, at first", http.StatusInternalServerError)
 	default:
 		for name, values := range answer.header {
 			w.Header()[name] = values

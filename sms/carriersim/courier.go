@@ -23,16 +23,16 @@ func courierDialect() dialect {
 	}
 }
 
-func courierError(w http.ResponseWriter, status int, kind string) {
+func courierError(w http.ResponseWriter, status int, kind, why string) {
 	if status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "2")
 	}
-	answer(w, status, map[string]string{"message": "Refused", "type": kind})
+	answer(w, status, map[string]string{"message": why, "type": kind})
 }
 
 func (s *Simulator) courierKnows(w http.ResponseWriter, r *http.Request) bool {
 	if r.Header.Get("Authorization") != "Bearer "+s.Account("courier").Secret {
-		courierError(w, http.StatusUnauthorized, "authentication_error")
+		courierError(w, http.StatusUnauthorized, "authentication_error", badCredentials)
 		return false
 	}
 	return true
@@ -70,7 +70,7 @@ func (s *Simulator) courierSend(w http.ResponseWriter, r *http.Request) {
 	err := json.NewDecoder(r.Body).Decode(&in)
 	m := in.Message
 	if err != nil || !strings.HasPrefix(m.To.Phone, "+") || m.Template == "" && (m.Content.Title == nil || m.Content.Body == "") {
-		courierError(w, http.StatusBadRequest, "invalid_request_error") // before anything is kept under the key
+		courierError(w, http.StatusBadRequest, "invalid_request_error", "message.to.phone_number with +, and message.template, or title and body of message.content, are needed.") // before anything is kept under the key
 		return
 	}
 	key := r.Header.Get("Idempotency-Key")
@@ -79,7 +79,7 @@ func (s *Simulator) courierSend(w http.ResponseWriter, r *http.Request) {
 	replay := key != "" && s.tried[broken]
 	s.mu.Unlock()
 	if replay {
-		courierError(w, http.StatusInternalServerError, "internal_error")
+		courierError(w, http.StatusInternalServerError, "internal_error", "The first answer under this Idempotency-Key was 500, and is kept.")
 		return
 	}
 	text := m.Content.Body
@@ -107,16 +107,16 @@ func (s *Simulator) courierSend(w http.ResponseWriter, r *http.Request) {
 	switch out.class {
 	case "":
 	case "misconfigured":
-		courierError(w, http.StatusBadRequest, "invalid_request_error")
+		courierError(w, http.StatusBadRequest, "invalid_request_error", out.why)
 		return
 	case "unauthorized":
-		courierError(w, http.StatusForbidden, "authorization_error")
+		courierError(w, http.StatusForbidden, "authorization_error", out.why)
 		return
 	case "insufficient_funds":
-		courierError(w, http.StatusPaymentRequired, "billing_error")
+		courierError(w, http.StatusPaymentRequired, "billing_error", out.why)
 		return
 	case "rate_limited":
-		courierError(w, http.StatusTooManyRequests, "rate_limit_error")
+		courierError(w, http.StatusTooManyRequests, "rate_limit_error", out.why)
 		return
 	case "temporary":
 		if fateOf(r).spoil == "error" { // the answer will be 500, and it is kept
@@ -124,7 +124,7 @@ func (s *Simulator) courierSend(w http.ResponseWriter, r *http.Request) {
 			s.tried[broken] = true
 			s.mu.Unlock()
 		}
-		courierError(w, http.StatusServiceUnavailable, "internal_error")
+		courierError(w, http.StatusServiceUnavailable, "internal_error", out.why)
 		return
 	default: // what the provider does not like shows later
 		s.mu.Lock()

@@ -43,12 +43,27 @@ func (s *Simulator) httpSend(w http.ResponseWriter, r *http.Request) {
 		Callback string `json:"status_callback"`
 	}
 	body, err := io.ReadAll(r.Body)
-	if err != nil || json.Unmarshal(body, &in) != nil || in.ID == "" || in.To == "" {
-		answer(w, http.StatusBadRequest, map[string]any{"code": "rejected"})
-		return
+	refuse := func(status int, code, why string) { answer(w, status, map[string]any{"code": code, "message": why}) }
+	bad := err
+	if bad == nil {
+		bad = json.Unmarshal(body, &in)
 	}
-	if a := s.Account("http"); r.Header.Get("webhook-signature") != standardSignature(a.Secret, r.Header.Get("webhook-id"), r.Header.Get("webhook-timestamp"), string(body)) {
-		answer(w, http.StatusUnauthorized, map[string]any{"code": "unauthorized"})
+	signature := r.Header.Get("webhook-signature")
+	switch {
+	case bad != nil:
+		refuse(http.StatusBadRequest, "rejected", "The body is not the JSON of the contract.")
+		return
+	case in.ID == "":
+		refuse(http.StatusBadRequest, "rejected", "The field id is missing.")
+		return
+	case in.To == "":
+		refuse(http.StatusBadRequest, "rejected", "The field to is missing.")
+		return
+	case signature == "" || r.Header.Get("webhook-id") == "" || r.Header.Get("webhook-timestamp") == "":
+		refuse(http.StatusUnauthorized, "unauthorized", "The request is not signed: it needs the headers webhook-id, webhook-timestamp and webhook-signature.")
+		return
+	case signature != standardSignature(s.Account("http").Secret, r.Header.Get("webhook-id"), r.Header.Get("webhook-timestamp"), string(body)):
+		refuse(http.StatusUnauthorized, "unauthorized", "The signature is wrong: sign id.timestamp.body with the secret of /accounts, whose base64 is decoded first.")
 		return
 	}
 	out := s.submit(r, submission{vendor: "http", to: in.To, from: in.From, text: in.Text, channel: in.Channel, key: r.Header.Get("Idempotency-Key"), echo: in.ID, callback: in.Callback})
@@ -60,7 +75,7 @@ func (s *Simulator) httpSend(w http.ResponseWriter, r *http.Request) {
 		if code == "" {
 			code = out.class
 		}
-		refusal := map[string]any{"code": code}
+		refusal := map[string]any{"code": code, "message": out.why}
 		if out.class == "rate_limited" {
 			refusal["retry_after"] = 2
 		}

@@ -40,14 +40,14 @@ func infobipDialect() dialect {
 }
 
 // infobipSMSError is how the SMS API refuses; the 2FA API does it otherwise.
-func infobipSMSError(w http.ResponseWriter, status int, violations ...map[string]string) {
+func infobipSMSError(w http.ResponseWriter, status int, why string, violations ...map[string]string) {
 	if status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "2")
 	}
 	if violations == nil {
 		violations = []map[string]string{}
 	}
-	answer(w, status, map[string]any{"errorCode": "E" + strconv.Itoa(status), "description": "Refused", "action": "See the documentation.", "violations": violations, "resources": []any{}})
+	answer(w, status, map[string]any{"errorCode": "E" + strconv.Itoa(status), "description": why, "action": "See the documentation.", "violations": violations, "resources": []any{}})
 }
 
 func infobipStatus(group, id int, name string) map[string]any {
@@ -61,7 +61,7 @@ func (s *Simulator) infobipKnows(r *http.Request, vendor string) bool {
 
 func (s *Simulator) infobipSend(w http.ResponseWriter, r *http.Request) {
 	if !s.infobipKnows(r, "infobip") {
-		infobipSMSError(w, http.StatusUnauthorized)
+		infobipSMSError(w, http.StatusUnauthorized, badCredentials)
 		return
 	}
 	var in struct {
@@ -89,25 +89,25 @@ func (s *Simulator) infobipSend(w http.ResponseWriter, r *http.Request) {
 		} `json:"messages"`
 	}
 	if json.NewDecoder(r.Body).Decode(&in) != nil || len(in.Messages) == 0 {
-		infobipSMSError(w, http.StatusBadRequest, map[string]string{"property": "messages", "violation": "must not be empty"})
+		infobipSMSError(w, http.StatusBadRequest, "See the violations.", map[string]string{"property": "messages", "violation": "must not be empty"})
 		return
 	}
 	results := []map[string]any{}
 	for _, m := range in.Messages {
 		switch v := m.Options.ValidityPeriod; {
 		case m.Content.Text == "":
-			infobipSMSError(w, http.StatusBadRequest, map[string]string{"property": "messages[0].content.text", "violation": "must not be blank"})
+			infobipSMSError(w, http.StatusBadRequest, "See the violations.", map[string]string{"property": "messages[0].content.text", "violation": "must not be blank"})
 			return
 		case len(m.Destinations) == 0:
-			infobipSMSError(w, http.StatusBadRequest, map[string]string{"property": "messages[0].destinations", "violation": "must not be empty"})
+			infobipSMSError(w, http.StatusBadRequest, "See the violations.", map[string]string{"property": "messages[0].destinations", "violation": "must not be empty"})
 			return
 		case v != nil && (v.Amount < 1 || v.TimeUnit != "SECONDS" && v.TimeUnit != "MINUTES" && v.TimeUnit != "HOURS"):
-			infobipSMSError(w, http.StatusBadRequest, map[string]string{"property": "messages[0].options.validityPeriod", "violation": "is not a period"})
+			infobipSMSError(w, http.StatusBadRequest, "See the violations.", map[string]string{"property": "messages[0].options.validityPeriod", "violation": "is not a period"})
 			return
 		}
 		for _, to := range m.Destinations {
 			if strings.Trim(to.To, "0123456789") != "" || len(to.To) < 7 { // with a plus, say
-				infobipSMSError(w, http.StatusBadRequest, map[string]string{"property": "messages[0].destinations[0].to", "violation": "is not a number"})
+				infobipSMSError(w, http.StatusBadRequest, "See the violations.", map[string]string{"property": "messages[0].destinations[0].to", "violation": "is not a number"})
 				return
 			}
 			out := s.submit(r, submission{
@@ -116,13 +116,14 @@ func (s *Simulator) infobipSend(w http.ResponseWriter, r *http.Request) {
 			state := infobipStatus(1, 26, "PENDING_ACCEPTED")
 			switch rejection, known := infobipRejections[out.class]; {
 			case out.class == "rate_limited", out.class == "unauthorized":
-				infobipSMSError(w, map[string]int{"rate_limited": http.StatusTooManyRequests, "unauthorized": http.StatusForbidden}[out.class])
+				infobipSMSError(w, map[string]int{"rate_limited": http.StatusTooManyRequests, "unauthorized": http.StatusForbidden}[out.class], out.why)
 				return
 			case out.class != "" && !known:
-				infobipSMSError(w, http.StatusBadRequest)
+				infobipSMSError(w, http.StatusBadRequest, out.why)
 				return
 			case out.class != "":
 				state = infobipStatus(5, rejection.id, rejection.name)
+				state["description"] = out.why
 			case out.repeat:
 				state = infobipStatus(5, 23, "REJECTED_DUPLICATE_MESSAGE_ID")
 			}
@@ -210,7 +211,7 @@ func infobip2FADialect() dialect {
 			guarded := func(work http.HandlerFunc) http.HandlerFunc {
 				return func(w http.ResponseWriter, r *http.Request) {
 					if !s.infobipKnows(r, name) {
-						infobipPINError(w, http.StatusUnauthorized, "UNAUTHORIZED", "")
+						infobipPINError(w, http.StatusUnauthorized, "UNAUTHORIZED", "", badCredentials)
 						return
 					}
 					work(w, r)
@@ -232,11 +233,11 @@ func infobip2FADialect() dialect {
 }
 
 // infobipPINError is how the 2FA API refuses, for a field if one is named.
-func infobipPINError(w http.ResponseWriter, status int, id, field string) {
+func infobipPINError(w http.ResponseWriter, status int, id, field, why string) {
 	if status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "2")
 	}
-	exception := map[string]any{"messageId": id, "text": "Refused"}
+	exception := map[string]any{"messageId": id, "text": why}
 	if field != "" {
 		exception["validationErrors"] = map[string][]string{field: {"is not valid"}}
 	}
@@ -247,7 +248,7 @@ func infobipPINError(w http.ResponseWriter, status int, id, field string) {
 func (*Simulator) infobipCreated(w http.ResponseWriter, r *http.Request, status int, key, id string) {
 	var in map[string]any
 	if json.NewDecoder(r.Body).Decode(&in) != nil || in == nil {
-		infobipPINError(w, http.StatusBadRequest, "BAD_REQUEST", "")
+		infobipPINError(w, http.StatusBadRequest, "BAD_REQUEST", "", "The body is not a JSON object.")
 		return
 	}
 	in[key] = id
@@ -269,21 +270,21 @@ func (s *Simulator) infobipPIN(w http.ResponseWriter, r *http.Request) {
 	}
 	id := r.PathValue("id")
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil && id == "" {
-		infobipPINError(w, http.StatusBadRequest, "BAD_REQUEST", "")
+		infobipPINError(w, http.StatusBadRequest, "BAD_REQUEST", "", "The body is not a JSON object.")
 		return
 	}
 	var open *session
 	switch {
 	case id != "":
 		if open = s.find(name, id, ""); open == nil {
-			infobipPINError(w, http.StatusNotFound, "NOT_FOUND", "")
+			infobipPINError(w, http.StatusNotFound, "NOT_FOUND", "", "No PIN of that id is open.")
 			return
 		}
 	case in.Application != s.Account(name).ID || in.Message == "":
-		infobipPINError(w, http.StatusNotFound, "NOT_FOUND", "")
+		infobipPINError(w, http.StatusNotFound, "NOT_FOUND", "", "applicationId is not the account's id, see /accounts, or messageId is missing.")
 		return
 	case strings.Trim(in.To, "0123456789") != "" || len(in.To) < 7:
-		infobipPINError(w, http.StatusBadRequest, "BAD_REQUEST", "to")
+		infobipPINError(w, http.StatusBadRequest, "BAD_REQUEST", "to", "to is not a number in digits, with country code and without +.")
 		return
 	default:
 		open = s.open(name, "+"+in.To, "", 6, infobipTries, infobipLife)
@@ -304,7 +305,7 @@ func (s *Simulator) infobipPIN(w http.ResponseWriter, r *http.Request) {
 		"unauthorized": {403, "FORBIDDEN", ""}, "rate_limited": {429, "TOO_MANY_REQUESTS", ""}, "temporary": {503, "GENERAL_ERROR", ""},
 	}
 	if refusal, known := refusals[out.class]; known {
-		infobipPINError(w, refusal.status, refusal.id, refusal.field)
+		infobipPINError(w, refusal.status, refusal.id, refusal.field, out.why)
 		return
 	}
 	if out.class != "" {
@@ -330,7 +331,7 @@ func (s *Simulator) infobipVerify(w http.ResponseWriter, r *http.Request) {
 		PIN string `json:"pin"`
 	}
 	if json.NewDecoder(r.Body).Decode(&in) != nil || in.PIN == "" {
-		infobipPINError(w, http.StatusBadRequest, "BAD_REQUEST", "pin")
+		infobipPINError(w, http.StatusBadRequest, "BAD_REQUEST", "pin", "pin is missing.")
 		return
 	}
 	id := r.PathValue("id")
@@ -343,7 +344,7 @@ func (s *Simulator) infobipVerify(w http.ResponseWriter, r *http.Request) {
 	case exhausted:
 		checked["pinError"] = "NO_MORE_PIN_ATTEMPTS"
 	default: // unknown, used or too late
-		infobipPINError(w, http.StatusNotFound, "NOT_FOUND", "")
+		infobipPINError(w, http.StatusNotFound, "NOT_FOUND", "", "No PIN of that id is open: it was used, is over or never was.")
 		return
 	}
 	answer(w, http.StatusOK, checked)

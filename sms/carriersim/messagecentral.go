@@ -54,7 +54,7 @@ func messageCentralDialect() dialect {
 			mux.HandleFunc("POST /verification/v3/validate", func(w http.ResponseWriter, r *http.Request) {
 				fields, ok := messageCentralJSON(r)
 				if !ok || !s.messageCentralIs("article") {
-					s.messageCentralRefuse(w, 400, 400, "BAD_REQUEST")
+					s.messageCentralRefuse(w, 400, 400, "BAD_REQUEST", "The body is not a JSON object, or the account's mode is not article: see /accounts.")
 					return
 				}
 				s.messageCentralCheck(w, r, fields)
@@ -81,11 +81,11 @@ func messageCentralJSON(r *http.Request) (url.Values, bool) {
 	return fields, true
 }
 
-func (s *Simulator) messageCentralRefuse(w http.ResponseWriter, status, code int, name string) {
+func (s *Simulator) messageCentralRefuse(w http.ResponseWriter, status, code int, name, why string) {
 	if !s.messageCentralIs("status") {
 		status = http.StatusOK
 	}
-	answer(w, status, map[string]any{"responseCode": code, "message": name, "data": map[string]any{"responseCode": strconv.Itoa(code), "errorMessage": name, "timeout": "60"}})
+	answer(w, status, map[string]any{"responseCode": code, "message": name, "data": map[string]any{"responseCode": strconv.Itoa(code), "errorMessage": name, "timeout": "60"}, "hint": why})
 }
 
 // messageCentralToken makes a JWT, and refuses with HTTP 200.
@@ -128,7 +128,7 @@ func (s *Simulator) messageCentralKnows(w http.ResponseWriter, r *http.Request) 
 			return true
 		}
 	}
-	answer(w, http.StatusUnauthorized, map[string]any{"status": 401, "error": "Unauthorized"})
+	answer(w, http.StatusUnauthorized, map[string]any{"status": 401, "error": "Unauthorized", "hint": badCredentials})
 	return false
 }
 
@@ -149,13 +149,13 @@ func (s *Simulator) messageCentralSend(w http.ResponseWriter, r *http.Request) {
 	country, national := q.Get("countryCode"), q.Get("mobileNumber")
 	switch {
 	case country == "" || strings.Trim(country, "0123456789") != "":
-		s.messageCentralRefuse(w, 400, 511, "INVALID_COUNTRY_CODE")
+		s.messageCentralRefuse(w, 400, 511, "INVALID_COUNTRY_CODE", "countryCode is not digits.")
 		return
 	case channel == "" || length < 4 || length > 8 || national == "" || strings.Trim(national, "0123456789") != "":
-		s.messageCentralRefuse(w, 400, 400, "BAD_REQUEST")
+		s.messageCentralRefuse(w, 400, 400, "BAD_REQUEST", "flowType is not SMS or WHATSAPP, mobileNumber is not digits, or otpLength is not 4 to 8.")
 		return
 	case s.find(name, "", "+"+country+national) != nil:
-		s.messageCentralRefuse(w, 400, 506, "REQUEST_ALREADY_EXISTS")
+		s.messageCentralRefuse(w, 400, 506, "REQUEST_ALREADY_EXISTS", "A code of this number is live: wait a minute.")
 		return
 	}
 	open := s.open(name, "+"+country+national, "", length, messageCentralTries, messageCentralLock)
@@ -165,7 +165,7 @@ func (s *Simulator) messageCentralSend(w http.ResponseWriter, r *http.Request) {
 		if !known {
 			e = messageCentralErrors["misconfigured"]
 		}
-		s.messageCentralRefuse(w, e.status, e.code, e.name)
+		s.messageCentralRefuse(w, e.status, e.code, e.name, out.why)
 		return
 	}
 	id, _ := strconv.Atoi(strings.TrimPrefix(open.id, name+"-session-")) //nolint:errcheck // it was made so
@@ -198,14 +198,14 @@ func (s *Simulator) messageCentralCheck(w http.ResponseWriter, r *http.Request, 
 	case verdict == wrong && s.messageCentralIs("article"):
 		answer(w, http.StatusOK, map[string]any{"responseCode": 200, "message": "SUCCESS", "data": map[string]any{"verificationId": given, "verificationStatus": "FAILED"}})
 	case verdict == wrong:
-		s.messageCentralRefuse(w, 400, 702, "WRONG_OTP_PROVIDED")
+		s.messageCentralRefuse(w, 400, 702, "WRONG_OTP_PROVIDED", "The code is wrong.")
 	case verdict == expired:
-		s.messageCentralRefuse(w, 400, 705, "VERIFICATION_EXPIRED")
+		s.messageCentralRefuse(w, 400, 705, "VERIFICATION_EXPIRED", "The code lived a minute.")
 	case verdict == exhausted:
-		s.messageCentralRefuse(w, 400, 800, "MAXIMUM_LIMIT_REACHED")
+		s.messageCentralRefuse(w, 400, 800, "MAXIMUM_LIMIT_REACHED", "Three wrong codes were given already.")
 	case used:
-		s.messageCentralRefuse(w, 400, 703, "ALREADY_VERIFIED")
+		s.messageCentralRefuse(w, 400, 703, "ALREADY_VERIFIED", "The code was used.")
 	default:
-		s.messageCentralRefuse(w, 400, 505, "INVALID_VERIFICATION_ID")
+		s.messageCentralRefuse(w, 400, 505, "INVALID_VERIFICATION_ID", "No request of that id is open.")
 	}
 }

@@ -65,8 +65,8 @@ func octopushCall(target string, v any) *call {
 	return &call{method: http.MethodPost, url: target, body: body, header: http.Header{"Content-Type": {"application/json"}}}
 }
 
-func octopushRefuse(w http.ResponseWriter, status, code int) {
-	body := map[string]any{"message": "Refused"}
+func octopushRefuse(w http.ResponseWriter, status, code int, why string) {
+	body := map[string]any{"message": why}
 	if code != 0 {
 		body["code"] = code
 	}
@@ -78,7 +78,7 @@ func octopushRefuse(w http.ResponseWriter, status, code int) {
 
 func (s *Simulator) octopushKnows(w http.ResponseWriter, r *http.Request) bool {
 	if a := s.Account("octopush"); r.Header.Get("api-login") != a.ID || r.Header.Get("api-key") != a.Secret {
-		octopushRefuse(w, http.StatusUnauthorized, 101)
+		octopushRefuse(w, http.StatusUnauthorized, 101, badCredentials)
 		return false
 	}
 	return true
@@ -112,33 +112,33 @@ func (s *Simulator) octopushSend(w http.ResponseWriter, r *http.Request, channel
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil || json.Unmarshal(body, &in) != nil {
-		octopushRefuse(w, http.StatusBadRequest, 100)
+		octopushRefuse(w, http.StatusBadRequest, 100, "The body is not a JSON object of the API's form.")
 		return
 	}
 	length := utf8.RuneCountInString(in.Text)
 	types := map[string][]string{"sms": {"sms_premium", "sms_low_cost"}, "voice": {"vocal_sms", "vocal_sms"}}[channel]
-	code := 0
+	code, why := 0, ""
 	switch {
 	case length == 0:
-		code = 107
+		code, why = 107, "text is missing."
 	case length > octopushText:
-		code = 105
+		code, why = 105, "text is too long."
 	case len(in.Recipients) == 0 || len(in.Recipients) > octopushRecipients:
-		code = 103
+		code, why = 103, "recipients are not 1 to 500."
 	case in.Type != types[0] && in.Type != types[1], channel == "voice" && (in.Gender == "" || !strings.Contains(in.Language, "-")):
-		code = 112
+		code, why = 112, "type is not one of "+types[0]+" and "+types[1]+", or a call lacks voice_gender or voice_language."
 	case !octopushSender.MatchString(in.Sender):
-		code = 106
+		code, why = 106, "sender is not 3 to 11 letters and digits."
 	case in.Purpose != "alert" && !strings.Contains(in.Text, "STOP"):
-		code = 121
+		code, why = 121, "purpose is not alert, and text lacks STOP."
 	}
 	for _, recipient := range in.Recipients {
 		if !strings.HasPrefix(recipient.Number, "+") {
-			code = 103
+			code, why = 103, "A phone_number does not begin with +."
 		}
 	}
 	if code != 0 {
-		octopushRefuse(w, http.StatusBadRequest, code)
+		octopushRefuse(w, http.StatusBadRequest, code, why)
 		return
 	}
 	prefix := map[string]string{"sms": "sms", "voice": "vocal"}[channel]
@@ -159,14 +159,14 @@ func (s *Simulator) octopushSend(w http.ResponseWriter, r *http.Request, channel
 			answer(w, http.StatusUnprocessableEntity, map[string]any{"message": "Invalid data", "errors": map[string]any{"request_id": []string{"This value is already used."}}})
 			return
 		case out.repeat:
-			octopushRefuse(w, http.StatusBadRequest, 120)
+			octopushRefuse(w, http.StatusBadRequest, 120, "request_id was used before.")
 			return
 		case out.class != "":
 			e, known := octopushErrors[out.class]
 			if !known {
 				e = octopushErrors["misconfigured"]
 			}
-			octopushRefuse(w, e.status, e.code)
+			octopushRefuse(w, e.status, e.code, out.why)
 			return
 		case i == 0:
 			taken[prefix+"_ticket"] = out.m.ref

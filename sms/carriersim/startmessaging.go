@@ -50,7 +50,7 @@ func startmessagingDialect() dialect {
 				switch {
 				case !s.startmessagingKnows(w, r):
 				case s.startmessagingIs("message"):
-					s.startmessagingRefuse(w, http.StatusNotFound, "NOT_FOUND")
+					s.startmessagingRefuse(w, http.StatusNotFound, "NOT_FOUND", "An account of mode message checks no codes: see mode at /accounts.")
 				default:
 					s.startmessagingVerify(w, r)
 				}
@@ -64,12 +64,12 @@ func (s *Simulator) startmessagingIs(word string) bool {
 	return slices.Contains(strings.Fields(s.Account("startmessaging").Mode), word)
 }
 
-func (s *Simulator) startmessagingRefuse(w http.ResponseWriter, status int, code string) {
+func (s *Simulator) startmessagingRefuse(w http.ResponseWriter, status int, code, why string) {
 	body := map[string]any{"success": false, "statusCode": status, "requestId": "req_trace", "timestamp": s.options.Now().UTC()}
 	if s.startmessagingIs("article") {
-		body["message"] = "Refused"
+		body["message"] = why
 	} else {
-		e := map[string]any{"message": "Refused", "details": []map[string]string{{"message": "Refused"}}}
+		e := map[string]any{"message": why, "details": []map[string]string{{"message": why}}}
 		if code != "" {
 			e["code"] = code
 		}
@@ -78,7 +78,7 @@ func (s *Simulator) startmessagingRefuse(w http.ResponseWriter, status int, code
 	answer(w, status, body)
 }
 
-func (s *Simulator) startmessagingFail(w http.ResponseWriter, class string) {
+func (s *Simulator) startmessagingFail(w http.ResponseWriter, class, why string) {
 	e, known := startmessagingErrors[class]
 	if !known {
 		e = startmessagingErrors["misconfigured"]
@@ -86,7 +86,7 @@ func (s *Simulator) startmessagingFail(w http.ResponseWriter, class string) {
 	if s.startmessagingIs("article") {
 		e.status = e.article
 	}
-	s.startmessagingRefuse(w, e.status, e.code)
+	s.startmessagingRefuse(w, e.status, e.code, why)
 }
 
 func (s *Simulator) startmessagingAnswer(w http.ResponseWriter, status int, data any) {
@@ -95,7 +95,7 @@ func (s *Simulator) startmessagingAnswer(w http.ResponseWriter, status int, data
 
 func (s *Simulator) startmessagingKnows(w http.ResponseWriter, r *http.Request) bool {
 	if r.Header.Get("X-API-Key") != s.Account("startmessaging").Secret {
-		s.startmessagingFail(w, "unauthorized")
+		s.startmessagingFail(w, "unauthorized", badCredentials)
 		return false
 	}
 	return true
@@ -117,10 +117,10 @@ func (s *Simulator) startmessagingStart(w http.ResponseWriter, r *http.Request) 
 	body, err := io.ReadAll(r.Body)
 	switch {
 	case err != nil || json.Unmarshal(body, &in) != nil:
-		s.startmessagingRefuse(w, http.StatusBadRequest, "VALIDATION_ERROR")
+		s.startmessagingRefuse(w, http.StatusBadRequest, "VALIDATION_ERROR", "The body is not JSON of the API's form.")
 		return
 	case !startmessagingNumber.MatchString(in.Number):
-		s.startmessagingFail(w, "invalid_recipient")
+		s.startmessagingFail(w, "invalid_recipient", "phoneNumber is not a mobile number of India, +91….")
 		return
 	case !s.startmessagingIs("idempotent"):
 		in.Key = ""
@@ -130,12 +130,12 @@ func (s *Simulator) startmessagingStart(w http.ResponseWriter, r *http.Request) 
 	out := s.sendCode(r, open, submission{from: "STRTMS", key: in.Key, echo: id})
 	switch {
 	case out.class != "":
-		s.startmessagingFail(w, out.class)
+		s.startmessagingFail(w, out.class, out.why)
 		return
 	case out.repeat:
 		s.end(name, id, "canceled")
 		if id = out.m.echo; out.m.To != in.Number {
-			s.startmessagingRefuse(w, http.StatusConflict, "IDEMPOTENCY_CONFLICT")
+			s.startmessagingRefuse(w, http.StatusConflict, "IDEMPOTENCY_CONFLICT", "idempotencyKey was used for another number.")
 			return
 		}
 	}
@@ -151,16 +151,16 @@ func (s *Simulator) startmessagingVerify(w http.ResponseWriter, r *http.Request)
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil || json.Unmarshal(body, &in) != nil {
-		s.startmessagingRefuse(w, http.StatusBadRequest, "VALIDATION_ERROR")
+		s.startmessagingRefuse(w, http.StatusBadRequest, "VALIDATION_ERROR", "The body is not JSON of the API's form.")
 		return
 	}
 	switch verdict, _ := s.check("startmessaging", in.ID, in.Code); verdict {
 	case right:
 		s.startmessagingAnswer(w, http.StatusOK, map[string]any{"verified": true})
 	case gone:
-		s.startmessagingRefuse(w, http.StatusNotFound, "NOT_FOUND")
+		s.startmessagingRefuse(w, http.StatusNotFound, "NOT_FOUND", "No request of that id is open.")
 	default:
-		s.startmessagingRefuse(w, http.StatusBadRequest, "") // no code of its own is known
+		s.startmessagingRefuse(w, http.StatusBadRequest, "", "The code is wrong, or its time is over.") // no code of its own is known
 	}
 }
 
@@ -175,13 +175,13 @@ func (s *Simulator) startmessagingSend(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	switch {
 	case err != nil || json.Unmarshal(body, &in) != nil || !startmessagingCode.MatchString(in.Variables["otp"]):
-		s.startmessagingRefuse(w, http.StatusBadRequest, "VALIDATION_ERROR")
+		s.startmessagingRefuse(w, http.StatusBadRequest, "VALIDATION_ERROR", "The body is not JSON, or variables.otp is not 4 to 8 digits.")
 		return
 	case !startmessagingNumber.MatchString(in.Number):
-		s.startmessagingFail(w, "invalid_recipient")
+		s.startmessagingFail(w, "invalid_recipient", "phoneNumber is not a mobile number of India, +91….")
 		return
 	case s.startmessagingCount(in.Number) >= startmessagingTexts:
-		s.startmessagingFail(w, "rate_limited")
+		s.startmessagingFail(w, "rate_limited", "The number had three texts in five minutes.")
 		return
 	}
 	expiry := in.Variables["expiry"]
@@ -192,7 +192,7 @@ func (s *Simulator) startmessagingSend(w http.ResponseWriter, r *http.Request) {
 		Replace("{{otp}} is your {{appName}} code. It expires in {{expiry}} minutes.")
 	out := s.submit(r, submission{vendor: name, to: in.Number, from: "STRTMS", text: text})
 	if out.class != "" {
-		s.startmessagingFail(w, out.class)
+		s.startmessagingFail(w, out.class, out.why)
 		return
 	}
 	s.startmessagingAnswer(w, http.StatusCreated, map[string]any{
@@ -232,5 +232,5 @@ func (s *Simulator) startmessagingMessage(w http.ResponseWriter, r *http.Request
 		s.startmessagingAnswer(w, http.StatusOK, data)
 		return
 	}
-	s.startmessagingRefuse(w, http.StatusNotFound, "NOT_FOUND")
+	s.startmessagingRefuse(w, http.StatusNotFound, "NOT_FOUND", "There is no message of that id, or the account is not of mode message.")
 }

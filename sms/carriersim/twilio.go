@@ -43,7 +43,7 @@ func twilioDialect() dialect {
 // twilioSID is the n-th identifier of a kind, in Twilio's form.
 func twilioSID(kind string, n int) string { return fmt.Sprintf("%s%032x", kind, n) }
 
-func twilioError(w http.ResponseWriter, class string) {
+func twilioError(w http.ResponseWriter, class, why string) {
 	e, known := twilioErrors[class]
 	if !known {
 		e = twilioErrors["misconfigured"]
@@ -51,18 +51,18 @@ func twilioError(w http.ResponseWriter, class string) {
 	if e.status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "2")
 	}
-	twilioRefuse(w, e.status, e.code)
+	twilioRefuse(w, e.status, e.code, why)
 }
 
-func twilioRefuse(w http.ResponseWriter, status, code int) {
-	answer(w, status, map[string]any{"code": code, "message": "Refused", "more_info": "https://www.twilio.com/docs/errors/", "status": status})
+func twilioRefuse(w http.ResponseWriter, status, code int, why string) {
+	answer(w, status, map[string]any{"code": code, "message": why, "more_info": fmt.Sprintf("https://www.twilio.com/docs/errors/%d", code), "status": status})
 }
 
 func (s *Simulator) twilioKnows(w http.ResponseWriter, r *http.Request, vendor string) bool {
 	a := s.Account(vendor)
 	user, password, _ := r.BasicAuth()
 	if account := r.PathValue("account"); user != a.ID || password != a.Secret || account != "" && account != a.ID {
-		twilioRefuse(w, http.StatusUnauthorized, 20003)
+		twilioRefuse(w, http.StatusUnauthorized, 20003, badCredentials)
 		return false
 	}
 	return true
@@ -83,24 +83,27 @@ func (s *Simulator) twilioSend(w http.ResponseWriter, r *http.Request) {
 	magic := map[string]int{"+15005550001": 21211, "+15005550002": 21612, "+15005550003": 21408, "+15005550004": 21610, "+15005550009": 21614}
 	switch {
 	case from == "":
-		twilioRefuse(w, http.StatusBadRequest, 21603)
+		twilioRefuse(w, http.StatusBadRequest, 21603, "From or MessagingServiceSid is missing.")
 		return
 	case magic[to] != 0:
-		twilioRefuse(w, http.StatusBadRequest, magic[to])
+		twilioRefuse(w, http.StatusBadRequest, magic[to], "This number is refused with Twilio's test credentials.")
 		return
 	case from == "+15005550001":
-		twilioRefuse(w, http.StatusBadRequest, 21212)
+		twilioRefuse(w, http.StatusBadRequest, 21212, "This sender is refused with Twilio's test credentials.")
 		return
 	case from == "+15005550007":
-		twilioRefuse(w, http.StatusBadRequest, 21606)
+		twilioRefuse(w, http.StatusBadRequest, 21606, "This sender is refused with Twilio's test credentials.")
 		return
-	case !strings.HasPrefix(to, "+") || r.PostFormValue("Body") == "":
-		twilioRefuse(w, http.StatusBadRequest, 21211)
+	case r.PostFormValue("Body") == "":
+		twilioRefuse(w, http.StatusBadRequest, 21602, "Body is missing.")
+		return
+	case !strings.HasPrefix(to, "+"):
+		twilioRefuse(w, http.StatusBadRequest, 21211, "To is not a number in E.164: write it with +, which is %2B in a form.")
 		return
 	}
 	out := s.submit(r, submission{vendor: "twilio", to: to, from: from, text: r.PostFormValue("Body"), channel: channel, callback: r.PostFormValue("StatusCallback")})
 	if out.class != "" {
-		twilioError(w, out.class)
+		twilioError(w, out.class, out.why)
 		return
 	}
 	answer(w, http.StatusCreated, map[string]any{
@@ -171,7 +174,7 @@ func twilioVerifyDialect() dialect {
 					return
 				}
 				if !s.end(name, r.PathValue("id"), r.PostFormValue("Status")) {
-					twilioRefuse(w, http.StatusNotFound, 20404)
+					twilioRefuse(w, http.StatusNotFound, 20404, "No verification of that id is pending.")
 					return
 				}
 				answer(w, http.StatusOK, map[string]any{"sid": r.PathValue("id"), "status": r.PostFormValue("Status")})
@@ -193,7 +196,7 @@ func (s *Simulator) twilioVerifyStart(w http.ResponseWriter, r *http.Request) {
 	to, channel := r.PostFormValue("To"), r.PostFormValue("Channel")
 	channels := map[string]string{"sms": "sms", "call": "voice", "whatsapp": "whatsapp"}
 	if channels[channel] == "" || !strings.HasPrefix(to, "+") {
-		twilioRefuse(w, http.StatusBadRequest, 60200)
+		twilioRefuse(w, http.StatusBadRequest, 60200, "To needs a number with +, and Channel sms, call or whatsapp.")
 		return
 	}
 	// Starting again within the life of the code sends the same one.
@@ -206,7 +209,7 @@ func (s *Simulator) twilioVerifyStart(w http.ResponseWriter, r *http.Request) {
 	sends := open.sends
 	s.mu.Unlock()
 	if sends > 5 {
-		twilioRefuse(w, http.StatusTooManyRequests, 60203)
+		twilioRefuse(w, http.StatusTooManyRequests, 60203, "This number was sent five codes already.")
 		return
 	}
 	out := s.sendCode(r, open, submission{from: "Verify", channel: channels[channel]})
@@ -219,7 +222,7 @@ func (s *Simulator) twilioVerifyStart(w http.ResponseWriter, r *http.Request) {
 		if !known {
 			code = [2]int{403, 60238}
 		}
-		twilioRefuse(w, code[0], code[1])
+		twilioRefuse(w, code[0], code[1], out.why)
 		return
 	}
 	answer(w, http.StatusCreated, map[string]any{
@@ -243,8 +246,8 @@ func (s *Simulator) twilioVerifyCheck(w http.ResponseWriter, r *http.Request) {
 	case wrong:
 		answer(w, http.StatusOK, map[string]any{"sid": id, "status": "pending", "valid": false})
 	case exhausted:
-		twilioRefuse(w, http.StatusTooManyRequests, 60202)
+		twilioRefuse(w, http.StatusTooManyRequests, 60202, "Five wrong codes were given already.")
 	default:
-		twilioRefuse(w, http.StatusNotFound, 20404)
+		twilioRefuse(w, http.StatusNotFound, 20404, "No verification is pending: it was approved, canceled, is over or never was.")
 	}
 }

@@ -79,23 +79,33 @@ func (s *Simulator) vonageSend(w http.ResponseWriter, r *http.Request) {
 	say := func(message map[string]string) {
 		answer(w, http.StatusOK, map[string]any{"message-count": "1", "messages": []map[string]string{message}})
 	}
-	refuse := func(status string) { say(map[string]string{"status": status, "error-text": "Refused"}) }
+	refuse := func(status, why string) { say(map[string]string{"status": status, "error-text": why}) }
+	if !jsonForm(r) {
+		refuse("3", "The body is neither a form nor a JSON object of texts.")
+		return
+	}
 	a := s.Account("vonage")
 	to, from, text, ttl := r.PostFormValue("to"), r.PostFormValue("from"), r.PostFormValue("text"), r.PostFormValue("ttl")
 	life, err := strconv.Atoi(ttl)
 	callback, bad := url.Parse(r.PostFormValue("callback"))
 	switch {
-	case to == "" || from == "" || text == "" || r.PostFormValue("api_key") == "" || r.PostFormValue("api_secret") == "":
-		refuse("2")
+	case missing(r, "api_key", "api_secret", "to", "from", "text") != "":
+		refuse("2", missing(r, "api_key", "api_secret", "to", "from", "text")+" is missing.")
 		return
 	case r.PostFormValue("api_key") != a.ID || r.PostFormValue("api_secret") != a.Secret:
-		refuse("4")
+		refuse("4", badCredentials)
 		return
-	case !vonageTo.MatchString(to) || len(r.PostFormValue("client-ref")) > 40 || ttl != "" && (err != nil || life < 20000 || life > 604800000):
-		refuse("3")
+	case !vonageTo.MatchString(to):
+		refuse("3", "to is not a number in digits, with country code and without +.")
+		return
+	case len(r.PostFormValue("client-ref")) > 40:
+		refuse("3", "client-ref has more than 40 characters.")
+		return
+	case ttl != "" && (err != nil || life < 20000 || life > 604800000):
+		refuse("3", "ttl is not from 20000 to 604800000 milliseconds.")
 		return
 	case bad != nil || callback.String() != "" && callback.Host == "":
-		refuse("23")
+		refuse("23", "callback is not a web address.")
 		return
 	}
 	if r.PostFormValue("type") != "unicode" && !latin.MatchString(text) {
@@ -112,12 +122,39 @@ func (s *Simulator) vonageSend(w http.ResponseWriter, r *http.Request) {
 		if !known {
 			status = "3"
 		}
-		refuse(status)
+		refuse(status, out.why)
 		return
 	}
 	say(map[string]string{
 		"to": to, "message-id": out.m.ref, "status": "0", "remaining-balance": "3.14159265", "message-price": "0.03330000", "network": "12345", "client-ref": out.m.echo,
 	})
+}
+
+// jsonForm reads a body of JSON as if it were a form: some vendors take either. It reports false for one that is neither.
+func jsonForm(r *http.Request) bool {
+	if !strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
+		return r.ParseForm() == nil
+	}
+	var fields map[string]string
+	if json.NewDecoder(r.Body).Decode(&fields) != nil {
+		return false
+	}
+	r.PostForm = url.Values{}
+	for name, value := range fields {
+		r.PostForm.Set(name, value)
+	}
+	r.Form = r.PostForm
+	return true
+}
+
+// missing is the first field that a form lacks, or "".
+func missing(r *http.Request, fields ...string) string {
+	for _, field := range fields {
+		if r.PostFormValue(field) == "" {
+			return field
+		}
+	}
+	return ""
 }
 
 // vonageSigned adds time, nonce and sig, and puts the parameters where the account wants them.
@@ -198,7 +235,7 @@ func vonageVerifyDialect() dialect {
 				mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 					token, known := s.vonageKnows(r)
 					if !known {
-						vonageProblem(w, http.StatusUnauthorized, "unauthorized", nil)
+						vonageProblem(w, http.StatusUnauthorized, "unauthorized", badCredentials+" A JWT is checked with the account's public_key.", nil)
 						return
 					}
 					h(s, w, r, token)
@@ -209,7 +246,7 @@ func vonageVerifyDialect() dialect {
 			route("POST /v2/verify/{id}/next_workflow", v.next)
 			route("DELETE /v2/verify/{id}", func(s *Simulator, w http.ResponseWriter, r *http.Request, _ bool) {
 				if !s.end(name, r.PathValue("id"), "canceled") {
-					vonageProblem(w, http.StatusNotFound, "not-found", nil)
+					vonageProblem(w, http.StatusNotFound, "not-found", "No request of that id is open.", nil)
 					return
 				}
 				w.WriteHeader(http.StatusNoContent)
@@ -230,8 +267,8 @@ func vonageVerifyDialect() dialect {
 	}
 }
 
-func vonageProblem(w http.ResponseWriter, status int, kind string, more map[string]any) {
-	body := map[string]any{"title": "Refused", "type": "https://developer.vonage.com/api-errors/verify#" + kind, "detail": "Refused.", "instance": uuid.NewString()}
+func vonageProblem(w http.ResponseWriter, status int, kind, why string, more map[string]any) {
+	body := map[string]any{"title": kind, "type": "https://developer.vonage.com/api-errors/verify#" + kind, "detail": why, "instance": uuid.NewString()}
 	for name, value := range more {
 		body[name] = value
 	}
@@ -302,7 +339,7 @@ func (v *vonageVerify) start(s *Simulator, w http.ResponseWriter, r *http.Reques
 		} `json:"workflow"`
 	}
 	wrong := func(parameter string) {
-		vonageProblem(w, http.StatusUnprocessableEntity, "invalid-params", map[string]any{"invalid_parameters": []map[string]string{{"name": parameter, "reason": "Invalid."}}})
+		vonageProblem(w, http.StatusUnprocessableEntity, "invalid-params", parameter+" is missing or not as the API takes it.", map[string]any{"invalid_parameters": []map[string]string{{"name": parameter, "reason": "Invalid."}}})
 	}
 	if json.NewDecoder(r.Body).Decode(&in) != nil {
 		wrong("body")
@@ -348,7 +385,7 @@ func (v *vonageVerify) start(s *Simulator, w http.ResponseWriter, r *http.Reques
 	}
 	to := "+" + in.Workflow[0].To
 	if open := s.find(name, "", to); open != nil {
-		vonageProblem(w, http.StatusConflict, "conflict", map[string]any{"request_id": open.id})
+		vonageProblem(w, http.StatusConflict, "conflict", "A request to this number is open.", map[string]any{"request_id": open.id})
 		return
 	}
 	open := s.open(name, to, in.Code, in.Length, vonageVerifyTries, time.Duration(in.Timeout*len(in.Workflow))*time.Second)
@@ -365,11 +402,11 @@ func (v *vonageVerify) start(s *Simulator, w http.ResponseWriter, r *http.Reques
 	if out.class != "" {
 		switch refusal, known := refusals[out.class]; {
 		case !known:
-			vonageProblem(w, http.StatusForbidden, "forbidden", nil)
+			vonageProblem(w, http.StatusForbidden, "forbidden", out.why, nil)
 		case refusal.parameter != "":
 			wrong(refusal.parameter)
 		default:
-			vonageProblem(w, refusal.status, refusal.kind, nil)
+			vonageProblem(w, refusal.status, refusal.kind, out.why, nil)
 		}
 		return
 	}
@@ -406,21 +443,21 @@ func (v *vonageVerify) next(s *Simulator, w http.ResponseWriter, r *http.Request
 	id := r.PathValue("id")
 	open := s.find("vonage-verify", id, "")
 	if open == nil {
-		vonageProblem(w, http.StatusNotFound, "not-found", nil)
+		vonageProblem(w, http.StatusNotFound, "not-found", "No request of that id is open.", nil)
 		return
 	}
 	v.mu.Lock()
 	known := v.requests[id]
 	if known == nil || known.at+1 >= len(known.steps) {
 		v.mu.Unlock()
-		vonageProblem(w, http.StatusConflict, "no-events", nil)
+		vonageProblem(w, http.StatusConflict, "no-events", "The request has no further channel.", nil)
 		return
 	}
 	known.at++
 	channel := known.steps[known.at]
 	v.mu.Unlock()
 	if out := s.sendCode(r, open, submission{from: "Verify", channel: channel, echo: id}); out.class != "" {
-		vonageProblem(w, http.StatusForbidden, "forbidden", nil)
+		vonageProblem(w, http.StatusForbidden, "forbidden", out.why, nil)
 		return
 	}
 	answer(w, http.StatusOK, map[string]string{})
@@ -431,7 +468,7 @@ func (v *vonageVerify) check(s *Simulator, w http.ResponseWriter, r *http.Reques
 		Code string `json:"code"`
 	}
 	if json.NewDecoder(r.Body).Decode(&in) != nil || !vonageCode.MatchString(in.Code) {
-		vonageProblem(w, http.StatusUnprocessableEntity, "invalid-params", map[string]any{"invalid_parameters": []map[string]string{{"name": "code", "reason": "Invalid."}}})
+		vonageProblem(w, http.StatusUnprocessableEntity, "invalid-params", "code is not 4 to 10 digits and letters.", map[string]any{"invalid_parameters": []map[string]string{{"name": "code", "reason": "Invalid."}}})
 		return
 	}
 	id := r.PathValue("id")
@@ -450,12 +487,12 @@ func (v *vonageVerify) check(s *Simulator, w http.ResponseWriter, r *http.Reques
 		})
 		answer(w, http.StatusOK, map[string]string{"request_id": id, "status": "completed"})
 	case verdict == wrong && left > 0:
-		vonageProblem(w, http.StatusBadRequest, "invalid-code", nil)
+		vonageProblem(w, http.StatusBadRequest, "invalid-code", "The code is wrong.", nil)
 	case verdict == wrong || verdict == exhausted:
 		s.end("vonage-verify", id, "failed")
-		vonageProblem(w, http.StatusGone, "expired", nil)
+		vonageProblem(w, http.StatusGone, "expired", "Too many wrong codes were given.", nil)
 	default:
-		vonageProblem(w, http.StatusNotFound, "not-found", nil)
+		vonageProblem(w, http.StatusNotFound, "not-found", "No request of that id is open.", nil)
 	}
 }
 

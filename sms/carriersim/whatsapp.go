@@ -52,9 +52,9 @@ func whatsappDialect() dialect {
 	}
 }
 
-func whatsappRefuse(w http.ResponseWriter, status, code int) {
+func whatsappRefuse(w http.ResponseWriter, status, code int, why string) {
 	answer(w, status, map[string]any{"error": map[string]any{
-		"message": "(#" + strconv.Itoa(code) + ") Refused", "type": "OAuthException", "code": code, "fbtrace_id": "simulated", "error_data": map[string]string{"details": "Refused."},
+		"message": "(#" + strconv.Itoa(code) + ") " + why, "type": "OAuthException", "code": code, "fbtrace_id": "simulated", "error_data": map[string]string{"details": why},
 	}})
 }
 
@@ -88,22 +88,22 @@ func (s *Simulator) whatsappSend(w http.ResponseWriter, r *http.Request) {
 	}
 	a := s.Account("whatsapp")
 	if r.Header.Get("Authorization") != "Bearer "+a.Secret {
-		whatsappRefuse(w, http.StatusUnauthorized, 190)
+		whatsappRefuse(w, http.StatusUnauthorized, 190, badCredentials)
 		return
 	}
 	if json.NewDecoder(r.Body).Decode(&in) != nil || !graphVersion.MatchString(r.PathValue("version")) || r.PathValue("number") != a.ID {
-		whatsappRefuse(w, http.StatusBadRequest, 100)
+		whatsappRefuse(w, http.StatusBadRequest, 100, "The path is not /v23.0/<the account's id>/messages, see /accounts, or the body is not JSON.")
 		return
 	}
 	switch {
 	case in.Product != "whatsapp" || in.To == "" || in.Template.Name == "":
-		whatsappRefuse(w, http.StatusBadRequest, 131008)
+		whatsappRefuse(w, http.StatusBadRequest, 131008, "messaging_product is not whatsapp, or to or template.name is missing.")
 		return
 	case in.Type != "template" || !vonageTo.MatchString(in.To):
-		whatsappRefuse(w, http.StatusBadRequest, 100)
+		whatsappRefuse(w, http.StatusBadRequest, 100, "type is not template, or to is not a number in digits.")
 		return
 	case !whatsappLanguage.MatchString(in.Template.Language.Code):
-		whatsappRefuse(w, http.StatusNotFound, 132001)
+		whatsappRefuse(w, http.StatusNotFound, 132001, "template.language.code is not written as en_US.")
 		return
 	}
 	codes := map[string]string{}
@@ -114,7 +114,7 @@ func (s *Simulator) whatsappSend(w http.ResponseWriter, r *http.Request) {
 	}
 	code := codes["body"]
 	if len(in.Template.Components) != 2 || code == "" || code != codes["button"] || len(code) > 15 {
-		whatsappRefuse(w, http.StatusBadRequest, 132000) // the template has other parameters
+		whatsappRefuse(w, http.StatusBadRequest, 132000, "The template takes one code of at most 15 characters, as the text of its body and of its url button 0.") // the template has other parameters
 		return
 	}
 	out := s.submit(r, submission{
@@ -125,7 +125,7 @@ func (s *Simulator) whatsappSend(w http.ResponseWriter, r *http.Request) {
 		if !known {
 			e.status, e.code = http.StatusBadRequest, 100
 		}
-		whatsappRefuse(w, e.status, e.code)
+		whatsappRefuse(w, e.status, e.code, out.why)
 		return
 	}
 	answer(w, http.StatusOK, map[string]any{
