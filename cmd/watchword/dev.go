@@ -152,7 +152,7 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	carrier := carriersim.New(carriersim.Options{Now: time.Now, Pace: simPace})
+	carrier := carriersim.New(carriersim.Options{Now: time.Now, Pace: simPace, Uses: []string{"http"}})
 	account := carrier.Account("twilio")
 	account.Inbound = issuer + "/v1/inbound/twilio" // as an operator enters it in Twilio's console
 	carrier.SetAccount("twilio", account)

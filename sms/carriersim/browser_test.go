@@ -139,7 +139,21 @@ func TestInboxLive(t *testing.T) {
 	expect(until(`document.querySelector("#vendor-http .switch").ariaChecked === "true"`), `true`)
 	expect(`window.here`, `true`)
 
-	d.expect(http.StatusNoContent, http.MethodDelete, "/messages", "", "")
+	// The vendor that is in use comes first, the others are folded away until one of them is in trouble.
+	expect(`[...document.querySelectorAll("#vendors > ul > .vendor")].map(v => v.id).join()`, `"vendor-http"`)
+	expect(`document.querySelector(".others").open`, `false`)
+	d.sim.SetFaults(carriersim.Faults{Vendor: "vonage", Outage: true})
+	expect(until(`document.querySelector(".others").open && document.querySelector(".others #vendor-vonage.bad")`), `true`)
+
+	// Addresses for receipts and replies are set from the page too.
+	tab.Evaluate(`for (const details of document.querySelectorAll("#vendor-octopush details")) details.open = true`, nil)
+	tab.Evaluate(`document.querySelector("#vendor-octopush [name=receipts_url]").value = "https://login.example.com/v1/delivery-reports/octopush"; document.querySelector("#vendor-octopush form[action^='/accounts'] button").click()`, nil)
+	expect(until(`document.querySelector("#vendors > ul > #vendor-octopush [name=receipts_url]")?.value === "https://login.example.com/v1/delivery-reports/octopush"`), `true`)
+	if got := d.sim.Account("octopush").Receipts; got != "https://login.example.com/v1/delivery-reports/octopush" {
+		t.Errorf("receipts of octopush go to %q", got)
+	}
+
+	tab.Evaluate(`document.getElementById("clear").click()`, nil)
 	tab.Evaluate(until(`document.querySelector(".empty")`), nil)
 	for _, problem := range tab.Problems() {
 		t.Error(problem)
@@ -173,6 +187,21 @@ func TestInboxWithoutScript(t *testing.T) {
 	tab.Click("#vendor-http summary + .faults button[value=on], #vendors > .head button")
 	if got := tab.Text("#vendor-http .state"); got != "works" {
 		t.Errorf("the vendor's state is %q, want works", got)
+	}
+	d.sim.Reply("+12025550143", "", "to whom?")
+	d.arrive(text{To: "+12025550004", Text: "Your code is 904117."})
+	d.sim.Wait()
+	d.sim.Reply("+12025550004", "", "who is this?")
+	tab.Go(d.url + "/?still")
+	if got := tab.Text(".failed .badge"); got != "undelivered, never arrived" {
+		t.Errorf("a text that was not delivered is shown as %q", got)
+	}
+	if got := tab.Text("[data-key='+12025550004'] .out .who bdi"); got != "http" {
+		t.Errorf("an answer to a text without a sender goes to %q", got)
+	}
+	tab.Click("#clear")
+	if got := tab.Text("#empty"); got != "No texts yet" {
+		t.Errorf("after Clear the page shows %q", got)
 	}
 	tab.Go(d.url)
 	if got := tab.Text("noscript a"); got != "Hold it still" {

@@ -11,7 +11,7 @@
 // For scripts:
 //
 //	GET    /messages?to=+1202…        what arrived, the newest first
-//	DELETE /messages                  empties the inbox
+//	DELETE /messages                  empties the inbox; for forms, POST /messages/clear
 //	POST   /replies                   {"from","to","text"}: the phone answers; the answer says who was told
 //	GET    /faults, POST /faults      what goes wrong next, see [Faults]
 //	GET    /accounts, POST /accounts  credentials and webhook addresses, see [Account]
@@ -163,6 +163,8 @@ type Options struct {
 	Now func() time.Time
 	// Pace is the time between a text and its first receipt, and between receipts. 0: they come at once, one after another.
 	Pace time.Duration
+	// Uses are vendors that come first on the page, before anything was sent by them.
+	Uses []string
 }
 
 // Simulator is the server. Make one with [New].
@@ -186,7 +188,8 @@ type Simulator struct {
 	faults   map[string]*Faults
 	accounts map[string]Account
 	watchers map[chan struct{}]bool
-	names    []string // of the vendors
+	names    []string        // of the vendors
+	used     map[string]bool // vendors that texts were handed to, or that are said to be used
 	page     *template.Template
 	handler  http.Handler
 }
@@ -195,11 +198,14 @@ type Simulator struct {
 func New(o Options) *Simulator {
 	s := &Simulator{
 		options: o, dialects: map[string]dialect{}, byKey: map[string]*Message{}, sessions: map[string]*session{}, tried: map[string]bool{},
-		optedOut: map[string]bool{}, faults: map[string]*Faults{}, accounts: map[string]Account{}, watchers: map[chan struct{}]bool{},
+		optedOut: map[string]bool{}, faults: map[string]*Faults{}, accounts: map[string]Account{}, watchers: map[chan struct{}]bool{}, used: map[string]bool{},
 		page:     template.Must(template.ParseFS(assets, "assets/inbox.html")),
 		outgoing: &http.Client{Timeout: callbackTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 	s.idle = sync.NewCond(&s.mu)
+	for _, name := range o.Uses {
+		s.used[name] = true
+	}
 	mux := http.NewServeMux()
 	for _, d := range dialects() {
 		s.dialects[d.name], s.accounts[d.name] = d, d.account
@@ -210,6 +216,10 @@ func New(o Options) *Simulator {
 	}
 	mux.HandleFunc("GET /messages", s.list)
 	mux.HandleFunc("DELETE /messages", s.clear)
+	mux.HandleFunc("POST /messages/clear", func(w http.ResponseWriter, r *http.Request) { // what a form can do
+		s.forget()
+		back(w, r, "")
+	})
 	mux.HandleFunc("POST /replies", s.postReply)
 	mux.HandleFunc("GET /faults", s.getFaults)
 	mux.HandleFunc("POST /faults", s.postFaults)
@@ -344,6 +354,7 @@ func (s *Simulator) take(fate *fate, in submission) outcome {
 		defer s.mu.Unlock()
 		return outcome{repeat: true, m: *m}
 	}
+	s.used[in.vendor] = true
 	faults := s.faultsOf(in.vendor)
 	if class, why := s.refusal(in, faults, fate); class != "" {
 		s.mu.Unlock()
@@ -716,11 +727,16 @@ func (s *Simulator) list(w http.ResponseWriter, r *http.Request) {
 func plus(number string) string { return strings.Replace(number, " ", "+", 1) }
 
 func (s *Simulator) clear(w http.ResponseWriter, _ *http.Request) {
+	s.forget()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// forget empties the inbox.
+func (s *Simulator) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.messages = nil
 	s.tell()
-	w.WriteHeader(http.StatusNoContent)
 }
 
 // asked reads what is asked for: the fields of a form, or else a document. What begins with a brace is a document whatever its type says: curl -d calls everything a form.

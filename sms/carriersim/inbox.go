@@ -29,9 +29,11 @@ type page struct {
 	Newest   int    // number of the newest text
 	News     string // the newest text, for whoever listens to the page
 	Phones   []*phone
-	Hidden   int // phones that are not shown
-	Vendors  []vendorRow
-	Troubled bool // at any vendor
+	Hidden   int         // phones that are not shown
+	Vendors  []vendorRow // that are in use; all of them when none is
+	Others   []vendorRow // the rest
+	Open     bool        // others are in trouble
+	Troubled bool        // at any vendor
 	Classes  []sms.Class
 	Spoils   []string
 	Numbers  [][2]string // the last digits of numbers that misbehave, and how
@@ -65,6 +67,7 @@ type vendorRow struct {
 	Name, Label, BaseURL string
 	Send                 string // method and path of a text; "": it is not HTTP
 	Account              Account
+	Hooks                bool // it calls addresses that a customer enters
 	Faults               Faults
 	Troubles             []string
 }
@@ -160,8 +163,18 @@ func (s *Simulator) inbox(w http.ResponseWriter, r *http.Request) {
 			continue
 		}
 		row := vendorRow{Name: name, Label: Label(name), BaseURL: addresses[name], Send: sends[name], Account: s.accounts[name], Faults: *s.faultsOf(name), Troubles: s.faultsOf(name).summary()}
+		d := s.dialects[name]
+		row.Hooks = d.link == nil && (d.receipt != nil || d.inbound != nil)
 		p.Troubled = p.Troubled || len(row.Troubles) > 0
-		p.Vendors = append(p.Vendors, row)
+		if s.used[name] || row.Account != d.account {
+			p.Vendors = append(p.Vendors, row)
+			continue
+		}
+		p.Others = append(p.Others, row)
+		p.Open = p.Open || len(row.Troubles) > 0
+	}
+	if len(p.Vendors) == 0 {
+		p.Vendors, p.Others = p.Others, nil
 	}
 	twilio := s.accounts["twilio"]
 	s.mu.Unlock()
@@ -187,3 +200,12 @@ func (s *Simulator) asset(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", types[path.Ext(name)])
 	w.Write(data) //nolint:errcheck,gosec // the reader has gone; the data is embedded
 }
+
+// vendorPage is what the part of the page for one vendor needs.
+type vendorPage struct {
+	Page   page
+	Vendor vendorRow
+}
+
+// With is a vendor with what the page has for all.
+func (p page) With(v vendorRow) vendorPage { return vendorPage{p, v} }
