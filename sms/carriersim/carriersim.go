@@ -608,7 +608,7 @@ func (s *Simulator) tellReply(answered Message, reply *Message, text string) (to
 		}
 		c := d.inbound(s, answered, text)
 		if c == nil || c.url == "" {
-			hint = "set " + setting + " of " + answered.Vendor + " with POST /accounts"
+			hint = "set " + setting + " of " + answered.Vendor + " under its credentials, or with POST /accounts"
 			break
 		}
 		switch status, err := s.deliver(c); {

@@ -628,7 +628,7 @@ func TestRepliesThatNobodyHears(t *testing.T) {
 		t.Fatalf("twilio answers %d", status)
 	}
 	for _, tt := range []struct{ inbound, want, note string }{
-		{"", `{"delivered_to":null,"hint":"set inbound_url of twilio with POST /accounts"}`, "Told nobody: set inbound_url of twilio with POST /accounts"},
+		{"", `{"delivered_to":null,"hint":"set inbound_url of twilio under its credentials, or with POST /accounts"}`, "Told nobody: set inbound_url of twilio under its credentials, or with POST /accounts"},
 		{"http://127.0.0.1:1/x", `{"delivered_to":null,"hint":"nothing answers at inbound_url, http://127.0.0.1:1/x"}`, "Told nobody: nothing answers at inbound_url, http://127.0.0.1:1/x"},
 		{refusing.URL, `{"delivered_to":null,"hint":"inbound_url, ` + refusing.URL + `, answers 401"}`, "Told nobody: inbound_url, " + refusing.URL + ", answers 401"},
 		{d.hook, `{"delivered_to":"` + d.hook + `"}`, ""},
