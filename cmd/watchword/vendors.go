@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -143,7 +144,7 @@ func newDelivery(cfg *config.Config, keys sms.Keys, changed func(vendor string, 
 	if err != nil {
 		issuer = new(url.URL) // told with the configuration
 	}
-	if d.texts, err = sms.NewTexts(cfg.SMS.ServiceName, issuer.Hostname()); err != nil {
+	if d.texts, err = sms.NewTexts(cfg.SMS.ServiceName, cmp.Or(issuer.Hostname(), "localhost")); err != nil {
 		report("sms.service_name", oneLine(err), "choose a short name in characters of the GSM alphabet")
 	}
 	routing := sms.RoutingConfig{Changed: changed}

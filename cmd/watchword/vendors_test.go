@@ -107,6 +107,21 @@ func errorsOf(problems []*config.Problem) (all []error) {
 	return all
 }
 
+// What else is wrong hides nothing, and is not told twice.
+func TestVendorSettingsBesideOthers(t *testing.T) {
+	t.Parallel()
+	cfg, _, err := config.Load(config.Sources{Env: []string{"WATCHWORD_ISSUER=nonsense", "WATCHWORD_OTP__DIGITS=99", "WATCHWORD_SMS__VENDORS__TWILIO__ACCOUNT=AC1", "WATCHWORD_SMS__VENDORS__TWILIO__SENDERS=FR"}})
+	var keys []string
+	for _, p := range append(config.Problems(err), config.Problems(checkVendor(cfg, config.Problems(err)))...) {
+		keys = append(keys, p.Key)
+	}
+	slices.Sort(keys)
+	want := []string{"database.dsn", "issuer", "otp.digits", "sms.vendors.twilio.secret", "sms.vendors.twilio.sender", "sms.vendors.twilio.senders"}
+	if !slices.Equal(keys, want) {
+		t.Errorf("problems with %q, want %q", keys, want)
+	}
+}
+
 // Codes that a vendor makes are as long as ours.
 func TestVendorDigits(t *testing.T) {
 	t.Parallel()
