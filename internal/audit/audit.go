@@ -2,6 +2,15 @@
 // change, no change without its record. Rows are append-only; a trigger refuses everything else.
 //
 // A record never holds a code, a password, a token or a full number.
+//
+// Whoever owns the database can remove the trigger. So the records are chained: behind those who write them, a [Sealer] gives each record a [Link], which holds its
+// digest and is hashed together with the link before it, and signs the chain's [Head] with a key that is not in the database. [Reader.Verify] names the
+// first link that does not bear out: nobody without the key can alter, remove, insert or reorder a record that is linked. What the chain cannot tell by itself is that
+// it was cut back as a whole to an earlier head: for that somebody has to have noted a later one, an [Anchor]. Heads are logged once an hour.
+//
+// Writing a record waits for none of this. The sealer finds new records by the transactions that wrote them: each pass links what its snapshot of the database sees and
+// the snapshot of the pass before did not see. A transaction that commits late is in the first snapshot that sees it, and in no other, so that every record
+// is linked once.
 package audit
 
 import (
@@ -26,7 +35,7 @@ type Event struct {
 	Name      string // "password.check", "challenge.answer", "grant.issue"
 	Outcome   string // Success, Refused or Failed
 	Reason    string // a class, such as "wrong", "blocked"; never free text
-	Actor     string // "subscriber", "operator", "client", "system"
+	Actor     string // "subscriber", [Operator], "client", "system"
 	Subject   uuid.UUID
 	Client    string
 	Session   uuid.UUID
@@ -35,10 +44,15 @@ type Event struct {
 	RequestID string
 }
 
+// Operator is the actor who administers.
+const Operator = "operator"
+
 // Context of a request that every record of it repeats.
 type Context struct {
 	Source    netip.Addr
 	RequestID string
+	// Operator names who gave the command, where the actor is an operator.
+	Operator string
 }
 
 type contextKey struct{}
@@ -66,6 +80,9 @@ func Record(ctx context.Context, q *postgres.Query, part string, e Event, over E
 	}
 	if e.RequestID == "" {
 		e.RequestID = from.RequestID
+	}
+	if e.Actor == Operator && from.Operator != "" {
+		e.Actor = Operator + " " + from.Operator
 	}
 	source := ""
 	if e.Source.IsValid() {

@@ -7,6 +7,7 @@ package keyring
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -182,6 +183,16 @@ func (r *Ring) Hashes(label string, parts ...[]byte) [][]byte {
 // Fingerprint is Hash with the oldest key, so that rows are found again after a rotation.
 func (r *Ring) Fingerprint(label string, value string) []byte {
 	return r.compute(r.oldest, label, [][]byte{[]byte(value)})
+}
+
+// SigningKeys are Ed25519 keys (RFC 8032) for one purpose, the newest first: one made from each hashing key, so that what an older one signed still verifies.
+func (r *Ring) SigningKeys(label string) []ed25519.PrivateKey {
+	seeds := r.Hashes("ed25519 seed", []byte(label))
+	keys := make([]ed25519.PrivateKey, len(seeds))
+	for i, seed := range seeds {
+		keys[i] = ed25519.NewKeyFromSeed(seed)
+	}
+	return keys
 }
 
 func (r *Ring) compute(id uint32, label string, parts [][]byte) []byte {

@@ -2,6 +2,7 @@ package keyring_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ func TestRotationKeepsWhatOlderKeysMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	signature := ed25519.Sign(before.SigningKeys("x")[0], []byte("said"))
 	hash, fingerprint := before.Hash("otp", []byte("123456")), before.Fingerprint("phone", "+12025550143")
 	if err := keyring.Rotate(dir); err != nil {
 		t.Fatal(err)
@@ -34,6 +36,13 @@ func TestRotationKeepsWhatOlderKeysMade(t *testing.T) {
 	}
 	if all := after.Hashes("otp", []byte("123456")); len(all) != 2 || !bytes.Equal(all[1], hash) {
 		t.Fatal("Hashes does not hold what the old key made")
+	}
+	keys := after.SigningKeys("x")
+	if len(keys) != 2 || !ed25519.Verify(keys[1].Public().(ed25519.PublicKey), []byte("said"), signature) {
+		t.Fatal("SigningKeys does not hold what the old key signed with")
+	}
+	if ed25519.Verify(keys[0].Public().(ed25519.PublicKey), []byte("said"), signature) || keys[0].Equal(after.SigningKeys("y")[0]) {
+		t.Fatal("SigningKeys gives one key for two times or two purposes")
 	}
 	if !bytes.Equal(after.Fingerprint("phone", "+12025550143"), fingerprint) {
 		t.Fatal("Fingerprint changed with rotation")

@@ -19,6 +19,7 @@ import (
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
 
+	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
@@ -32,13 +33,14 @@ type Partitioned struct {
 func Partitions() []Partitioned {
 	const day = 24 * time.Hour
 	return []Partitioned{
-		{"sign_ins", "created_at", 2 * day},      // an attempt takes an hour at most
-		{"challenges", "created_at", 2 * day},    // states are readable for a day
-		{"messages", "created_at", 7 * day},      // receipts come for days
-		{"legs", "created_at", 7 * day},          // with their messages
-		{"authz_codes", "created_at", 2 * day},   // a code lives a minute; a replay is recognised for a day
-		{"access_tokens", "created_at", 2 * day}, // minutes
-		{"audit_events", "at", 400 * day},        // more than a year
+		{"sign_ins", "created_at", 2 * day},           // an attempt takes an hour at most
+		{"challenges", "created_at", 2 * day},         // states are readable for a day
+		{"messages", "created_at", 7 * day},           // receipts come for days
+		{"legs", "created_at", 7 * day},               // with their messages
+		{"authz_codes", "created_at", 2 * day},        // a code lives a minute; a replay is recognised for a day
+		{"access_tokens", "created_at", 2 * day},      // minutes
+		{"audit_events", "at", audit.Keep},            // more than a year
+		{"audit_links", "linked_at", audit.KeepLinks}, // longer than what they link
 	}
 }
 
@@ -187,8 +189,8 @@ func (p Partitioned) trim(ctx context.Context, conn *sql.Conn, today time.Time) 
 			return fmt.Errorf("drop %s: %w", name, err)
 		}
 	}
-	if p.Table == "audit_events" {
-		return nil // append-only: its rows go with their partition alone
+	if p.Table == "audit_events" || p.Table == "audit_links" {
+		return nil // append-only: their rows go with their partition alone
 	}
 	_, err = conn.ExecContext(ctx, fmt.Sprintf(`DELETE FROM %s_default WHERE %s < wall() - make_interval(secs => $1)`, p.Table, p.Column), p.Keep.Seconds())
 	return err

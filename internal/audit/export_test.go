@@ -1,0 +1,13 @@
+package audit
+
+// Sign signs a head as the sealer does.
+func Sign(h *Head, keys Keys) { h.sign(keys) }
+
+// HashAfter is the hash of the link when it follows the one with hash previous.
+func HashAfter(l *Link, previous Hash) Hash { return l.after(previous) }
+
+// Bounds that tests have to pass.
+const (
+	Batch = batch
+	Piece = piece
+)
