@@ -63,7 +63,7 @@ func (s *Service) Create(ctx context.Context, username, password string, profile
 		SELECT %s, %s, h, CASE WHEN h IS NOT NULL THEN wall() END, %s FROM (SELECT %s AS h) AS given RETURNING id`,
 		q.Bind(id)+"::uuid", q.Bind(strings.TrimSpace(username))+"::text", q.Bind(sealed)+"::bytea", q.Bind(hash)+"::text"))
 	q.With("named", fmt.Sprintf("INSERT INTO identifiers (fingerprint, subscriber_id) SELECT n, id FROM created, unnest(%s::bytea[]) n", q.Bind(pq.Array(names))))
-	audit.Record(ctx, q, "created", audit.Event{Name: "subscriber.create", Outcome: audit.Success, Actor: "operator", Subject: id}, nil)
+	audit.Record(ctx, q, "created", audit.Event{Name: "subscriber.create", Outcome: audit.Success, Actor: audit.Operator, Subject: id}, nil)
 	if len(bound) > 0 { // one statement names its parts once: the others follow it
 		bound[0].Authenticator.Subject = id
 		if err := s.Ledger.Bind(ctx, q, "created", bound[0].Authenticator, bound[0].Unique); err != nil {
@@ -211,7 +211,7 @@ func (s *Service) Disable(ctx context.Context, id uuid.UUID) error {
 func (s *Service) Enable(ctx context.Context, id uuid.UUID) error {
 	q := new(postgres.Query)
 	q.With("changed", fmt.Sprintf("UPDATE subscribers SET disabled_at = NULL, updated_at = wall() WHERE id = %s RETURNING id", q.Bind(id)+"::uuid"))
-	audit.Record(ctx, q, "changed", audit.Event{Name: "subscriber.enable", Outcome: audit.Success, Actor: "operator", Subject: id}, nil)
+	audit.Record(ctx, q, "changed", audit.Event{Name: "subscriber.enable", Outcome: audit.Success, Actor: audit.Operator, Subject: id}, nil)
 	q.Finally("SELECT 1 FROM changed")
 	return s.one(ctx, q, "enable subscriber")
 }
@@ -237,7 +237,7 @@ func (s *Service) Unlock(ctx context.Context, id uuid.UUID) error {
 	q.With("holder", "SELECT id FROM subscribers WHERE id = "+q.Bind(id)+"::uuid")
 	s.Config.Failures.Clear(q, "holder", "uuid_send(holder.id)")
 	s.Ledger.Unlock(q, "holder", "uuid_send(holder.id)")
-	audit.Record(ctx, q, "holder", audit.Event{Name: "subscriber.unlock", Outcome: audit.Success, Actor: "operator", Subject: id}, nil)
+	audit.Record(ctx, q, "holder", audit.Event{Name: "subscriber.unlock", Outcome: audit.Success, Actor: audit.Operator, Subject: id}, nil)
 	q.Finally("SELECT 1 FROM holder")
 	return s.one(ctx, q, "unlock subscriber")
 }
@@ -253,7 +253,7 @@ func (s *Service) endAll(ctx context.Context, q *postgres.Query, id uuid.UUID, e
 	q.With("session_ended", fmt.Sprintf(`UPDATE sessions SET ended_at = wall(), end_reason = %s FROM changed
 		WHERE sessions.subscriber_id = changed.id AND ended_at IS NULL RETURNING sessions.id`, q.Bind(reason)+"::text"))
 	s.Ledger.CancelAll(q, "changed", "changed.id")
-	audit.Record(ctx, q, "changed", audit.Event{Name: event, Outcome: audit.Success, Actor: "operator", Subject: id}, nil)
+	audit.Record(ctx, q, "changed", audit.Event{Name: event, Outcome: audit.Success, Actor: audit.Operator, Subject: id}, nil)
 	q.Finally("SELECT 1 FROM changed")
 	return s.one(ctx, q, event)
 }

@@ -32,7 +32,7 @@ func (l *Ledger) Bind(ctx context.Context, q *postgres.Query, from string, a Aut
 		q.Bind(a.ID)+"::uuid", q.Bind(a.Subject)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(sealed)+"::bytea",
 		q.Bind(fingerprint)+"::bytea", q.Bind(a.Hint)+"::text", from))
 	audit.Record(ctx, q, "authenticator_bound", audit.Event{Name: "authenticator.bind", Outcome: audit.Success, Reason: a.Kind,
-		Actor: "operator", Subject: a.Subject, Object: a.ID.String()}, nil)
+		Actor: audit.Operator, Subject: a.Subject, Object: a.ID.String()}, nil)
 	return nil
 }
 

@@ -153,9 +153,10 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		   AND (browser = %[2]s AND purpose = %[4]s OR created_at <= (
 		        SELECT created_at FROM challenges WHERE subject = %[1]s AND ended_at IS NULL AND expires_at > wall()
 		         ORDER BY created_at DESC OFFSET %[5]s LIMIT 1))
-		RETURNING id AS challenge_id`,
+		RETURNING id AS challenge_id, subject`,
 		q.Bind(b.Subject)+"::uuid", q.Bind(b.Browser[:])+"::bytea", from, q.Bind(string(b.Purpose))+"::text", q.Bind(l.Limits.Live-1)+"::int"))
 	l.Outbox.Cancel(q, "challenge_superseded", "false")
+	recordEnd(q, "challenge_superseded", "superseded")
 
 	sends := "challenge_quiet"
 	if issued.Message != nil {
@@ -534,8 +535,15 @@ func (l *Ledger) cancel(q *postgres.Query, from, which string) {
 	q.With("challenge_canceled", fmt.Sprintf(`
 		UPDATE challenges c SET ended_at = wall(), outcome = 'canceled'
 		  FROM %s WHERE %s AND c.ended_at IS NULL
-		RETURNING c.id AS challenge_id`, from, which))
+		RETURNING c.id AS challenge_id, c.subject`, from, which))
 	l.Outbox.Cancel(q, "challenge_canceled", "false")
+	recordEnd(q, "challenge_canceled", "canceled")
+}
+
+// recordEnd writes down that challenges ended without an answer: part from has challenge_id and subject of each.
+func recordEnd(q *postgres.Query, from, reason string) {
+	audit.Follow(q, from, audit.Event{Name: "challenge.end", Outcome: audit.Success, Reason: reason},
+		audit.Expressions{"subject": from + ".subject", "object": from + ".challenge_id::text"})
 }
 
 // Unlock adds part `streak_unlocked` to q: failures in a row of the subject whose id SQL expression key gives as bytes are forgotten.

@@ -135,7 +135,7 @@ func (s *Clients) revokeGrants(ctx context.Context, id string) error {
 				SELECT g.id FROM grants g JOIN clients k ON k.id = g.client_id
 				 WHERE k.id = %s AND k.disabled_at IS NOT NULL AND g.revoked_at IS NULL AND g.expires_at > wall() LIMIT %s)
 			RETURNING id, subscriber_id, client_id`, q.Bind(id)+"::text", q.Bind(maxRevoked)+"::int"))
-		audit.Record(ctx, q, "revoked", audit.Event{Name: "grant.revoke", Outcome: audit.Success, Reason: "client_disabled", Actor: "operator"},
+		audit.Record(ctx, q, "revoked", audit.Event{Name: "grant.revoke", Outcome: audit.Success, Reason: "client_disabled", Actor: audit.Operator},
 			audit.Expressions{"subject": "revoked.subscriber_id", "client_id": "revoked.client_id", "object": "revoked.id::text"})
 		q.Finally("SELECT 1 FROM revoked")
 		switch n, err := s.DB.Run(ctx, q); {
@@ -156,7 +156,7 @@ func (s *Clients) Delete(ctx context.Context, id string) error {
 }
 
 func (s *Clients) change(ctx context.Context, q *postgres.Query, id, event string) error {
-	audit.Record(ctx, q, "changed", audit.Event{Name: event, Outcome: audit.Success, Actor: "operator", Client: id}, nil)
+	audit.Record(ctx, q, "changed", audit.Event{Name: event, Outcome: audit.Success, Actor: audit.Operator, Client: id}, nil)
 	q.Finally(fmt.Sprintf("SELECT pg_notify('%s', id)::text FROM changed", clientsChannel))
 	n, err := s.DB.Run(ctx, q)
 	s.forget(id)

@@ -90,7 +90,7 @@ func (k *Keys) Create(ctx context.Context, alg string, delay time.Duration) (str
 		INSERT INTO signing_keys (kid, alg, private, public, state, active_from)
 		SELECT %s, %s, %s, %s, 'pending', wall() + make_interval(secs => %s) RETURNING kid`,
 		q.Bind(jwk.KeyID)+"::text", q.Bind(alg)+"::text", q.Bind(sealed)+"::bytea", q.Bind(string(public))+"::jsonb", q.Bind(delay.Seconds())+"::float8"))
-	audit.Record(ctx, q, "made", audit.Event{Name: "key.create", Outcome: audit.Success, Actor: "operator", Object: jwk.KeyID}, nil)
+	audit.Record(ctx, q, "made", audit.Event{Name: "key.create", Outcome: audit.Success, Actor: audit.Operator, Object: jwk.KeyID}, nil)
 	q.Finally(fmt.Sprintf("SELECT pg_notify('%s', '')::text FROM made", keysChannel))
 	if _, err := k.DB.Run(ctx, q); err != nil {
 		return "", fmt.Errorf("store signing key: %w", err)
@@ -144,7 +144,8 @@ func (k *Keys) Refresh(ctx context.Context) error {
 		       retired_at = CASE WHEN k.kid <> d.kid THEN wall() END
 		  FROM due d WHERE k.alg = d.alg AND (k.kid = d.kid OR k.state = 'active' OR k.state = 'pending' AND k.active_from <= wall())
 		RETURNING k.kid, k.state, k.retired_at`)
-	q.With("gone", fmt.Sprintf("DELETE FROM signing_keys WHERE state = 'retired' AND retired_at <= wall() - make_interval(secs => %s)", q.Bind(publishRetired.Seconds())+"::float8"))
+	q.With("gone", fmt.Sprintf("DELETE FROM signing_keys WHERE state = 'retired' AND retired_at <= wall() - make_interval(secs => %s) RETURNING kid", q.Bind(publishRetired.Seconds())+"::float8"))
+	audit.Follow(q, "gone", audit.Event{Name: "key.destroy", Outcome: audit.Success, Reason: "retired"}, audit.Expressions{"object": "gone.kid"})
 	q.Finally(fmt.Sprintf(`SELECT k.kid, k.alg, k.private, k.public, coalesce(m.state, k.state) AS state
 		FROM signing_keys k LEFT JOIN moved m USING (kid)
 		WHERE NOT (k.state = 'retired' AND k.retired_at <= wall() - make_interval(secs => %s)) ORDER BY k.created_at`, q.Bind(publishRetired.Seconds())+"::float8"))

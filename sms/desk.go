@@ -276,10 +276,14 @@ type OptOut struct {
 	Hint   string `db:"hint" json:"-"`
 }
 
-// OptOuts lists every opt-out there ever was, the newest first.
+// OptOuts lists every opt-out there ever was, the newest first. Whole numbers leave the program: it is recorded that an operator asked for them.
 func (d *Desk) OptOuts(ctx context.Context) ([]OptOut, error) {
 	all := []OptOut{}
-	if err := d.DB.SelectContext(ctx, &all, `SELECT number, sender, country, source, vendor, hint, out_at, in_at FROM opt_outs ORDER BY out_at DESC, sender`); err != nil {
+	q := new(postgres.Query)
+	q.With("listed", "SELECT count(*) AS n FROM opt_outs")
+	audit.Record(ctx, q, "listed", audit.Event{Name: "sms.opt_outs_export", Outcome: audit.Success, Actor: audit.Operator}, audit.Expressions{"object": "listed.n::text"})
+	q.Finally(`SELECT number, sender, country, source, vendor, hint, out_at, in_at FROM opt_outs ORDER BY out_at DESC, sender`)
+	if err := d.DB.Select(ctx, &all, q); err != nil {
 		return nil, err
 	}
 	for i := range all {
@@ -300,7 +304,7 @@ func (d *Desk) Restore(ctx context.Context, n Number) (int, error) {
 	q := new(postgres.Query)
 	q.With("changed", fmt.Sprintf(`UPDATE opt_outs SET in_at = wall(), source = source WHERE recipient = %s AND in_at IS NULL RETURNING recipient`,
 		q.Bind(d.Keys.Fingerprint(numberLabel, n.Reveal()))+"::bytea"))
-	audit.Record(ctx, q, "changed", audit.Event{Name: "sms.opt_in", Outcome: audit.Success, Actor: "operator", Object: n.Country() + " " + n.String()}, nil)
+	audit.Record(ctx, q, "changed", audit.Event{Name: "sms.opt_in", Outcome: audit.Success, Actor: audit.Operator, Object: n.Country() + " " + n.String()}, nil)
 	q.Finally("SELECT 1 FROM changed")
 	rows, err := d.DB.Run(ctx, q)
 	return int(rows), err

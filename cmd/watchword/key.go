@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/oidc"
 )
@@ -52,16 +53,23 @@ func (p *Program) keyCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			made := false
 			switch _, err := keyring.Load(cfg.Keys.Dir); {
 			case errors.Is(err, keyring.ErrMissing):
 				if err := makeKeys(cfg.Keys.Dir); err != nil {
 					return err
 				}
+				made = true
 				p.say("Made key files in %s. Back them up apart from the database: without them nothing in it can be read.", cfg.Keys.Dir)
 			case err == nil:
 				p.say("The key files in %s are there already.", cfg.Keys.Dir)
 			}
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				if made {
+					if err := s.record(ctx, audit.Event{Name: "key_files.create", Outcome: audit.Success, Actor: audit.Operator, Object: cfg.Keys.Dir}); err != nil {
+						return err
+					}
+				}
 				had, err := s.keys.List(ctx)
 				if err != nil {
 					return err
@@ -95,15 +103,13 @@ func (p *Program) keyRotate() *cobra.Command {
 		Example: "  watchword key rotate\n  watchword key rotate --alg RS256 --after 24h\n  watchword key rotate --files",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if files {
-				cfg, _, err := p.load()
-				if err != nil {
-					return err
-				}
-				if err := keyring.Rotate(cfg.Keys.Dir); err != nil {
-					return err
-				}
-				p.say("Added newer keys in %s. Back them up, give them to every server, and restart it.", cfg.Keys.Dir)
-				return nil
+				return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+					if err := keyring.Rotate(s.cfg.Keys.Dir); err != nil {
+						return err
+					}
+					p.say("Added newer keys in %s. Back them up, give them to every server, and restart it.", s.cfg.Keys.Dir)
+					return s.record(ctx, audit.Event{Name: "key_files.rotate", Outcome: audit.Success, Actor: audit.Operator, Object: s.cfg.Keys.Dir})
+				})
 			}
 			if after < 0 || after > 30*24*time.Hour {
 				return fail(exitUsage, "give --after between 0s and 720h", "a key cannot wait that long")

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -15,7 +17,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/pgtest"
+	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
 func TestMain(m *testing.M) {
@@ -43,7 +48,7 @@ func TestScripts(t *testing.T) {
 				Files:               []string{file},
 				RequireExplicitExec: true,
 				Setup:               func(env *testscript.Env) error { return prepare(t, env) },
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "chmod": chmod},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "chmod": chmod, "seal": seal, "sql": statement},
 			})
 		})
 	}
@@ -117,6 +122,31 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("%v: exit code %d, want %d", args[1:], got, want)
 	}
+}
+
+// seal links the audit records, as a server does while it runs.
+func seal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: seal")
+	}
+	db, err := postgres.Open(postgres.Config{DSN: ts.Getenv("WATCHWORD_DATABASE__DSN")})
+	ts.Check(err)
+	defer db.Close()
+	ring, err := keyring.Load(ts.Getenv("WATCHWORD_KEYS__DIR"))
+	ts.Check(err)
+	ts.Check((&audit.Sealer{DB: db, Keys: ring, Log: slog.New(slog.DiscardHandler)}).Once(context.Background()))
+}
+
+// statement runs SQL as somebody whom no trigger stops.
+func statement(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: sql statement")
+	}
+	db, err := postgres.Open(postgres.Config{DSN: ts.Getenv("WATCHWORD_DATABASE__DSN"), MaxConns: 1})
+	ts.Check(err)
+	defer db.Close()
+	_, err = db.Exec("SET session_replication_role = replica; " + args[0])
+	ts.Check(err)
 }
 
 func chmod(ts *testscript.TestScript, neg bool, args []string) {

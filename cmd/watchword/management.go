@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
 )
@@ -91,6 +92,17 @@ func (m *metrics) watch(db *postgres.DB, routing *sms.Routing) {
 			return 0
 		}))
 	}
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "watchword", Name: "audit_unlinked_seconds", Help: "Age of the oldest audit record that is not linked to the chain yet; -1 when the database does not say.",
+	}, func() float64 {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		age, err := audit.Unlinked(ctx, db)
+		if err != nil {
+			return -1
+		}
+		return age.Seconds()
+	}))
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "watchword", Name: "queue_oldest_job_seconds", Help: "Age of the oldest text that is due and not sent; -1 when the database does not say.",
 	}, func() float64 {

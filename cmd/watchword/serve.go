@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/internal/retention"
@@ -132,6 +133,7 @@ type server struct {
 	worker   *sms.Worker
 	desk     *sms.Desk
 	keeper   *retention.Keeper
+	sealer   *audit.Sealer
 	public   http.Handler
 	requests atomic.Uint64 // answered so far
 	reload   func()
@@ -151,6 +153,7 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 	srv.metrics.watch(s.db, s.delivery.routing)
 	var err error
 	srv.keeper = &retention.Keeper{DB: s.db, Log: log}
+	srv.sealer = &audit.Sealer{DB: s.db, Keys: s.ring, Log: log}
 	lives := oidc.DefaultLives()
 	lives.Code, lives.AccessToken, lives.IDToken, lives.Refresh = s.cfg.Tokens.CodeTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.RefreshTTL
 	srv.provider, err = oidc.New(oidc.Config{
@@ -226,7 +229,7 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 		return errors.Join(fmt.Errorf("signing keys: %w", err), public.Close(), manage.Close(), srv.db.Close())
 	}
 	works := map[string]func(context.Context) error{
-		"outbox worker": srv.worker.Run, "change listener": srv.provider.Run, "retention": srv.keeper.Run,
+		"outbox worker": srv.worker.Run, "change listener": srv.provider.Run, "retention": srv.keeper.Run, "audit chain": srv.sealer.Run,
 		"idle memory": srv.releaseMemory,
 	}
 	for _, v := range srv.delivery.routing.Vendors() {

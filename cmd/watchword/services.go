@@ -11,6 +11,7 @@ import (
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/smsotp"
+	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/postgres"
@@ -97,6 +98,16 @@ func levelNames(cfg *config.Config) authn.LevelNames {
 	}
 }
 
+// record writes down what was done outside the database.
+func (s *services) record(ctx context.Context, e audit.Event) error {
+	q := new(postgres.Query)
+	q.With("done", "SELECT 1")
+	audit.Record(ctx, q, "done", e, nil)
+	q.Finally("SELECT 1 FROM done")
+	_, err := s.db.Run(ctx, q)
+	return err
+}
+
 // with runs one administrative command: it reads the configuration, puts the services together and closes them afterwards.
 func (p *Program) with(ctx context.Context, do func(context.Context, *services) error) error {
 	cfg, _, err := p.gather()
@@ -120,5 +131,5 @@ func (p *Program) with(ctx context.Context, do func(context.Context, *services) 
 	if err := s.keys.Refresh(ctx); err != nil { // with other keys nobody would be found, and everybody could be made a second time
 		return databaseFailure(err)
 	}
-	return databaseFailure(do(ctx, s))
+	return databaseFailure(do(audit.With(ctx, audit.Context{Operator: p.operator()}), s))
 }

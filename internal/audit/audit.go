@@ -35,7 +35,7 @@ type Event struct {
 	Name      string // "password.check", "challenge.answer", "grant.issue"
 	Outcome   string // Success, Refused or Failed
 	Reason    string // a class, such as "wrong", "blocked"; never free text
-	Actor     string // "subscriber", [Operator], "client", "system"
+	Actor     string // "subscriber", [Operator], "client", [System]
 	Subject   uuid.UUID
 	Client    string
 	Session   uuid.UUID
@@ -44,8 +44,11 @@ type Event struct {
 	RequestID string
 }
 
-// Operator is the actor who administers.
-const Operator = "operator"
+// Actors that this package knows.
+const (
+	Operator = "operator" // whoever administers
+	System   = "system"   // nobody: it follows from something else
+)
 
 // Context of a request that every record of it repeats.
 type Context struct {
@@ -101,6 +104,12 @@ func Record(ctx context.Context, q *postgres.Query, part string, e Event, over E
 		value("actor", e.Actor, "::text"), value("subject", optional(e.Subject), "::uuid"), value("client_id", e.Client, "::text"),
 		value("session_id", optional(e.Session), "::uuid"), value("object", e.Object, "::text"),
 		value("source", source, "::text"), value("request_id", e.RequestID, "::text"), part))
+}
+
+// Follow is [Record] for what another record's event brings about by itself: who asked for that, and from where, is told there.
+func Follow(q *postgres.Query, part string, e Event, over Expressions) {
+	e.Actor = System
+	Record(context.Background(), q, part, e, over)
 }
 
 func optional(id uuid.UUID) any {

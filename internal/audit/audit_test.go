@@ -390,17 +390,27 @@ func TestLateCommit(t *testing.T) {
 		w.write(t, 2)
 		w.seal(t)
 	}
-	if report := w.sound(t, 6); report.Waiting != 0 {
+	if age, err := audit.Unlinked(t.Context(), w.DB); err != nil || age != 0 {
+		t.Fatalf("the oldest record waits for %s, %v", age, err)
+	}
+	w.Advance(t, time.Minute)
+	w.write(t, 1)
+	w.Advance(t, time.Minute)
+	if age, err := audit.Unlinked(t.Context(), w.DB); err != nil || age < time.Minute || age > 90*time.Second {
+		t.Fatalf("the oldest record waits for %s, %v; want a minute", age, err)
+	}
+	w.seal(t)
+	if report := w.sound(t, 7); report.Waiting != 0 {
 		t.Fatalf("%d records wait: nobody can see the seventh", report.Waiting)
 	}
 	if err := tx.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	if report := w.sound(t, 6); report.Waiting != 1 || report.Oldest == nil {
+	if report := w.sound(t, 7); report.Waiting != 1 || report.Oldest == nil {
 		t.Fatalf("%d records wait, want one", report.Waiting)
 	}
 	w.seal(t)
-	w.sound(t, 7)
+	w.sound(t, 8)
 }
 
 // A clock that was wrong hides no record.
@@ -428,7 +438,8 @@ func TestBacklog(t *testing.T) {
 	w.write(t, 1)
 	w.seal(t)
 	w.Advance(t, 48*time.Hour)
-	const before = 2*audit.Batch + 500
+	w.sealer.Batch = 500
+	const before = audit.Piece + 200
 	if _, err := w.ExecContext(t.Context(), fmt.Sprintf(`DO $$ BEGIN
 		FOR i IN 1..%d LOOP
 			INSERT INTO audit_events (event, outcome, object, at) SELECT 'x', 'success', i::text, wall() - make_interval(days => i %% 3) FROM generate_series(1, 4);
@@ -644,12 +655,12 @@ func TestReadAnchor(t *testing.T) {
 		"a head":      `{"seq":7,"hash":"` + hash + `"}`,
 		"a last line": `{"seq":7,"hash":"` + hash + `","record":{"seq":9}}`,
 	} {
-		if a, err := audit.ReadAnchor([]byte(text)); err != nil || a.Seq != 7 || a.Hash.String() != hash {
+		if a, err := audit.ReadAnchor(strings.NewReader(text)); err != nil || a.Seq != 7 || a.Hash.String() != hash {
 			t.Errorf("%s: %+v, %v", name, a, err)
 		}
 	}
 	for name, text := range map[string]string{"nothing": "", "other JSON": `{"a":1}`, "no JSON": `x`, "no hash": `{"seq":1,"hash":"00"}`} {
-		if a, err := audit.ReadAnchor([]byte(text)); err == nil {
+		if a, err := audit.ReadAnchor(strings.NewReader(text)); err == nil {
 			t.Errorf("%s: %+v, want an error", name, a)
 		}
 	}

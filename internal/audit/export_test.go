@@ -6,8 +6,5 @@ func Sign(h *Head, keys Keys) { h.sign(keys) }
 // HashAfter is the hash of the link when it follows the one with hash previous.
 func HashAfter(l *Link, previous Hash) Hash { return l.after(previous) }
 
-// Bounds that tests have to pass.
-const (
-	Batch = batch
-	Piece = piece
-)
+// Piece is a bound that tests have to pass.
+const Piece = piece

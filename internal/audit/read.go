@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,8 @@ import (
 	"unicode/utf16"
 
 	"github.com/google/uuid"
+
+	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
 // ErrBroken says that an export came to a record that is not what was linked, or is gone before its time. The cure is [Reader.Verify], which says more.
@@ -200,6 +203,14 @@ func look(ctx context.Context, conn *sql.Conn, each func(*Entry) error, query fu
 	return sees, nil
 }
 
+// Unlinked is how long the oldest record waits that the sealer has not seen yet; 0 when none does.
+func Unlinked(ctx context.Context, db *postgres.DB) (time.Duration, error) {
+	var seconds float64
+	err := db.GetContext(ctx, &seconds, `SELECT coalesce(greatest(extract(epoch FROM wall() - min(e.at)), 0), 0)::float8
+		FROM audit_head h JOIN audit_events e ON e.xid >= pg_snapshot_xmax(h.seen) AND e.at >= h.at - interval '1 day'`)
+	return time.Duration(seconds * float64(time.Second)), err
+}
+
 // Line is the record for a terminal: what it has, in words of name=value. Whatever could be anything but text is quoted (LOG-3).
 func (e *Entry) Line() string {
 	b := []byte(e.At.UTC().Format(timeFormat))
@@ -254,13 +265,13 @@ func printable(b []byte, s string) []byte {
 }
 
 // ReadAnchor reads what a head of the chain was kept as: an export, a report of a verification, or a head alone. The last one counts.
-func ReadAnchor(data []byte) (a Anchor, err error) {
+func ReadAnchor(from io.Reader) (a Anchor, err error) {
 	type head struct {
 		Seq  int64 `json:"seq"`
 		Hash Hash  `json:"hash"`
 	}
 	found := false
-	for decoder := json.NewDecoder(strings.NewReader(string(data))); decoder.More(); {
+	for decoder := json.NewDecoder(from); decoder.More(); {
 		var one struct {
 			head
 			Head *head `json:"head"`

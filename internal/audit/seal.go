@@ -20,7 +20,7 @@ const advisory = 7_730_114_204
 const (
 	// pause is how often new records are looked for.
 	pause = time.Second
-	// batch bounds how many records a pass links, so that a long wait is worked off in pieces.
+	// batch is the default of [Sealer.Batch].
 	batch = 10_000
 	// piece is how many links are stored at once.
 	piece = 2_000
@@ -48,6 +48,8 @@ type Sealer struct {
 	Log  *slog.Logger
 	// Pause between two looks for new records. Default 1 s.
 	Pause time.Duration
+	// Batch bounds how many records a pass links, so that a long wait is worked off in pieces. Default 10,000.
+	Batch int
 
 	last  Head   // that this sealer wrote or found
 	swept int64  // the number of the last link when the floor was raised
@@ -179,7 +181,7 @@ func (s *Sealer) pass(ctx context.Context, conn *sql.Conn, sweep bool) (more boo
 		return false, err
 	}
 	linked := head.Seq - v.head.Seq
-	more = limited && linked >= batch
+	more = limited && linked >= int64(s.batch())
 	raises := sweep && head.Seq != s.swept // else nothing is there that a floor could be raised over
 	if linked == 0 && !raises && !stale && !v.elsewhere {
 		if !sweep {
@@ -220,6 +222,13 @@ func (s *Sealer) pass(ctx context.Context, conn *sql.Conn, sweep bool) (more boo
 		s.clean = v.sees.String()
 	}
 	return more, nil
+}
+
+func (s *Sealer) batch() int {
+	if s.Batch == 0 {
+		return batch
+	}
+	return s.Batch
 }
 
 // day is the beginning of the day of t.
@@ -288,7 +297,7 @@ func (s *Sealer) link(ctx context.Context, tx *sql.Tx, v *view, sweep bool) (hea
 		}
 		since, limited = since.Add(-lookback), true
 		query = `SELECT * FROM (` + v.saw.unseen(since, v.sees.xmax) + `) c WHERE ` + fmt.Sprintf(unlinked, " AND l.linked_at >= "+sqlTime(since)) +
-			fmt.Sprintf(` ORDER BY c.xid FETCH FIRST %d ROWS WITH TIES`, batch) // a transaction is seen as a whole
+			fmt.Sprintf(` ORDER BY c.xid FETCH FIRST %d ROWS WITH TIES`, s.batch()) // a transaction is seen as a whole
 	}
 	if _, err := tx.ExecContext(ctx, `DECLARE found NO SCROLL CURSOR FOR SELECT `+columns+`, e.xid::text FROM (`+query+`) e ORDER BY e.xid, e.at, e.id`); err != nil {
 		return head, 0, false, fmt.Errorf("find new records: %w", err)

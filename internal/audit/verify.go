@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -42,13 +43,19 @@ type Fault struct {
 	Record uuid.NullUUID `json:"record"`
 	At     *time.Time    `json:"at,omitempty"` // of the record
 	Detail string        `json:"detail"`
+
+	cause error
 }
 
 func (f *Fault) Error() string { return f.Detail }
 
+// Unwrap gives [ErrForged] or [ErrOtherKey] of a head or a checkpoint.
+func (f *Fault) Unwrap() error { return f.cause }
+
 // fault makes one. l may be nil.
 func fault(kind string, seq int64, l *Link, format string, args ...any) *Fault {
-	f := &Fault{Kind: kind, Seq: seq, Detail: fmt.Sprintf(format, args...)}
+	text := fmt.Errorf(format, args...)
+	f := &Fault{Kind: kind, Seq: seq, Detail: strings.ReplaceAll(text.Error(), "audit: ", ""), cause: errors.Unwrap(text)}
 	if l != nil {
 		at := l.At.UTC()
 		f.Record, f.At = uuid.NullUUID{UUID: l.EventID, Valid: true}, &at
@@ -160,7 +167,7 @@ func (w *walk) bears(ctx context.Context, h *Head) error {
 		return nil
 	}
 	if err := h.verify(w.keys); err != nil {
-		return fault(FaultHead, h.Seq, nil, "%s", err)
+		return fault(FaultHead, h.Seq, nil, "%w", err)
 	}
 	return nil
 }
@@ -206,7 +213,7 @@ func (w *walk) begin(ctx context.Context, anchors []Anchor) (err error) {
 			return err
 		}
 		if err := c.verify(w.keys); err != nil {
-			return fault(FaultCheckpoint, c.Seq, nil, "the checkpoint after link %d is not ours: %s", c.Seq, err)
+			return fault(FaultCheckpoint, c.Seq, nil, "the checkpoint after link %d is not ours: %w", c.Seq, err)
 		}
 		if c.Seq > w.Head.Seq {
 			return fault(FaultCut, c.Seq, nil, "the chain ends at link %d, and there is a checkpoint after link %d: its end was removed", w.Head.Seq, c.Seq)

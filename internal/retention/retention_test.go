@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/internal/retention"
@@ -87,5 +89,88 @@ func TestBehindAPooler(t *testing.T) {
 	}
 	if err := server.GetContext(t.Context(), &locks, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"); err != nil || locks != 0 {
 		t.Fatalf("%d locks are left, %v", locks, err)
+	}
+}
+
+// Removing what is over keeps the audit chain whole, and what goes before its time is missed: LOG-2, LOG-5.
+func TestAuditChain(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	keys, log := keyring.Ephemeral(), slog.New(slog.DiscardHandler)
+	keeper := &retention.Keeper{DB: db.DB, Log: log}
+	sealer, reader := &audit.Sealer{DB: db.DB, Keys: keys, Log: log}, &audit.Reader{DB: db.DB, Keys: keys}
+	verify := func() audit.Report {
+		t.Helper()
+		report, err := reader.Verify(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return report
+	}
+	now, today := db.Now(t).UTC(), 0
+	db.Advance(t, now.Truncate(24*time.Hour).Add(47*time.Hour).Sub(now)) // an hour before midnight
+	written := 0
+	// Records at the end of a day and at the beginning of the next: those of midnight are linked on the other day.
+	for _, days := range []int{0, 1, 30, 399, 400, 401, 402, 429, 430, 431, 461} {
+		db.Advance(t, time.Duration(days-today)*24*time.Hour)
+		today = days
+		if err := keeper.Once(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, wait := range []time.Duration{0, 2 * time.Hour, -2 * time.Hour} {
+			for range 2 {
+				if _, err := db.ExecContext(t.Context(), `INSERT INTO audit_events (event, outcome) VALUES ('x', 'success')`); err != nil {
+					t.Fatal(err)
+				}
+				written++
+			}
+			db.Advance(t, wait)
+			if wait >= 0 {
+				if err := sealer.Once(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := sealer.Once(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		report := verify()
+		if report.Fault != nil || report.To != int64(written) {
+			t.Fatalf("day %d: %+v, fault %v; want %d sound links", days, report, report.Fault, written)
+		}
+		if over := days > 400 && days < 461; over != (report.Pruned > 0) {
+			t.Fatalf("day %d: %d records are gone", days, report.Pruned)
+		}
+		if over := days >= 430; over != (report.From > 1) {
+			t.Fatalf("day %d: links are kept from %d on", days, report.From)
+		}
+	}
+	for _, table := range []string{"audit_links", "audit_events"} {
+		var partition string
+		if err := db.GetContext(t.Context(), &partition, `SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1::regclass AND EXISTS (
+			SELECT FROM audit_links l WHERE l.tableoid = inhrelid UNION ALL SELECT FROM audit_events e WHERE e.tableoid = inhrelid) ORDER BY 1 DESC OFFSET 4 LIMIT 1`, table); err != nil {
+			t.Fatal(err)
+		}
+		tx, err := db.BeginTxx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.ExecContext(t.Context(), `ALTER TABLE `+table+` DETACH PARTITION `+partition); err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"audit_links": audit.FaultMissing, "audit_events": audit.FaultRemoved}[table]
+		if f := verify().Fault; f == nil || f.Kind != want {
+			t.Fatalf("without %s the fault is %+v, want %s", partition, f, want)
+		}
+		day := partition[len(partition)-8:]
+		if _, err := db.ExecContext(t.Context(), `ALTER TABLE `+table+` ATTACH PARTITION `+partition+` FOR VALUES FROM ('`+day+` 00:00+00') TO (('`+day+` 00:00+00'::timestamptz + interval '24 hours'))`); err != nil {
+			t.Fatal(err)
+		}
+		if f := verify().Fault; f != nil {
+			t.Fatalf("with %s again: %v", partition, f)
+		}
 	}
 }
