@@ -4,7 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
+	"time"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
 // invariants holds what the run left behind against what must always be true, whatever the tests did. It gives every violation.
@@ -42,11 +48,43 @@ func (s *system) invariants(ctx context.Context) error {
 			problems = append(problems, fmt.Errorf("%s: %s", name, strings.Join(found, ", ")))
 		}
 	}
-	problems = append(problems, s.vendorSawEachOnce(ctx), s.nothingLeaked(ctx))
+	problems = append(problems, s.chained(ctx), s.vendorSawEachOnce(ctx), s.nothingLeaked(ctx))
 	if strings.Contains(s.log.String(), "panic") { // I10
 		problems = append(problems, errors.New("I10 closed and clear: something panicked"))
 	}
 	return errors.Join(problems...)
+}
+
+// chained wants every audit record linked, and the chain whole: I8.
+func (s *system) chained(ctx context.Context) error {
+	ring, err := keyring.Load(filepath.Join(s.dir, "data", "keys"))
+	if err != nil {
+		return err
+	}
+	var socket string
+	if err := s.db.GetContext(ctx, &socket, "SHOW unix_socket_directories"); err != nil {
+		return err
+	}
+	db, err := postgres.Open(postgres.Config{DSN: s.dsn(socket)})
+	if err != nil {
+		return err
+	}
+	defer db.Close() //nolint:errcheck // it was only read
+	reader := &audit.Reader{DB: db, Keys: ring}
+	for ctx, cancel := context.WithTimeout(ctx, time.Minute); ; {
+		report, err := reader.Verify(ctx)
+		switch {
+		case err != nil:
+			cancel()
+			return fmt.Errorf("I8 audit: %w", err)
+		case report.Fault != nil:
+			cancel()
+			return fmt.Errorf("I8 audit: the chain is broken: %w", report.Fault)
+		case report.Waiting == 0 && report.Records > 0:
+			cancel()
+			return nil
+		}
+	}
 }
 
 // vendorSawEachOnce compares the outbox with what the simulator took: I5.
