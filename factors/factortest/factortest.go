@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -317,6 +318,7 @@ func superseded(t *testing.T, w *world) {
 	if s := w.state(t, first); s.Outcome != "superseded" {
 		t.Fatalf("outcome %q, want superseded", s.Outcome)
 	}
+	w.ended(t, first, "superseded")
 	w.want(t, "answer to the newest", w.answer(t, w.Ledger, second, other, w.Right(t, second)), nil)
 }
 
@@ -491,6 +493,17 @@ func canceled(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	w.want(t, "right answer after the end", w.answer(t, w.Ledger, id, w.binding, right), factors.ErrOver)
+	w.ended(t, id, "canceled")
+}
+
+// ended wants one audit record of a challenge that ended without an answer.
+func (w *world) ended(t *testing.T, id uuid.UUID, reason string) {
+	t.Helper()
+	var reasons []string
+	if err := w.DB.SelectContext(t.Context(), &reasons, `SELECT reason FROM audit_events WHERE event = 'challenge.end' AND object = $1 AND subject = $2`, id.String(), w.binding.Subject); err != nil ||
+		!slices.Equal(reasons, []string{reason}) {
+		t.Fatalf("records of the end: %v, %v; want %s", reasons, err, reason)
+	}
 }
 
 func roundTrips(t *testing.T, w *world) {

@@ -431,6 +431,26 @@ func TestWrongClocks(t *testing.T) {
 	w.sound(t, 10)
 }
 
+// A look at old times takes nothing from the next look at new ones.
+func TestSweepAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.write(t, 2)
+	w.seal(t)
+	w.write(t, 2)
+	if _, err := w.ExecContext(t.Context(), `INSERT INTO audit_events (event, outcome, at) VALUES ('x', 'success', wall() - interval '3 days')`); err != nil {
+		t.Fatal(err)
+	}
+	if err := audit.Sweep(t.Context(), w.sealer); err != nil {
+		t.Fatal(err)
+	}
+	if report := w.sound(t, 3); report.Waiting != 2 {
+		t.Fatalf("%d records wait, want the two that are new", report.Waiting)
+	}
+	w.seal(t)
+	w.sound(t, 5)
+}
+
 // What has waited for long is worked off in pieces, and nothing of it is lost between them.
 func TestBacklog(t *testing.T) {
 	t.Parallel()
@@ -439,12 +459,12 @@ func TestBacklog(t *testing.T) {
 	w.seal(t)
 	w.Advance(t, 48*time.Hour)
 	w.sealer.Batch = 500
-	const before = audit.Piece + 200
+	const each, before = 7, 7 * (audit.Piece/7 + 30) // transactions lie across the bounds of batches and pieces
 	if _, err := w.ExecContext(t.Context(), fmt.Sprintf(`DO $$ BEGIN
 		FOR i IN 1..%d LOOP
-			INSERT INTO audit_events (event, outcome, object, at) SELECT 'x', 'success', i::text, wall() - make_interval(days => i %% 3) FROM generate_series(1, 4);
+			INSERT INTO audit_events (event, outcome, object, at) SELECT 'x', 'success', i::text, wall() - make_interval(days => i %% 3) FROM generate_series(1, %d);
 			COMMIT;
-		END LOOP; END $$`, before/4)); err != nil {
+		END LOOP; END $$`, before/each, each)); err != nil {
 		t.Fatal(err)
 	}
 	late, err := w.BeginTxx(t.Context(), nil)
@@ -598,6 +618,14 @@ func TestExport(t *testing.T) {
 	all := w.export(t, audit.Range{})
 	if len(all) != 14 || all[13].Head == nil || all[13].Head.Seq != 13 || !all[13].Head.Hash.Equal(all[12].Hash) {
 		t.Fatalf("%d lines; want 13 records and the head", len(all))
+	}
+	key, err := w.reader.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := all[13].Head
+	if said := fmt.Sprintf("watchword audit chain 1\n13\n%s\n%s\n%s\n%s\n%s\n", h.Hash, h.At.Format("2006-01-02T15:04:05.000000Z"), h.Seen, h.Floor, h.Cluster); !ed25519.Verify(key.PublicKey(w.keys), []byte(said), h.Signature) {
+		t.Fatalf("the signature is not over %q", said)
 	}
 	previous := audit.Hash(make([]byte, 32))
 	for i, line := range all[:13] {
@@ -757,5 +785,39 @@ func TestOperator(t *testing.T) {
 	var actors []string
 	if err := w.SelectContext(t.Context(), &actors, `SELECT actor FROM audit_events ORDER BY actor`); err != nil || !slices.Equal(actors, []string{"operator alice", "system"}) {
 		t.Fatalf("actors = %v, %v", actors, err)
+	}
+}
+
+// A role that owns its database and nothing else is enough.
+func TestPlainRole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var name string
+	if err := w.GetContext(t.Context(), &name, "SELECT current_database()"); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{"CREATE ROLE " + name + " LOGIN", "CREATE DATABASE " + name + "_owned OWNER " + name} {
+		if _, err := w.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dsn := strings.ReplaceAll(strings.ReplaceAll(w.DSN, "dbname="+name, "dbname="+name+"_owned"), "user=watchword", "user="+name)
+	if _, err := postgres.Migrate(t.Context(), dsn); err != nil {
+		t.Fatal(err)
+	}
+	db, err := postgres.Open(postgres.Config{DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() //nolint:errcheck // the test is over
+	if _, err := db.Run(t.Context(), event(t.Context(), "")); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&audit.Sealer{DB: db, Keys: w.keys, Log: slog.New(slog.DiscardHandler)}).Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	report, err := (&audit.Reader{DB: db, Keys: w.keys}).Verify(t.Context())
+	if err != nil || report.Fault != nil || report.Records != 1 {
+		t.Fatalf("report = %+v, %v", report, err)
 	}
 }

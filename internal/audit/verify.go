@@ -181,6 +181,7 @@ func readHead(ctx context.Context, conn *sql.Conn) (h Head, err error) {
 	if err != nil {
 		return h, fmt.Errorf("read the head: %w", err)
 	}
+	h.At = h.At.UTC()
 	return h, nil
 }
 

@@ -71,17 +71,16 @@ func (s *system) chained(ctx context.Context) error {
 	}
 	defer db.Close() //nolint:errcheck // it was only read
 	reader := &audit.Reader{DB: db, Keys: ring}
-	for ctx, cancel := context.WithTimeout(ctx, time.Minute); ; {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
 		report, err := reader.Verify(ctx)
 		switch {
 		case err != nil:
-			cancel()
 			return fmt.Errorf("I8 audit: %w", err)
 		case report.Fault != nil:
-			cancel()
 			return fmt.Errorf("I8 audit: the chain is broken: %w", report.Fault)
 		case report.Waiting == 0 && report.Records > 0:
-			cancel()
 			return nil
 		}
 	}
