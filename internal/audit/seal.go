@@ -64,7 +64,7 @@ func (s *Sealer) Run(ctx context.Context) error {
 	for wait := s.Pause; ; wait = min(2*wait, longestWait) {
 		began, err := s.lead(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // asked to stop
 		}
 		s.Log.ErrorContext(ctx, "audit records are not linked", "error", err)
 		if began {

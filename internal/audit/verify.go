@@ -36,8 +36,8 @@ const (
 	FaultUnlinked   = "unlinked"   // a record was added behind the back of the chain
 )
 
-// Fault is the first place where the chain does not bear out. It is an error.
-type Fault struct {
+// FaultError is the first place where the chain does not bear out. It is what a broken chain is told by.
+type FaultError struct {
 	Kind   string        `json:"kind"`
 	Seq    int64         `json:"seq,omitempty"` // the link; 0 where it is about none
 	Record uuid.NullUUID `json:"record"`
@@ -47,15 +47,15 @@ type Fault struct {
 	cause error
 }
 
-func (f *Fault) Error() string { return f.Detail }
+func (f *FaultError) Error() string { return f.Detail }
 
 // Unwrap gives [ErrForged] or [ErrOtherKey] of a head or a checkpoint.
-func (f *Fault) Unwrap() error { return f.cause }
+func (f *FaultError) Unwrap() error { return f.cause }
 
 // fault makes one. l may be nil.
-func fault(kind string, seq int64, l *Link, format string, args ...any) *Fault {
+func fault(kind string, seq int64, l *Link, format string, args ...any) *FaultError {
 	text := fmt.Errorf(format, args...)
-	f := &Fault{Kind: kind, Seq: seq, Detail: strings.ReplaceAll(text.Error(), "audit: ", ""), cause: errors.Unwrap(text)}
+	f := &FaultError{Kind: kind, Seq: seq, Detail: strings.ReplaceAll(text.Error(), "audit: ", ""), cause: errors.Unwrap(text)}
 	if l != nil {
 		at := l.At.UTC()
 		f.Record, f.At = uuid.NullUUID{UUID: l.EventID, Valid: true}, &at
@@ -71,10 +71,10 @@ type Report struct {
 	Pruned  int64 `json:"pruned"`  // of them, those whose record is gone because its time is over
 	Waiting int64 `json:"waiting"` // records that are not linked yet
 	// Oldest of those that wait.
-	Oldest *time.Time `json:"oldest_waiting,omitempty"`
-	Head   Head       `json:"head"`
-	Key    []byte     `json:"public_key,omitempty"` // Ed25519, for those who have no key files
-	Fault  *Fault     `json:"fault,omitempty"`
+	Oldest *time.Time  `json:"oldest_waiting,omitempty"`
+	Head   Head        `json:"head"`
+	Key    []byte      `json:"public_key,omitempty"` // Ed25519, for those who have no key files
+	Fault  *FaultError `json:"fault,omitempty"`
 }
 
 // Anchor is the end of the chain as somebody noted it, in a place that whoever owns the database cannot reach.
@@ -112,7 +112,7 @@ func (r *Reader) Verify(ctx context.Context, anchors ...Anchor) (report Report, 
 	err = connected(ctx, r.DB, reading, func(conn *sql.Conn) error {
 		w := &walk{conn: conn, keys: r.Keys, names: map[int64]string{}}
 		err := w.run(ctx, anchors)
-		if f, ok := errors.AsType[*Fault](err); ok {
+		if f, ok := errors.AsType[*FaultError](err); ok {
 			w.Fault, err = f, nil
 		}
 		w.To = w.seq
