@@ -628,6 +628,10 @@ func TestOptOut(t *testing.T) {
 	if n, err := c.desk.Restore(t.Context(), number); n != 1 || err != nil {
 		t.Errorf("Restore = %d, %v", n, err)
 	}
+	var recorded int
+	if err := c.db.GetContext(t.Context(), &recorded, `SELECT count(*) FROM audit_events WHERE event = 'sms.opt_in' AND actor = 'operator'`); err != nil || recorded != 1 {
+		t.Fatalf("%d records of it, %v; want one", recorded, err)
+	}
 	if stops, err := c.desk.Stops(t.Context(), number); err != nil || len(stops) != 0 {
 		t.Errorf("what stops texts after the opt-out has ended: %+v, %v", stops, err)
 	}
