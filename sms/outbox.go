@@ -65,6 +65,12 @@ const (
 // replyPurpose begins the purposes of texts that answer what a phone said: they go out even to a number that has just opted out.
 const replyPurpose = "reply_"
 
+// Notice is the purpose of texts that tell people what happened to their accounts. They carry no code.
+const Notice = "notice"
+
+// codeless reports whether texts of that purpose carry no code: whoever makes codes, or has templates for them alone, is not asked to send them.
+func codeless(purpose string) bool { return purpose == Notice || strings.HasPrefix(purpose, replyPurpose) }
+
 // prefixDigits is how many digits at its end are not part of a number's prefix.
 const prefixDigits = 4
 

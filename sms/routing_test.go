@@ -29,6 +29,9 @@ func TestPlan(t *testing.T) {
 			{Vendor: carrier{"b", sms.Abilities{Channels: []sms.Channel{sms.SMS, sms.WhatsApp}}}, Costs: map[string]float64{"": 0.01, "FR": 0.09}},
 			{Vendor: carrier{"india", sms.Abilities{Channels: []sms.Channel{sms.SMS}, Countries: []string{"IN"}}}},
 			{Vendor: carrier{"french", texts}, Countries: []string{"FR"}},
+			{Vendor: carrier{"verifier", sms.Abilities{Kind: sms.Verifier, Channels: []sms.Channel{sms.SMS}, Countries: []string{"DE"}}}},
+			{Vendor: carrier{"hybrid", sms.Abilities{Kind: sms.Hybrid, Channels: []sms.Channel{sms.SMS}, Countries: []string{"DE"}}}},
+			{Vendor: carrier{"template", sms.Abilities{Channels: []sms.Channel{sms.WhatsApp}, Countries: []string{"DE"}, CodesOnly: true}}},
 		}}
 		for _, text := range rules {
 			rule, err := sms.ParseRule(text)
@@ -47,6 +50,9 @@ func TestPlan(t *testing.T) {
 		{name: "no rule: as they are configured", to: "+12025550143", want: "a/sms b/sms b/whatsapp"},
 		{name: "a vendor for one country", to: "+33612345678", want: "a/sms b/sms french/sms b/whatsapp"},
 		{name: "a vendor that serves one country", to: "+919876543210", want: "a/sms b/sms india/sms b/whatsapp"},
+		{name: "a code, by whoever has codes or templates of its own", to: "+4915123456789", want: "a/sms b/sms verifier/sms hybrid/sms b/whatsapp template/whatsapp"},
+		{name: "a notice, by whoever carries texts", to: "+4915123456789", purpose: sms.Notice, want: "a/sms b/sms b/whatsapp"},
+		{name: "a reply, by whoever carries texts", to: "+4915123456789", purpose: "reply_stop", want: "a/sms b/sms b/whatsapp"},
 		{name: "country", rules: "country=FR|DE vendor=french|b channel=sms", to: "+33612345678", want: "french/sms b/sms"},
 		{name: "another country", rules: "country=FR vendor=french", to: "+12025550143", want: "a/sms b/sms b/whatsapp"},
 		{name: "prefix", rules: "prefix=+1202 vendor=b channel=whatsapp,sms", to: "+12025550143", want: "b/whatsapp b/sms"},

@@ -265,6 +265,7 @@ func follow(ctx context.Context, q *postgres.Query) {
 		       state = CASE WHEN r.state = 'delivered' THEN 'delivered' WHEN r.state IN ('accepted', 'sent') THEN 'sent'
 		                    WHEN m.body IS NOT NULL AND m.not_after > wall() THEN 'queued' ELSE 'undelivered' END,
 		       reason = CASE WHEN r.state IN %[1]s THEN r.error_class END,
+		       body = CASE WHEN r.state = 'delivered' AND m.challenge_id IS NULL THEN NULL ELSE m.body END,
 		       due_at = CASE WHEN r.state IN %[1]s THEN wall() ELSE m.due_at END, lease_until = CASE WHEN r.state IN %[1]s THEN NULL ELSE m.lease_until END,
 		       sent_at = coalesce(m.sent_at, CASE WHEN r.state IN ('accepted', 'sent', 'delivered') THEN wall() END)
 		  FROM risen r

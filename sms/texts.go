@@ -95,7 +95,7 @@ func (t *Texts) Code(purpose, locale, code string, life time.Duration, app strin
 		last = "\n" + app
 	}
 	body, tag := t.render(purpose, locale, map[string]any{"Service": t.service, "Code": code, "Minutes": int(life.Minutes())})
-	if body == "" || !fits(body+last) { // no text of its own, or none that fits: what every purpose has in common is a code to give back
+	if body == "" || !Fits(body+last) { // no text of its own, or none that fits: what every purpose has in common is a code to give back
 		body = t.service + ": " + code
 	}
 	return body + last, tag
@@ -116,8 +116,8 @@ func (t *Texts) render(id, locale string, data map[string]any) (text, localeUsed
 	return text, tag
 }
 
-// fits reports whether a text keeps to its bound: [MaxBytes] in the GSM 7-bit alphabet, two segments otherwise.
-func fits(text string) bool {
+// Fits reports whether a text keeps to its bound: [MaxBytes] in the GSM 7-bit alphabet, two segments otherwise.
+func Fits(text string) bool {
 	if inGSM7(text) {
 		return len(text) <= MaxBytes
 	}

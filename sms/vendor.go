@@ -110,7 +110,12 @@ type Abilities struct {
 	Countries []string
 	// Digits is the longest code a Hybrid takes, or 0.
 	Digits int
+	// CodesOnly says that a Gateway carries codes in a template of its own, and no other text.
+	CodesOnly bool
 }
+
+// carriesTexts reports whether the vendor can carry a text without a code.
+func (a *Abilities) carriesTexts() bool { return a.Kind == Gateway && !a.CodesOnly }
 
 // Leg is one call to one vendor. It is stored before the call.
 type Leg struct {

@@ -41,6 +41,8 @@ func Partitions() []Partitioned {
 		{"access_tokens", "created_at", 2 * day},      // minutes
 		{"audit_events", "at", audit.Keep},            // more than a year
 		{"audit_links", "linked_at", audit.KeepLinks}, // longer than what they link
+		{"mails", "created_at", 7 * day},              // a mail is tried for a day
+		{"notices", "created_at", 7 * day},            // with what they became
 	}
 }
 

@@ -232,7 +232,11 @@ func NewMessages(name string, c Config) (*Messages, error) {
 func (m *Messages) Name() string { return m.name }
 
 // Abilities implements sms.Vendor.
-func (*Messages) Abilities() sms.Abilities { return abilities(sms.Gateway) }
+func (*Messages) Abilities() sms.Abilities {
+	a := abilities(sms.Gateway)
+	a.CodesOnly = true
+	return a
+}
 
 // Send implements sms.Vendor. The text is the template's: of ours only the code goes into it.
 func (m *Messages) Send(ctx context.Context, leg sms.Leg) (sms.Accepted, error) {

@@ -109,7 +109,7 @@ func (v *WhatsApp) Name() string { return v.name }
 
 // Abilities implements sms.Vendor.
 func (*WhatsApp) Abilities() sms.Abilities {
-	return sms.Abilities{Kind: sms.Gateway, Channels: []sms.Channel{sms.WhatsApp}}
+	return sms.Abilities{Kind: sms.Gateway, Channels: []sms.Channel{sms.WhatsApp}, CodesOnly: true}
 }
 
 // classes of Meta's error codes, in answers and in reports.
