@@ -15,7 +15,11 @@ import (
 // sealContext binds an authenticator's data to its row.
 func sealContext(id uuid.UUID) string { return "authenticator " + id.String() }
 
-// Bind adds part `authenticator_bound` to q: a is kept, its data sealed, for as long as part from has a row. unique is what may be looked up and
+func (l *Ledger) fingerprint(kind, unique string) []byte {
+	return l.Keys.Fingerprint("authenticator "+kind, unique)
+}
+
+// Bind adds part `authenticator_bound` (columns id, subject, kind, data and hint) to q: a is kept, its data sealed, for as long as part from has a row. unique is what may be looked up and
 // counted, such as the number in E.164; it is stored as a keyed fingerprint only.
 func (l *Ledger) Bind(ctx context.Context, q *postgres.Query, from string, a Authenticator, unique string) error {
 	sealed, err := l.Keys.Seal(a.Data, sealContext(a.ID))
@@ -24,11 +28,11 @@ func (l *Ledger) Bind(ctx context.Context, q *postgres.Query, from string, a Aut
 	}
 	var fingerprint []byte
 	if unique != "" {
-		fingerprint = l.Keys.Fingerprint("authenticator "+a.Kind, unique)
+		fingerprint = l.fingerprint(a.Kind, unique)
 	}
 	q.With("authenticator_bound", fmt.Sprintf(`
 		INSERT INTO authenticators (id, subject, kind, data, fingerprint, hint)
-		SELECT %s, %s, %s, %s, %s, %s FROM %s RETURNING id, subject`,
+		SELECT %s, %s, %s, %s, %s, %s FROM %s RETURNING id, subject, kind, data, hint`,
 		q.Bind(a.ID)+"::uuid", q.Bind(a.Subject)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(sealed)+"::bytea",
 		q.Bind(fingerprint)+"::bytea", q.Bind(a.Hint)+"::text", from))
 	audit.Record(ctx, q, "authenticator_bound", audit.Event{Name: "authenticator.bind", Outcome: audit.Success, Reason: a.Kind,

@@ -77,6 +77,9 @@ type Ledger struct {
 		Check(ctx context.Context, challenge uuid.UUID, answer string) (sms.Verdict, error)
 	}
 
+	// Warn, when set, tells subjects about failures in a row, in the statement of the failure.
+	Warn Warn
+
 	kinds map[string]Factor
 }
 
@@ -324,10 +327,10 @@ func (l *Ledger) Answer(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 		if ok && failure.Reached == sms.NotSent { // nobody looked
 			return nil, errors.Join(err, l.giveBack(ctx, id, b, *paid))
 		}
-		return nil, errors.Join(err, l.wrong(ctx, id, b)) // somebody may have looked: the attempt stays paid
+		return nil, errors.Join(err, l.wrong(ctx, id, b, *paid)) // somebody may have looked: the attempt stays paid
 	}
 	if verdict != sms.Approved {
-		return nil, errors.Join(ErrMismatch, l.wrong(ctx, id, b))
+		return nil, errors.Join(ErrMismatch, l.wrong(ctx, id, b, *paid))
 	}
 	return l.consume(ctx, id, b, *paid, effect)
 }
@@ -340,7 +343,7 @@ func (l *Ledger) answerChecked(ctx context.Context, checker Checker, id uuid.UUI
 		return nil, err
 	}
 	if err := checker.Check(ctx, a, answer); errors.Is(err, ErrMismatch) {
-		return nil, errors.Join(err, l.wrong(ctx, id, b))
+		return nil, errors.Join(err, l.wrong(ctx, id, b, *paid))
 	} else if err != nil {
 		return nil, err // a fault: the attempt stays paid
 	}
@@ -374,14 +377,18 @@ func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, p paid, e
 	return returned, err
 }
 
-// wrong records an answer that somebody else has found wrong, or that nobody will ever know of, and ends a challenge whose last attempt it was.
-func (l *Ledger) wrong(ctx context.Context, id uuid.UUID, b Binding) error {
+// wrong records an answer that somebody else has found wrong, or that nobody will ever know of, ends a challenge whose last attempt it was, and warns its subject if there is
+// something to tell.
+func (l *Ledger) wrong(ctx context.Context, id uuid.UUID, b Binding, p paid) error {
 	q := new(postgres.Query)
 	q.With("challenge_wrong", "SELECT id, false AS won, attempts, max_attempts FROM challenges WHERE id = "+q.Bind(id)+"::uuid")
 	recordAnswer(ctx, q, "challenge_wrong", b)
 	q.With("challenge_exhausted", `UPDATE challenges c SET ended_at = wall(), outcome = 'failed' FROM challenge_wrong w
 		WHERE c.id = w.id AND c.ended_at IS NULL AND c.attempts >= c.max_attempts RETURNING c.id AS challenge_id`)
 	l.Outbox.Cancel(q, "challenge_exhausted", "false")
+	q.With("challenge_failed", fmt.Sprintf("SELECT %s AS subject, %s AS failures, %s AS until FROM challenge_wrong",
+		q.Bind(b.Subject)+"::uuid", q.Bind(p.failures)+"::int", l.streak(b.Purpose).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
+	l.warn(ctx, q, b.Purpose, "challenge_failed")
 	q.Finally("SELECT 1 FROM challenge_exhausted")
 	if _, err := l.DB.Run(ctx, q); err != nil {
 		return fmt.Errorf("end challenge: %w", err)
@@ -441,6 +448,10 @@ func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Bin
 		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won, l.remote OR NOT %[1]s AS remote`,
 		// A factor or a vendor that checks by itself has not looked yet when the last attempt is paid.
 		fmt.Sprint(right != "false")))
+	if right != "false" { // else somebody looks after it was paid, and tells then
+		q.With("challenge_failed", `SELECT r.subject, p.failures, p.blocked_until AS until FROM streak_paid p, challenge_right r, challenge_live l WHERE NOT r.is_right AND NOT l.remote`)
+		l.warn(ctx, q, b.Purpose, "challenge_failed")
+	}
 	q.With("challenge_refused", "SELECT id FROM challenge_live WHERE NOT EXISTS (SELECT FROM challenge_paid)")
 	audit.Record(ctx, q, "challenge_refused", audit.Event{Name: "challenge.answer", Outcome: audit.Refused, Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
 		audit.Expressions{

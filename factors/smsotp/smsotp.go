@@ -28,6 +28,8 @@ const (
 	MaxLife   = 10 * time.Minute // SP 800-63B-4 section 3.1.3.2
 )
 
+var _ factors.Reacher = (*Factor)(nil)
+
 // Factor sends codes. Make one with [New].
 type Factor struct {
 	texts  *sms.Texts
@@ -66,9 +68,9 @@ func (f *Factor) Parse(typed string) (string, error) { return factors.ParseTyped
 
 // Issue implements factors.Factor.
 func (f *Factor) Issue(_ context.Context, a factors.Authenticator, to factors.Prompt) (factors.Issued, error) {
-	number, err := sms.ParseNumber(string(a.Data), "")
+	number, err := f.Reach(a)
 	if err != nil {
-		return factors.Issued{}, fmt.Errorf("smsotp: number of authenticator %s: %w", a.ID, err)
+		return factors.Issued{}, err
 	}
 	code, err := factors.NewCode(f.digits)
 	if err != nil {
@@ -76,4 +78,13 @@ func (f *Factor) Issue(_ context.Context, a factors.Authenticator, to factors.Pr
 	}
 	text, locale := f.texts.Code(string(to.Purpose), to.Locale, code, f.life, to.App)
 	return factors.Issued{Code: code, Life: f.life, Message: &sms.Message{To: number, Text: text, Locale: locale}}, nil
+}
+
+// Reach implements factors.Reacher.
+func (*Factor) Reach(a factors.Authenticator) (sms.Number, error) {
+	number, err := sms.ParseNumber(string(a.Data), "")
+	if err != nil {
+		return sms.Number{}, fmt.Errorf("smsotp: number of authenticator %s: %w", a.ID, err)
+	}
+	return number, nil
 }

@@ -133,6 +133,15 @@ func (s Streak) blocked(n string) string {
 		ELSE %[6]s END`, n, s.Ceiling, s.Limit, s.Block.Seconds(), s.MaxBlock.Seconds(), delay)
 }
 
+// warnBefore is how many failures before the ceiling somebody has to be told.
+const warnBefore = 10
+
+// Stage is an SQL expression for what the n-th failure in a row has come to: 'blocked' for a while, 'warning' when the block for good is near, 'closed' when it is there,
+// or NULL.
+func (s Streak) Stage(n string) string {
+	return fmt.Sprintf("CASE WHEN %[1]s >= %[2]d THEN 'closed' WHEN %[1]s = %[3]d THEN 'warning' WHEN %[1]s %% %[4]d = 0 THEN 'blocked' END", n, s.Ceiling, s.Ceiling-warnBefore, s.Limit)
+}
+
 // Pay adds part `streak_paid` to q: it counts one failure for the key that SQL expression key gives, for as long as
 // part from has a row and the key is not blocked, and returns `key`, `failures` and `blocked_until` as they are after it. Whoever succeeds
 // takes the failure back with [Streak.Clear], whoever was not tried at all with [Streak.Refund]. No row: blocked, and nothing was counted.
