@@ -41,6 +41,8 @@ type Desk struct {
 	Observe func(vendor string, state LegState)
 	// Delivered, when set, is told what became of messages.
 	Delivered func(Delivered)
+	// Stopped, when set, adds to q what else happens when a number wants no more texts: part from has a row if that is new.
+	Stopped func(ctx context.Context, q *postgres.Query, from string, number Number)
 }
 
 // Bounds of a webhook.
@@ -245,6 +247,9 @@ func (d *Desk) reply(ctx context.Context, vendor string, in Inbound) error {
 		event.Reason, keyword = "other", ""
 	}
 	audit.Record(ctx, q, changed, event, nil)
+	if keyword == KeywordStop && d.Stopped != nil {
+		d.Stopped(ctx, q, changed, in.From)
+	}
 	if keyword != "" && !in.Answered && d.Texts != nil && (d.Outbox.Countries == nil || d.Outbox.Countries[in.From.Country()]) {
 		key := append([]byte(string(keyword)+" "), recipient...)
 		limits.Take(q, changed, limits.Hit{Window: replyWindow, Key: key})

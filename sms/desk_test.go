@@ -569,6 +569,12 @@ func TestOptOut(t *testing.T) {
 	c.drain(t)
 	waiting := c.send(t, phone, uuid.New())
 
+	if _, err := c.db.ExecContext(t.Context(), `CREATE TABLE stopped (hint text)`); err != nil {
+		t.Fatal(err)
+	}
+	c.desk.Stopped = func(_ context.Context, q *postgres.Query, from string, n sms.Number) {
+		q.With("stopped_kept", "INSERT INTO stopped SELECT "+q.Bind(n.Hint())+"::text FROM "+from)
+	}
 	reply(" STOP. ") // WH-8
 	if got := c.state(t, waiting); got != "failed recipient_opted_out" {
 		t.Errorf("what waited is %q", got)
@@ -586,6 +592,9 @@ func TestOptOut(t *testing.T) {
 	}
 	if n := c.count(t, `SELECT count(*) FROM messages WHERE purpose = 'reply_stop'`); n != 1 {
 		t.Errorf("%d confirmations of two STOPs", n)
+	}
+	if n := c.count(t, `SELECT count(*) FROM stopped WHERE hint = '43'`); n != 1 {
+		t.Errorf("told %d times of two STOPs", n)
 	}
 	reply("123456") // WH-11
 	reply("YES")    // WH-10

@@ -69,7 +69,9 @@ const replyPurpose = "reply_"
 const Notice = "notice"
 
 // codeless reports whether texts of that purpose carry no code: whoever makes codes, or has templates for them alone, is not asked to send them.
-func codeless(purpose string) bool { return purpose == Notice || strings.HasPrefix(purpose, replyPurpose) }
+func codeless(purpose string) bool {
+	return purpose == Notice || strings.HasPrefix(purpose, replyPurpose)
+}
 
 // prefixDigits is how many digits at its end are not part of a number's prefix.
 const prefixDigits = 4

@@ -12,6 +12,7 @@
 //
 //	GET    /messages?to=+1202…        what arrived, the newest first
 //	DELETE /messages                  empties the inbox; for forms, POST /messages/clear
+//	GET    /mails?to=…, DELETE /mails the same for mails, see [Simulator.ServeSMTP]
 //	POST   /replies                   {"from","to","text"}: the phone answers; the answer says who was told
 //	GET    /faults, POST /faults      what goes wrong next, see [Faults]
 //	GET    /accounts, POST /accounts  credentials and webhook addresses, see [Account]
@@ -153,7 +154,7 @@ func dialects() []dialect {
 	return []dialect{
 		httpDialect(), twilioDialect(), twilioVerifyDialect(),
 		vonageDialect(), vonageVerifyDialect(), whatsappDialect(), infobipDialect(), infobip2FADialect(), courierDialect(),
-		messageCentralDialect(), octopushDialect(), startmessagingDialect(), smppDialect(),
+		messageCentralDialect(), octopushDialect(), startmessagingDialect(), smppDialect(), smtpDialect(),
 	}
 }
 
@@ -178,6 +179,8 @@ type Simulator struct {
 	mu       sync.Mutex
 	busy     int        // requests and webhooks under way
 	messages []*Message // the oldest first
+	mails    []*Mail    // as these
+	post     string     // where mails are taken; "": nowhere
 	seq      int
 	byKey    map[string]*Message // vendor and the caller's key
 	keys     []string            // of byKey, the oldest first
@@ -216,8 +219,11 @@ func New(o Options) *Simulator {
 	}
 	mux.HandleFunc("GET /messages", s.list)
 	mux.HandleFunc("DELETE /messages", s.clear)
+	mux.HandleFunc("GET /mails", s.listMails)
+	mux.HandleFunc("DELETE /mails", s.clearMails)
 	mux.HandleFunc("POST /messages/clear", func(w http.ResponseWriter, r *http.Request) { // what a form can do
 		s.forget()
+		s.forgetMails()
 		back(w, r, "")
 	})
 	mux.HandleFunc("POST /replies", s.postReply)
@@ -922,6 +928,9 @@ func (s *Simulator) Send(vendor string) string {
 
 // address is where a vendor is spoken to, for whoever asked: "" when it is not.
 func (s *Simulator) address(r *http.Request, vendor string) string {
+	if vendor == smtpName {
+		return s.mailLink()
+	}
 	if s.dialects[vendor].link == nil {
 		return baseURL(r, vendor)
 	}

@@ -29,7 +29,9 @@ type page struct {
 	Newest   int    // number of the newest text
 	News     string // the newest text, for whoever listens to the page
 	Phones   []*phone
-	Hidden   int         // phones that are not shown
+	Hidden   int // phones that are not shown
+	Boxes    []*mailbox
+	Unshown  int         // of these
 	Vendors  []vendorRow // that are in use; all of them when none is
 	Others   []vendorRow // the rest
 	Open     bool        // others are in trouble
@@ -152,7 +154,12 @@ func (s *Simulator) inbox(w http.ResponseWriter, r *http.Request) {
 			p.News = "New text for " + newest.To + ": " + newest.Text
 		}
 	}
+	mails := s.Mails("")
+	if len(mails) > 0 && mails[0].seq > p.Newest {
+		p.Newest, p.News = mails[0].seq, "New mail for "+mails[0].To+": "+mails[0].Subject
+	}
 	p.Phones, p.Hidden = s.phones(messages)
+	p.Boxes, p.Unshown = mailboxes(mails)
 	addresses, sends := map[string]string{}, map[string]string{}
 	for _, name := range s.names {
 		addresses[name], sends[name] = s.address(r, name), s.Send(name)
