@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/lib/pq"
 
+	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/keyring"
@@ -49,6 +50,8 @@ type Service struct {
 	Ledger    *factors.Ledger
 	Passwords *Passwords
 	Config    Config
+	// Notices tells people what happened to their accounts. Nil: nobody does.
+	Notices *notices.Notices
 }
 
 // Cookie is the value of a browser's session cookie; it prints as nothing.
@@ -307,6 +310,12 @@ func (s *Service) recordWrong(ctx context.Context, tried *triedPassword) error {
 	}
 	audit.Record(ctx, q, "wrong", audit.Event{Name: "password.check", Outcome: audit.Refused, Reason: reason, Actor: "subscriber",
 		Subject: tried.subscriber, Client: tried.signIn.RelyingParty.ID, Session: tried.signIn.Session.ID}, nil)
+	if tried.subscriber != uuid.Nil && !tried.disabled {
+		q.With("wrong_stage", fmt.Sprintf("SELECT %s AS subject, %s AS stage, %s AS until", q.Bind(tried.subscriber)+"::uuid",
+			s.Config.Failures.Stage(q.Bind(tried.failures)+"::int"), s.Config.Failures.BlockedUntil(q, q.Bind(tried.key)+"::bytea")))
+		q.With("wrong_told", "SELECT subject, stage, until FROM wrong_stage WHERE stage IS NOT NULL")
+		s.Notices.WarnPassword(ctx, q, "wrong_told")
+	}
 	q.Finally("SELECT 1")
 	if _, err := s.DB.Run(ctx, q); err != nil {
 		return fmt.Errorf("record a wrong password: %w", err)
@@ -367,9 +376,14 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 			return nil, err
 		}
 	}
+	before := tried.failures - 1 // without this one
 	q.With("sign_in_moved", fmt.Sprintf(`
-		UPDATE sign_ins SET session_id = %s, challenge_id = %s FROM session_passed WHERE sign_ins.id = %s`,
-		q.Bind(in.Session.ID)+"::uuid", q.Bind(optional(challenge))+"::uuid", q.Bind(in.ID)+"::uuid"))
+		UPDATE sign_ins SET session_id = %s, challenge_id = %s, failures = %s FROM session_passed WHERE sign_ins.id = %s RETURNING sign_ins.failures`,
+		q.Bind(in.Session.ID)+"::uuid", q.Bind(optional(challenge))+"::uuid", q.Bind(before)+"::int", q.Bind(in.ID)+"::uuid"))
+	if challenge == uuid.Nil && !tried.again {
+		q.With("signed_in", fmt.Sprintf("SELECT %s AS subject FROM sign_in_moved WHERE failures >= %d", subscriber, suspicious))
+		s.Notices.Add(ctx, q, "signed_in", notices.Event{Kind: notices.SignInAfterFailures}, nil)
+	}
 	q.Finally("SELECT (SELECT wall() FROM session_passed) AS passed_at, EXISTS (SELECT FROM outdated) AS outdated")
 	var got struct {
 		PassedAt *time.Time `db:"passed_at"`
@@ -397,6 +411,9 @@ func (s *Service) Code(ctx context.Context, cookie Cookie, id uuid.UUID, typed s
 	return s.Answer(ctx, cookie, p, typed)
 }
 
+// suspicious is how many wrong passwords or codes in a row make a sign-in something to tell its person of.
+const suspicious = 5
+
 // Answer is [Service.Code] for a sign-in that was just loaded.
 func (s *Service) Answer(ctx context.Context, cookie Cookie, p *Progress, typed string) (*Progress, error) {
 	in := p.SignIn
@@ -416,6 +433,11 @@ func (s *Service) Answer(ctx context.Context, cookie Cookie, p *Progress, typed 
 			 WHERE sessions.id = %s AND token_hash = %s AND ended_at IS NULL AND subscriber_id = %s.subject RETURNING sessions.id`,
 			q.Bind(token.hash())+"::bytea", won, q.Bind(in.Session.ID)+"::uuid", q.Bind(cookie.hash())+"::bytea", won))
 		s.addEvent(q, "session_raised", event)
+		if !p.Decision.Raises { // or else the person had been here already
+			q.With("signed_in", fmt.Sprintf(`SELECT %[1]s.subject FROM %[1]s, session_raised, sign_ins si
+				 WHERE si.id = %[2]s AND (si.failures >= %[3]d OR %[4]s >= %[3]d)`, won, q.Bind(in.ID)+"::uuid", suspicious, s.Ledger.FailuresSQL(q, won+".subject")))
+			s.Notices.Add(ctx, q, "signed_in", notices.Event{Kind: notices.SignInAfterFailures}, nil)
+		}
 		return "(SELECT to_jsonb(wall()) FROM session_raised)"
 	})
 	if err != nil {

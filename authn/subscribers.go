@@ -13,9 +13,12 @@ import (
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
 
+	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/sms"
 )
 
 // Errors of the directory of subscribers.
@@ -99,6 +102,8 @@ func (s *Service) Bind(ctx context.Context, id uuid.UUID, b Binding) error {
 	if err := s.Ledger.Bind(ctx, q, "holder", b.Authenticator, b.Unique); err != nil {
 		return err
 	}
+	s.Notices.Add(ctx, q, "authenticator_bound", notices.Event{Kind: notices.FactorAdded, Operator: true},
+		notices.Expressions{"about": "authenticator_bound.kind", "hint": "authenticator_bound.hint"})
 	q.Finally("SELECT 1 FROM authenticator_bound")
 	return s.one(ctx, q, "bind authenticator")
 }
@@ -195,7 +200,96 @@ func (s *Service) SetPassword(ctx context.Context, id uuid.UUID, password string
 	s.hold(q, id)
 	q.With("changed", fmt.Sprintf("UPDATE subscribers u SET password_hash = %s, password_changed_at = wall(), not_before = %s, updated_at = wall() FROM held WHERE u.id = held.id RETURNING u.id",
 		q.Bind(hash)+"::text", momentSQL))
+	s.Notices.Add(ctx, q, "changed", notices.Event{Kind: notices.PasswordChanged, Operator: true}, notices.Expressions{"subject": "changed.id"})
 	return s.endAll(ctx, q, id, "password.set", "password_changed")
+}
+
+// SetEmail replaces the address of a subscriber, or takes it away when it is empty. verified says that it is known to be theirs: they may sign in with it, and are told
+// there what happens to their account. The old address and the new one are told of the change. [ErrTaken]: somebody else signs in under it.
+func (s *Service) SetEmail(ctx context.Context, id uuid.UUID, address string, verified bool) error {
+	for range 8 { // the profile is sealed, so that it is read before it is written; whoever else writes it goes first
+		done, err := s.setEmail(ctx, id, address, verified)
+		if err != nil || done {
+			return err
+		}
+	}
+	return errors.New("set address: the profile changes all the time")
+}
+
+func (s *Service) setEmail(ctx context.Context, id uuid.UUID, address string, verified bool) (done bool, err error) {
+	q := new(postgres.Query)
+	q.Finally("SELECT username, profile FROM subscribers WHERE id = " + q.Bind(id) + "::uuid")
+	var was struct {
+		Username string `db:"username"`
+		Profile  []byte `db:"profile"`
+	}
+	if err := s.DB.Get(ctx, &was, q); errors.Is(err, postgres.ErrNotFound) {
+		return false, ErrNoSubscriber
+	} else if err != nil {
+		return false, fmt.Errorf("read profile: %w", err)
+	}
+	profile, err := s.openProfile(id, was.Profile)
+	if err != nil {
+		return false, err
+	}
+	old, _ := profile["email"].(string)
+	delete(profile, "email")
+	delete(profile, "email_verified")
+	if address != "" {
+		profile["email"], profile["email_verified"] = address, verified
+	}
+	names, err := s.names(was.Username, profile)
+	if err != nil {
+		return false, err
+	}
+	sealed, err := s.sealProfile(id, profile)
+	if err != nil {
+		return false, err
+	}
+	q = new(postgres.Query)
+	given := q.Bind(pq.Array(names)) + "::bytea[]"
+	q.With("changed", fmt.Sprintf("UPDATE subscribers SET profile = %s, updated_at = wall() WHERE id = %s AND profile = %s RETURNING id, profile",
+		q.Bind(sealed)+"::bytea", q.Bind(id)+"::uuid", q.Bind(was.Profile)+"::bytea"))
+	q.With("unnamed", fmt.Sprintf("DELETE FROM identifiers i USING changed WHERE i.subscriber_id = changed.id AND i.fingerprint <> ALL(%s)", given))
+	q.With("named", fmt.Sprintf(`INSERT INTO identifiers (fingerprint, subscriber_id) SELECT n, changed.id FROM changed, unnest(%s) n
+		 WHERE NOT EXISTS (SELECT FROM identifiers i WHERE i.subscriber_id = changed.id AND i.fingerprint = n)`, given))
+	audit.Record(ctx, q, "changed", audit.Event{Name: "email.set", Outcome: audit.Success, Actor: "operator", Subject: id}, nil)
+	if address != old {
+		s.Notices.Add(ctx, q, "changed", notices.Event{Kind: notices.EmailChanged, Operator: true, AlsoProfile: "changed"}, notices.Expressions{"subject": "changed.id"})
+	}
+	q.Finally("SELECT 1 FROM changed")
+	n, err := s.DB.Run(ctx, q)
+	if pq.As(err, pqerror.UniqueViolation) != nil {
+		return false, ErrTaken
+	}
+	if err != nil {
+		return false, fmt.Errorf("set address: %w", err)
+	}
+	return n > 0, nil
+}
+
+// Person is what a stored profile says about how its owner is told. It is what a notices.Worker asks for.
+func (s *Service) Person(id uuid.UUID, sealed []byte) (notices.Person, error) {
+	profile, err := s.openProfile(id, sealed)
+	if err != nil {
+		return notices.Person{}, err
+	}
+	var p notices.Person
+	p.Locale, _ = profile["locale"].(string)
+	p.Zone, _ = profile["zoneinfo"].(string)
+	if verified, _ := profile["email_verified"].(bool); verified {
+		address, _ := profile["email"].(string)
+		if p.Address, err = mail.ParseAddress(address); err != nil {
+			return notices.Person{}, err
+		}
+	}
+	return p, nil
+}
+
+// TextsStopped adds to q what is told of a phone whose number wants no more texts: part from has a row if that is new.
+func (s *Service) TextsStopped(ctx context.Context, q *postgres.Query, from string, number sms.Number) {
+	q.With("texts_stopped_of", fmt.Sprintf("SELECT h.subject, h.hint FROM %s CROSS JOIN LATERAL (%s) h", from, s.Ledger.HoldersSQL(q, number)))
+	s.Notices.Add(ctx, q, "texts_stopped_of", notices.Event{Kind: notices.TextsStopped, MailOnly: true}, notices.Expressions{"hint": "texts_stopped_of.hint"})
 }
 
 // Disable keeps a subscriber out from now on, everywhere: sessions and challenges end, and nothing that was given to applications is

@@ -34,7 +34,6 @@ CREATE TABLE notices (
     authenticator_id uuid,                    -- whose number it goes to
     factor           text,                    -- kind of that authenticator
     reach            bytea,                   -- sealed number or profile, as it was; NULL once handed over
-    locale           text NOT NULL DEFAULT '',
     operator         boolean NOT NULL DEFAULT false, -- done by the people who run this
     source           text NOT NULL DEFAULT '',       -- where from, coarsely
     about            text NOT NULL DEFAULT '',       -- kind of the authenticator that it tells about
@@ -46,5 +45,9 @@ CREATE TABLE notices (
 CREATE TABLE notices_default PARTITION OF notices DEFAULT;
 CREATE INDEX notices_due ON notices (created_at) WHERE state = 'queued';
 
+-- Wrong passwords in a row that came before the right one of this sign-in.
+ALTER TABLE sign_ins ADD COLUMN failures integer NOT NULL DEFAULT 0;
+
 -- +goose Down
+ALTER TABLE sign_ins DROP COLUMN failures;
 DROP TABLE notices, mails;

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/smsotp"
 	"github.com/watchword-auth/watchword/internal/audit"
@@ -60,11 +61,13 @@ func (w *World) Replica(t testing.TB, db *postgres.DB) *authn.Service {
 	if err != nil {
 		t.Fatal(err)
 	}
+	told := &notices.Notices{Texted: ledger.Reachable(), Mails: true}
+	ledger.Warn = told.Warn
 	passwords, err := authn.NewPasswords(authn.HashingConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	service := &authn.Service{DB: db, Keys: w.Keys, Ledger: ledger, Passwords: passwords, Config: authn.DefaultConfig()}
+	service := &authn.Service{DB: db, Keys: w.Keys, Ledger: ledger, Passwords: passwords, Config: authn.DefaultConfig(), Notices: told}
 	service.Config.Policy.Installed = service.Kinds()
 	return service
 }

@@ -38,6 +38,7 @@ const (
 	demoUsername = "demo"
 	demoPassword = "plain sailing tonight"
 	demoPhone    = "+12025550143" // of the range that is reserved for fiction
+	demoEmail    = "demo@example.com"
 	demoClient   = "demo"
 )
 
@@ -54,6 +55,7 @@ type world struct {
 	Username     string `json:"username"`
 	Password     string `json:"password"`
 	Phone        string `json:"phone"`
+	Email        string `json:"email"`
 	PID          int    `json:"pid"`
 }
 
@@ -67,10 +69,10 @@ func (p *Program) devCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run everything on this machine, to try it and to develop against", Args: cobra.NoArgs,
 		Long: "Dev starts a PostgreSQL of its own from the binaries that are installed, makes tables and keys, a demo user with a phone and a demo\n" +
-			"application, and a carrier simulator whose inbox shows the texts as they arrive. It prints the links to open. What happened is there\n" +
+			"application, and a carrier simulator whose inbox shows the texts and mails as they arrive. It prints the links to open. What happened is there\n" +
 			"again at the next start, unless --ephemeral.\n\n" +
 			"It writes watchword.yaml into its data directory: every other command administers this server with --config and that file.\n\n" +
-			"GET /messages?to=%2B12025550143 of the inbox gives the texts as JSON, the newest first. Numbers ending in 001 to 010 fail on purpose.",
+			"GET /messages?to=%2B12025550143 of the inbox gives the texts as JSON, the newest first, and GET /mails the mails. Numbers ending in 001 to 010 fail on purpose.",
 		Example: "  watchword dev\n  watchword dev --listen localhost:9000 --data ~/watchword\n  watchword dev --ephemeral --listen localhost:0 --ready /tmp/watchword.json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(p.configFiles) > 0 {
@@ -131,7 +133,12 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 	}
 	defer database.Stop()
 	began := time.Now()
-	s, err := p.devServices(ctx, database, dir, issuer, listeners)
+	post, err := listen("127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer post.Close() //nolint:errcheck // whoever serves on it closes it
+	s, err := p.devServices(ctx, database, dir, issuer, listeners, post.Addr().String())
 	if err != nil {
 		return err
 	}
@@ -156,6 +163,7 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 	account := carrier.Account("twilio")
 	account.Inbound = issuer + "/v1/inbound/twilio" // as an operator enters it in Twilio's console
 	carrier.SetAccount("twilio", account)
+	go carrier.ServeSMTP(background, post) //nolint:errcheck // it ends with background
 	simulator := simulatorServer(background, carrier)
 	application := srv.httpServer(background, app.New(app.Config{Issuer: issuer, BaseURL: demo, ClientID: w.ClientID, ClientSecret: w.ClientSecret}))
 	for _, side := range []struct {
@@ -291,7 +299,11 @@ func (p *Program) claimData(o devOptions) (dir string, release func(), err error
 }
 
 // devServices makes tables, keys and services.
-func (p *Program) devServices(ctx context.Context, database *pgserver.Server, dir, issuer string, listeners [4]net.Listener) (*services, error) {
+func (p *Program) devServices(ctx context.Context, database *pgserver.Server, dir, issuer string, listeners [4]net.Listener, post string) (*services, error) {
+	_, postPort, err := net.SplitHostPort(post)
+	if err != nil {
+		return nil, err
+	}
 	if err := database.CreateDatabase(ctx, "watchword", ""); err != nil {
 		return nil, err
 	}
@@ -317,6 +329,7 @@ func (p *Program) devServices(ctx context.Context, database *pgserver.Server, di
 			"listen=" + listeners[0].Addr().String(), "management_listen=" + listeners[3].Addr().String(),
 			"sms.vendors.simulator.url=" + inbox, "sms.vendors.twilio.base_url=" + inbox + "/twilio", "sms.vendors.twilio.account=" + account.ID,
 			"sms.vendors.twilio.secret_file=" + secretFile, "sms.vendors.twilio.sender=+12025550100", "sms.channels=sms,whatsapp",
+			"mail.host=127.0.0.1", "mail.port=" + postPort, "mail.tls=none", "mail.from=Watchword <no-reply@login.example>",
 		}, p.configSet...),
 	}
 	cfg, _, err := config.Load(sources)
@@ -377,7 +390,7 @@ func writeDevConfig(dir, dsn string, flags []string) error {
 func (s *services) furnish(ctx context.Context, dir, issuer, demo, inbox string) (*world, error) {
 	w := &world{
 		Issuer: issuer, Config: filepath.Join(dir, devConfig), Inbox: inbox, Demo: demo, ClientID: demoClient, RedirectURI: app.RedirectURI(demo),
-		Username: demoUsername, Password: demoPassword, Phone: demoPhone, PID: os.Getpid(),
+		Username: demoUsername, Password: demoPassword, Phone: demoPhone, Email: demoEmail, PID: os.Getpid(),
 	}
 	if _, err := s.signIns.Find(ctx, demoUsername); errors.Is(err, authn.ErrNoSubscriber) {
 		number, err := sms.ParseNumber(demoPhone, "")
@@ -436,7 +449,7 @@ func demoProfile() authn.Profile {
 	return authn.Profile{
 		"name": "Dana Demo", "given_name": "Dana", "family_name": "Demo", "middle_name": "Q", "nickname": "Dee", "preferred_username": demoUsername,
 		"profile": "https://example.com/dana", "picture": "https://example.com/dana.png", "website": "https://dana.example.com",
-		"email": "demo@example.com", "email_verified": true, "gender": "female", "birthdate": "1990-04-01",
+		"email": demoEmail, "email_verified": true, "gender": "female", "birthdate": "1990-04-01",
 		"zoneinfo": "America/New_York", "locale": "en-US", "phone_number": demoPhone, "phone_number_verified": true,
 		"address": map[string]any{
 			"formatted": "1 Example Street\nWashington, DC 20001\nUnited States", "street_address": "1 Example Street",
@@ -521,7 +534,7 @@ func (p *Program) welcome(w *world, dir string, ephemeral bool, took time.Durati
 Watchword is ready, %d ms after PostgreSQL was.
 
   Demo application  %s
-  Inbox of texts    %s
+  Texts and mails   %s
 
   Sign in as        %s
   Password          %s

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
 )
@@ -25,6 +26,7 @@ type metrics struct {
 	calls    *prometheus.HistogramVec
 	reports  *prometheus.CounterVec
 	arrivals *prometheus.HistogramVec
+	mails    *prometheus.CounterVec
 }
 
 func newMetrics(db *postgres.DB) *metrics {
@@ -48,6 +50,9 @@ func newMetrics(db *postgres.DB) *metrics {
 			Namespace: "watchword", Name: "otp_delivery_seconds", Help: "Time from storing a text to the report of what became of it.",
 			Buckets: []float64{.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600},
 		}, []string{"vendor", "country", "state"}),
+		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "watchword", Name: "mail_sends_total", Help: "Attempts to hand a mail to the mail server, by what came of them: accepted, or the class of the failure.",
+		}, []string{"result"}),
 	}
 	b := buildInfo()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -55,7 +60,7 @@ func newMetrics(db *postgres.DB) *metrics {
 		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "go": b.Go},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.requests, m.sends, m.calls, m.reports, m.arrivals, info, collectors.NewGoCollector(),
+	m.registry.MustRegister(m.requests, m.sends, m.calls, m.reports, m.arrivals, m.mails, info, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewDBStatsCollector(db.DB.DB, "watchword"))
 	return m
 }
@@ -70,6 +75,14 @@ func (m *metrics) sent(s sms.Sent) {
 	m.calls.WithLabelValues(s.Vendor, result).Observe(s.Since.Seconds())
 }
 
+// mailed counts an attempt to hand over a mail.
+func (m *metrics) mailed(c mail.Class) {
+	if c == "" {
+		c = "accepted"
+	}
+	m.mails.WithLabelValues(string(c)).Inc()
+}
+
 // reported counts a vendor's report.
 func (m *metrics) reported(vendor string, state sms.LegState) {
 	m.reports.WithLabelValues(vendor, string(state)).Inc()
@@ -81,7 +94,27 @@ func (m *metrics) delivered(d sms.Delivered) {
 }
 
 // watch adds what is asked for when it is looked at.
-func (m *metrics) watch(db *postgres.DB, routing *sms.Routing) {
+func (m *metrics) watch(db *postgres.DB, routing *sms.Routing, postman *mail.Worker) {
+	if postman != nil {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "watchword", Name: "mail_up", Help: "1 while the mail server takes mails.",
+		}, func() float64 {
+			if postman.Up() {
+				return 1
+			}
+			return 0
+		}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "watchword", Name: "mail_oldest_seconds", Help: "Age of the oldest mail that waits; -1 when the database does not say.",
+		}, func() float64 {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			defer cancel()
+			age, err := mail.Oldest(ctx, db)
+			if err != nil {
+				return -1
+			}
+			return age.Seconds()
+		}))
+	}
 	for _, v := range routing.Vendors() {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: "watchword", Name: "vendor_up", Help: "1 while the vendor's breaker is closed.", ConstLabels: prometheus.Labels{"vendor": v.Name()},

@@ -41,6 +41,7 @@ func preflight(ctx context.Context, cfg *config.Config, known ...*config.Problem
 	check(sound("tls."), func() error { return checkCertificate(cfg) })
 	check(true, func() error { return checkVendor(cfg, known) })
 	check(sound("policy.") && sound("acr.") && sound("otp.") && sound("sms.service_name") && sound("issuer"), func() error { return checkPolicy(cfg) })
+	check(sound("mail.") && sound("branding."), func() error { _, _, err := newNotices(cfg); return err })
 	production := sound("issuer") && cfg.Production()
 	tables := check(cfg.Database.DSN != "", func() error { return checkDatabase(ctx, cfg, production) })
 	check(keys && tables, func() error { return checkSealed(ctx, cfg) })

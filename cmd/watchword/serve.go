@@ -17,8 +17,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/internal/retention"
 	"github.com/watchword-auth/watchword/oidc"
@@ -132,6 +134,8 @@ type server struct {
 	provider *oidc.Provider
 	worker   *sms.Worker
 	desk     *sms.Desk
+	postman  *mail.Worker // nil: there is no mail server
+	teller   *notices.Worker
 	keeper   *retention.Keeper
 	sealer   *audit.Sealer
 	public   http.Handler
@@ -150,7 +154,15 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 		DB: s.db, Keys: s.ring, Routing: s.delivery.routing, Outbox: s.delivery.outbox, Texts: s.delivery.texts, Log: log, Public: s.cfg.Issuer, Sources: s.delivery.sources,
 		Now: time.Now, Observe: srv.metrics.reported, Delivered: srv.metrics.delivered,
 	}
-	srv.metrics.watch(s.db, s.delivery.routing)
+	srv.desk.Stopped = s.signIns.TextsStopped
+	srv.teller = &notices.Worker{
+		DB: s.db, Keys: s.ring, Texts: s.texts, SMS: s.delivery.outbox, Number: s.signIns.Ledger.Reach, Person: s.signIns.Person, Log: log,
+	}
+	if s.mail != nil {
+		srv.postman = &mail.Worker{DB: s.db, Keys: s.ring, Sender: s.mail, Log: log, Observe: srv.metrics.mailed}
+		srv.teller.Mail = &mail.Outbox{Keys: s.ring}
+	}
+	srv.metrics.watch(s.db, s.delivery.routing, srv.postman)
 	var err error
 	srv.keeper = &retention.Keeper{DB: s.db, Log: log}
 	srv.sealer = &audit.Sealer{DB: s.db, Keys: s.ring, Log: log}
@@ -230,7 +242,10 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 	}
 	works := map[string]func(context.Context) error{
 		"outbox worker": srv.worker.Run, "change listener": srv.provider.Run, "retention": srv.keeper.Run, "audit chain": srv.sealer.Run,
-		"idle memory": srv.releaseMemory,
+		"idle memory": srv.releaseMemory, "notices": srv.teller.Run,
+	}
+	if srv.postman != nil {
+		works["mail worker"] = srv.postman.Run
 	}
 	for _, v := range srv.delivery.routing.Vendors() {
 		if link, ok := v.(sms.Subscriber); ok {

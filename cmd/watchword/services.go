@@ -9,11 +9,13 @@ import (
 	"strings"
 
 	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/smsotp"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/oidc"
 	"github.com/watchword-auth/watchword/sms"
@@ -30,6 +32,8 @@ type services struct {
 	levels  authn.LevelNames
 
 	delivery *delivery
+	mail     *mail.SMTP // nil: there is no mail server
+	texts    *notices.Texts
 }
 
 // assemble makes the services. It does not connect: the first statement does.
@@ -67,6 +71,12 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 		return nil, err
 	}
 	ledger.Checks = &sms.Checks{DB: db, Keys: ring, Routing: carry.routing}
+	mailer, texts, err := newNotices(cfg)
+	if err != nil {
+		return nil, err
+	}
+	told := &notices.Notices{Texted: ledger.Reachable(), Mails: mailer != nil}
+	ledger.Warn = told.Warn
 	passwords, err := authn.NewPasswords(authn.HashingConfig{
 		Memory: uint32(cfg.Password.Memory / 1024), Time: uint32(cfg.Password.Time), Concurrency: cfg.Password.Concurrency, Queue: cfg.Password.Queue,
 	})
@@ -77,8 +87,8 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	rules := authn.DefaultConfig()
 	rules.Idle, rules.Absolute, rules.SignIn, rules.Policy.MaxAge = cfg.Session.Idle, cfg.Session.Absolute, cfg.Session.SignIn, cfg.Session.Absolute
 	s := &services{
-		cfg: cfg, db: db, ring: ring, delivery: carry,
-		signIns: &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules},
+		cfg: cfg, db: db, ring: ring, delivery: carry, mail: mailer, texts: texts,
+		signIns: &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules, Notices: told},
 		clients: &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,
 	}
 	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())

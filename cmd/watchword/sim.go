@@ -19,7 +19,7 @@ import (
 const simPace = 300 * time.Millisecond
 
 func (p *Program) simCommand() *cobra.Command {
-	var address, carrier string
+	var address, carrier, post string
 	cmd := &cobra.Command{
 		Use: "sim", Short: "Run a carrier that shows texts instead of sending them", Args: cobra.NoArgs,
 		Long: "Sim speaks the APIs of the vendors that the server has drivers for, each under a path of its own, shows the texts on an inbox page,\n" +
@@ -27,6 +27,7 @@ func (p *Program) simCommand() *cobra.Command {
 			"any program whose vendor's base URL is replaced. It shows every code to whoever asks, and therefore listens on loopback only.\n\n" +
 			"  GET    /                     inbox page, live; phones answer from there\n" +
 			"  GET    /messages?to=NUMBER   what arrived, the newest first, as JSON; DELETE empties it\n" +
+			"  GET    /mails?to=ADDRESS     the same for mails, with --smtp\n" +
 			"  POST   /replies              {\"from\",\"to\",\"text\"}: a phone answers; says who was told\n" +
 			"  GET    /faults, POST /faults {\"vendor\",\"outage\",\"fail\",\"class\",…}: what goes wrong next\n" +
 			"  GET    /accounts             base URLs, paths and credentials of every vendor; POST changes them,\n" +
@@ -46,24 +47,34 @@ func (p *Program) simCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, other := range []string{carrier, post} {
+				if host, _, err := net.SplitHostPort(other); other != "" && (err != nil || !config.Loopback(host)) {
+					return errors.Join(l.Close(), fail(exitUsage, "use 127.0.0.1 and a port", "%q is not an address on loopback", other))
+				}
+			}
 			ctx := cmd.Context()
 			sim := carriersim.New(carriersim.Options{Now: time.Now, Pace: simPace})
 			server := simulatorServer(ctx, sim)
 			context.AfterFunc(ctx, func() { _ = server.Close() })
-			link := ""
+			links := map[string]string{}
 			if carrier != "" {
-				if host, _, err := net.SplitHostPort(carrier); err != nil || !config.Loopback(host) {
-					return errors.Join(l.Close(), fail(exitUsage, "use 127.0.0.1 and a port", "%q is not an address on loopback", carrier))
-				}
 				c, err := listen(carrier)
 				if err != nil {
 					return errors.Join(err, l.Close())
 				}
-				link = "smpp://" + c.Addr().String()
+				links["smpp"] = "smpp://" + c.Addr().String()
 				go sim.ServeSMPP(ctx, c) //nolint:errcheck // it ends with ctx
 			}
+			if post != "" {
+				c, err := listen(post)
+				if err != nil {
+					return errors.Join(err, l.Close())
+				}
+				links["smtp"] = "smtp://" + c.Addr().String()
+				go sim.ServeSMTP(ctx, c) //nolint:errcheck // it ends with ctx
+			}
 			base := "http://" + l.Addr().String()
-			if err := p.announceSim(sim, base, link); err != nil {
+			if err := p.announceSim(sim, base, links); err != nil {
 				return err
 			}
 			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -73,12 +84,13 @@ func (p *Program) simCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&address, "listen", "127.0.0.1:8082", "address and port")
+	cmd.Flags().StringVar(&post, "smtp", "", "address and port for mails by SMTP, such as 127.0.0.1:2525 (default: none)")
 	cmd.Flags().StringVar(&carrier, "smpp", "", "address and port for SMPP, such as 127.0.0.1:2775 (default: none)")
 	return cmd
 }
 
 // announceSim says where everything is.
-func (p *Program) announceSim(sim *carriersim.Simulator, base, link string) error {
+func (p *Program) announceSim(sim *carriersim.Simulator, base string, links map[string]string) error {
 	type row struct {
 		Vendor  string `json:"vendor"`
 		BaseURL string `json:"base_url"`
@@ -90,8 +102,8 @@ func (p *Program) announceSim(sim *carriersim.Simulator, base, link string) erro
 	var rows []row
 	for _, name := range sim.Vendors() {
 		a, address := sim.Account(name), base+"/"+name
-		if name == "smpp" {
-			address = link
+		if name == "smpp" || name == "smtp" { // no HTTP
+			address = links[name]
 		}
 		if address != "" {
 			rows = append(rows, row{name, address, a.ID, a.Secret, a.Signing, sim.Send(name)})

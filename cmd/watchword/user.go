@@ -18,6 +18,7 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/factors/smsotp"
+	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/sms"
 )
 
@@ -28,6 +29,7 @@ type shownUser struct {
 	Username    string        `json:"username"`
 	Name        string        `json:"name,omitempty"`
 	Email       string        `json:"email,omitempty"`
+	Verified    bool          `json:"email_verified,omitempty"`
 	HasPassword bool          `json:"has_password"`
 	Groups      []string      `json:"groups"`
 	Factors     []shownFactor `json:"factors"`
@@ -49,6 +51,7 @@ func shown(u *authn.Subscriber) shownUser {
 	s := shownUser{ID: u.ID.String(), Subject: u.Subject, Username: u.Username, HasPassword: u.HasSecret, Groups: append([]string{}, u.Groups...), Factors: []shownFactor{}, CreatedAt: u.CreatedAt.UTC(), DisabledAt: u.DisabledAt}
 	s.Name, _ = u.Profile["name"].(string)
 	s.Email, _ = u.Profile["email"].(string)
+	s.Verified, _ = u.Profile["email_verified"].(bool)
 	for _, a := range u.Bound {
 		s.Factors = append(s.Factors, shownFactor{a.ID.String(), a.Kind, a.Hint, a.BoundAt.UTC()})
 	}
@@ -58,7 +61,7 @@ func shown(u *authn.Subscriber) shownUser {
 
 func (p *Program) userCommand() *cobra.Command {
 	group := &cobra.Command{Use: "user", Short: "Manage the people who sign in", Example: "  watchword user create alice --phone +12025550143"}
-	group.AddCommand(p.userCreate(), p.userList(), p.userGet(), p.userSetPassword(), p.userSetGroups(),
+	group.AddCommand(p.userCreate(), p.userList(), p.userGet(), p.userSetPassword(), p.userSetGroups(), p.userSetEmail(),
 		p.userChange("disable", "Keep somebody out, everywhere and at once", "watchword user disable alice\n  watchword user disable alice --yes",
 			"Disable ends the sessions of a user and everything that was given to applications. Nothing is deleted.",
 			"Shut %s out of every application?", func(ctx context.Context, s *services, id uuid.UUID) error { return s.signIns.Disable(ctx, id) }),
@@ -148,6 +151,8 @@ func (p *Program) userCreate() *cobra.Command {
 	return cmd
 }
 
+var errAddress = fail(exitUsage, "write it as alice@example.com", "that is not an e-mail address")
+
 // profileOf puts standard claims together (OpenID Connect Core 5.1).
 func profileOf(username, name, email string, verified bool, phone, locale string) (authn.Profile, error) {
 	profile := authn.Profile{"preferred_username": username}
@@ -158,8 +163,8 @@ func profileOf(username, name, email string, verified bool, phone, locale string
 		}
 	}
 	if email != "" {
-		if at := strings.LastIndexByte(email, '@'); at < 1 || at == len(email)-1 || strings.ContainsAny(email, " \t\r\n<>") {
-			return nil, fail(exitUsage, "write it as alice@example.com", "that is not an e-mail address")
+		if _, err := mail.ParseAddress(email); err != nil {
+			return nil, errAddress
 		}
 		profile["email"], profile["email_verified"] = email, verified
 	}
@@ -291,7 +296,11 @@ func (p *Program) showUser(u shownUser) error {
 		line("sub", u.Subject)
 		line("username", u.Username)
 		line("name", u.Name)
-		line("email", u.Email)
+		email := u.Email
+		if email != "" && !u.Verified {
+			email += " (not verified)"
+		}
+		line("email", email)
 		line("state", u.State)
 		line("groups", strings.Join(u.Groups, " "))
 		for _, f := range u.Factors {
@@ -368,6 +377,42 @@ func (p *Program) userSetGroups() *cobra.Command {
 			})
 		},
 	}
+}
+
+func (p *Program) userSetEmail() *cobra.Command {
+	var verified bool
+	cmd := &cobra.Command{
+		Use: "set-email USER ADDRESS", Short: "Replace an e-mail address", Args: cobra.ExactArgs(2),
+		Long: "Set-email replaces the address of a user; an empty one takes it away. An address that is known to be theirs (--verified) is one to sign in with, and the one that\n" +
+			"is told what happens to the account. The old one and the new one are told of the change.",
+		Example: "  watchword user set-email alice alice@example.com --verified\n  watchword user set-email alice ''",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				if args[1] != "" {
+					if _, err := mail.ParseAddress(args[1]); err != nil {
+						return errAddress
+					}
+				}
+				u, err := find(ctx, s, args[0])
+				if err != nil {
+					return err
+				}
+				err = s.signIns.SetEmail(ctx, u.ID, args[1], verified)
+				if errors.Is(err, authn.ErrTaken) {
+					return fail(exitRefused, "look who with: watchword user get "+args[1], "somebody else signs in under that address")
+				}
+				if err != nil {
+					return err
+				}
+				if u, err = s.signIns.Find(ctx, u.ID.String()); err != nil {
+					return err
+				}
+				return p.showUser(shown(u))
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&verified, "verified", false, "the address is known to be theirs")
+	return cmd
 }
 
 // userChange is a command that does one thing to one user.

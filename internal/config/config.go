@@ -42,6 +42,7 @@ type Config struct {
 	Keys     Keys     `key:"keys"`
 	OTP      OTP      `key:"otp"`
 	SMS      SMS      `key:"sms"`
+	Mail     Mail     `key:"mail"`
 	Password Password `key:"password"`
 	Session  Session  `key:"session"`
 	Tokens   Tokens   `key:"tokens"`
@@ -89,6 +90,19 @@ type SMS struct {
 	Vendors     Vendors  `key:"vendors"`
 }
 
+// Mail is the server that takes mails.
+type Mail struct {
+	Host     string        `key:"host" doc:"Mail server that takes mails by SMTP. Empty: none are sent, and people are told by text message alone what happens to their accounts."`
+	Port     int           `key:"port" default:"0" min:"0" max:"65535" doc:"Its port. 0: the usual one, 587 for starttls, 465 for implicit, 25 for none."`
+	TLS      string        `key:"tls" default:"starttls" enum:"starttls,implicit,none" doc:"Protection of the connection: starttls from the first command on, implicit from the first byte on (RFC 8314), none for a server on this machine only. Certificates are always verified."`
+	CAFile   string        `key:"ca_file" doc:"PEM certificates of the authority that the mail server's certificate comes from. Empty: those that the system trusts."`
+	Username string        `key:"username" doc:"User name at the mail server. Empty: it asks for none."`
+	Password Secret        `key:"password" secret:"true" doc:"Password at the mail server."`
+	From     string        `key:"from" doc:"Sender, such as Example <no-reply@example.com>. Required with mail.host."`
+	ReplyTo  string        `key:"reply_to" doc:"Where answers go, in the same form. Empty: to mail.from."`
+	Timeout  time.Duration `key:"timeout" default:"15s" min:"1s" max:"25s" doc:"How long connecting may take, and the conversation after it."`
+}
+
 // Password bounds what checking passwords may cost.
 type Password struct {
 	Memory      Size `key:"memory" default:"19MiB" min:"19MiB" max:"1GiB" doc:"Memory of one argon2id computation. Passwords are hashed anew when this rises and their owner signs in."`
@@ -132,6 +146,7 @@ type Branding struct {
 	SupportURL       string `key:"support_url" doc:"Where people find help."`
 	PrivacyURL       string `key:"privacy_url" doc:"Privacy notice."`
 	AccessibilityURL string `key:"accessibility_url" doc:"Accessibility statement."`
+	Contact          string `key:"contact" doc:"Whom people tell that something on their account was not them: a telephone number or a mail address of at most 24 characters, shown in notices. Never a web address. Empty: notices name your support."`
 }
 
 // Clients that an operator exempts by name.
@@ -195,7 +210,32 @@ func (c *Config) check(report func(key, what, cure string)) {
 		checkAddress(key, value, report)
 	}
 	c.checkVendors(report)
+	c.checkMail(report)
 	c.checkNames(report)
+}
+
+func (c *Config) checkMail(report func(key, what, cure string)) {
+	m := &c.Mail
+	if m.Host == "" {
+		for key, value := range map[string]string{"mail.from": m.From, "mail.username": m.Username, "mail.password": string(m.Password)} {
+			if value != "" {
+				report(key, "is set, but there is no mail server", "set mail.host to the server that takes mails, or take "+key+" away")
+			}
+		}
+		return
+	}
+	if strings.ContainsAny(m.Host, "/:@ \t") {
+		report("mail.host", fmt.Sprintf("%q is not a host name", m.Host), "write the name alone, such as smtp.example.com, and the port as mail.port")
+	}
+	if m.From == "" {
+		report("mail.from", "is missing: mails need a sender", "write it as Example <no-reply@example.com>, of a domain that the mail server may send for")
+	}
+	if (m.Username == "") != (m.Password == "") {
+		report("mail.username", "a user name and its password go together", "set both mail.username and mail.password_file, or neither")
+	}
+	if m.TLS == "none" && !Loopback(m.Host) {
+		report("mail.tls", "mails and the password would cross the network for everybody to read", "use starttls or implicit; none is for a mail server on this machine")
+	}
 }
 
 func (c *Config) checkIssuer(report func(key, what, cure string)) {
