@@ -38,7 +38,7 @@ type Texts struct {
 	tags    []language.Tag
 }
 
-// ErrContact: notices never hold links, and texts are short.
+// ErrContact says that nobody can be told by what is given: notices never hold links, and texts are short.
 var ErrContact = fmt.Errorf("contact for notices: not a telephone number or mail address of at most %d characters", MaxContact)
 
 // NewTexts reads the catalogues.

@@ -19,6 +19,7 @@ import (
 	"net"
 	netmail "net/mail"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -71,7 +72,7 @@ func serve(t *testing.T, protection mail.TLS, adjust func(*server)) *server {
 	if adjust != nil {
 		adjust(s)
 	}
-	go s.Serve(l)
+	go s.Serve(l) //nolint:errcheck // it ends with the test
 	t.Cleanup(func() { s.Server.Close() })
 	return s
 }
@@ -176,7 +177,7 @@ func (s *server) set(command string, err error) {
 func (s *server) config(protection mail.TLS) mail.Config {
 	host, port, _ := net.SplitHostPort(s.address)
 	c := mail.Config{Host: host, TLS: protection, From: "Example Bank <no-reply@bank.example>", Domain: "login.example", Timeout: 5 * time.Second, Roots: s.roots}
-	fmt.Sscan(port, &c.Port)
+	c.Port, _ = strconv.Atoi(port)
 	return c
 }
 
@@ -343,8 +344,7 @@ func TestSendFails(t *testing.T) {
 // A connection that ends after the mail and before the answer leaves nobody knowing.
 func TestSendWithoutAnswer(t *testing.T) {
 	t.Parallel()
-	var s *server
-	s = serve(t, mail.Plain, func(s *server) {
+	s := serve(t, mail.Plain, func(s *server) {
 		s.late = func() { s.Server.Close() }
 	})
 	if got, _ := class(sender(t, s.config(mail.Plain)).Send(t.Context(), message(t))); got != mail.Ambiguous {
