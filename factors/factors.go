@@ -6,8 +6,9 @@
 //
 // A [Factor] makes what a challenge needs; the ledger keeps, counts, compares and consumes it. A factor whose codes the
 // server itself makes (text message) hands the code over and never sees it again. One that derives them
-// (authenticator app) or looks them up (backup codes) is a [Checker] besides. The ledger never asks which
-// factor it has: adding one is a folder and one line where the program is wired.
+// (authenticator app) or looks them up (backup codes) is a [Checker] besides: it says in SQL what is right and how that is used up, and the
+// ledger makes it part of the one statement. Further abilities are further interfaces: [Provisioner], [Paged], [Confined], [Dependent]. The ledger
+// never asks which factor it has: adding one is a folder and one line where the program is wired.
 //
 // # The laws of the ledger
 //
@@ -16,7 +17,7 @@
 //     then written. For codes of the ledger's own, paying, comparing keyed hashes and consuming are one statement: it
 //     commits whole or not at all, so that neither a crash nor a parallel guess finds a gap.
 //  2. Keyed, bound, mortal. Stored is HMAC-SHA-256 under a key outside the database over challenge, purpose, binding and
-//     code. The text that waits to be sent is sealed, and erased when the challenge ends.
+//     code. The text that waits to be sent is sealed, and erased when the challenge ends. Secrets of authenticators are sealed, backup codes keyed hashes.
 //  3. A resend gives nothing back. It belongs to the same challenge; at most three codes of it live at once, under one
 //     budget of attempts. A subject's failures in a row are counted over all factors, purposes, browsers and replicas.
 //  4. Stored before sent. Challenge and message are one statement; the outbox owns what follows.
@@ -43,7 +44,7 @@ type Factor interface {
 	Kind() string
 	// AMR holds the values of RFC 8176 section 2 that a success adds, without "mfa".
 	AMR() []string
-	// Restricted says that SP 800-63B-4 section 3.2.9 restricts it, as it does the telephone network.
+	// Restricted says that SP 800-63B-4 section 3.2.9 restricts it, as it does the telephone network, or that it ranks with those.
 	Restricted() bool
 	// Parse finds the answer in what a person typed, once, before anything is counted or compared. Its errors are
 	// [ErrCodeEmpty], [ErrCodeShort], [ErrCodeLong] and [ErrCodeChars], which cost no attempt.
@@ -52,12 +53,100 @@ type Factor interface {
 	Issue(ctx context.Context, a Authenticator, to Prompt) (Issued, error)
 }
 
-// Checker is a factor that checks answers itself instead of handing out codes.
+// Checker is a factor that knows by itself what is right, without having handed out a code: it derives it, or looks it up.
+//
+// Its part of an answer's statement is SQL over a, the authenticator's row, which the statement holds locked: nobody else can use up the same
+// answer meanwhile, on whatever challenge and whichever replica.
 type Checker interface {
 	Factor
-	// Check compares answer with what a's holder can produce now. It is called only after the attempt was paid.
-	// It returns [ErrMismatch] for a wrong answer; any other error is the system's fault and accepts nothing.
-	Check(ctx context.Context, a Authenticator, answer string) error
+	// Check says how answer is compared with what a's holder can produce now, and how it is used up. It compares nothing itself: the attempt is paid
+	// by the statement that its SQL becomes part of. Values go through bind, which gives their placeholder; what is secret, only as a keyed hash.
+	// The time is wall() in SQL; a.ReadAt is near enough to choose candidates by. An error is the system's fault and accepts nothing.
+	Check(ctx context.Context, a Authenticator, answer string, bind func(value any) string) (Check, error)
+}
+
+// Check is SQL over row a of table authenticators.
+type Check struct {
+	// Right is a condition: the answer is right, and has never been used. NULL is no.
+	Right string
+	// Used is a condition: it was right and has been used, or is older than one that was. It may be "". Whatever it holds of must never be
+	// good again, because its owner is told.
+	Used string
+	// Spend assigns what uses it up, so that Right holds of it no more: "counter = 7".
+	Spend string
+}
+
+// Provisioner is a factor whose authenticators begin here: it makes what their holder is given.
+type Provisioner interface {
+	Factor
+	// Provision makes an authenticator for subject, and what its holder is shown of it. One with Codes is ready to be bound; any other
+	// is to be proposed first, and bound by an answer: [Ledger.Propose].
+	Provision(subject uuid.UUID, account string) (Authenticator, Setup, error)
+	// Setup is what the holder of a is shown while it is not proved yet. Of what cannot be shown again it is empty.
+	Setup(a Authenticator, account string) (Setup, error)
+}
+
+// Setup is what the holder of a new authenticator is shown. None of it is shown after the authenticator was bound.
+type Setup struct {
+	Secret string   // for a device, to be typed
+	URI    string   // the same for a device that scans
+	Codes  []string // to be kept
+}
+
+// String keeps secrets out of logs.
+func (Setup) String() string { return "[secret]" }
+
+// GoString keeps secrets out of %#v.
+func (Setup) GoString() string { return "[secret]" }
+
+// Paged is a factor whose question has a page of its own. The answers to all others come by message.
+type Paged interface {
+	Factor
+	Page() Page
+}
+
+// Page says how a person is asked.
+type Page struct {
+	// Name is the page's in addresses (/login/NAME) and the group of its texts: short, lower case, without spaces. A text that the group lacks is
+	// that of the group "answer".
+	Name string
+	// Digits says that an answer has digits only, so that a phone shows those keys.
+	Digits bool
+}
+
+// PageOf is the page that f is asked on.
+func PageOf(f Factor) Page {
+	if p, ok := f.(Paged); ok {
+		return p.Page()
+	}
+	return Page{Name: MessagePage, Digits: true}
+}
+
+// MessagePage is the page for codes that are sent.
+const MessagePage = "code"
+
+// Confined is a factor that is not good for every purpose.
+type Confined interface {
+	Factor
+	Serves(p Purpose) bool
+}
+
+// Serves reports whether f is good for purpose p.
+func Serves(f Factor, p Purpose) bool {
+	c, confined := f.(Confined)
+	return !confined || c.Serves(p)
+}
+
+// Dependent is a factor that can be out of order for everybody at once, as when no vendor carries texts.
+type Dependent interface {
+	Factor
+	Down() bool
+}
+
+// Down reports whether f is out of order at the moment.
+func Down(f Factor) bool {
+	d, depends := f.(Dependent)
+	return depends && d.Down()
 }
 
 // Prompt says for whom and for what a code is made.
@@ -101,8 +190,17 @@ type Authenticator struct {
 	// Data is the factor's own: a phone number, a secret. It is sealed at rest.
 	Data       []byte
 	Hint       string // what its owner may be shown of it: the last two digits
+	Name       string // what its owner calls it; may be empty
 	BoundAt    time.Time
 	LastUsedAt time.Time // zero: never
+	// Left is how many answers are still good, once each; nil: it does not run out.
+	Left *int
+	// Counter is the last that was accepted, of what only rises, as it stood at ReadAt; a [Check] compares with column counter.
+	Counter int64
+	// ReadAt is the database's time when this was read; zero: it was made here.
+	ReadAt time.Time
+	// Codes are keyed hashes of answers that are good once each. They are given when it is bound and never read again.
+	Codes [][]byte
 }
 
 // String keeps the data out of logs and errors.
@@ -115,6 +213,8 @@ func (a Authenticator) GoString() string { return a.String() }
 var (
 	// ErrMismatch: the answer is wrong. Show how many tries are left.
 	ErrMismatch = errors.New("factors: wrong answer")
+	// ErrUsed is an ErrMismatch, and counted like any: the answer was right, and has been used. Ask for another.
+	ErrUsed = fmt.Errorf("%w: used before", ErrMismatch)
 	// ErrOver: there is no such live challenge: answered, expired, exhausted, ended, somebody else's, or never made.
 	// Which of these it is shows in the state, to the owner alone.
 	ErrOver = errors.New("factors: challenge is over")

@@ -144,6 +144,9 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 	if !ok {
 		return uuid.Nil, fmt.Errorf("authenticator %s: no factor of kind %q is installed", a.ID, a.Kind)
 	}
+	if !Serves(factor, b.Purpose) {
+		return uuid.Nil, fmt.Errorf("authenticator %s: not good for purpose %q", a.ID, b.Purpose)
+	}
 	to.Purpose = b.Purpose
 	issued, err := factor.Issue(ctx, a, to)
 	if err != nil {
@@ -306,17 +309,22 @@ type Effect func(q *postgres.Query, won string) (returning string)
 // happened, all in one statement; returned is what effect asked to have back. Otherwise err is [ErrMismatch], [ErrOver] or a
 // [BlockedError], or a fault of the system, and effect has not happened.
 //
-// For codes of the ledger's own it is one round trip. For a [Checker] it is two: the attempt is paid and committed before
-// the check, and the challenge consumed after it.
+// It is one round trip, unless a vendor made the code: then the attempt is paid and committed before the vendor is asked, and the challenge consumed
+// after it.
 func (l *Ledger) Answer(ctx context.Context, id uuid.UUID, a Authenticator, b Binding, answer string, effect Effect) (returned json.RawMessage, err error) {
-	if checker, ok := l.kinds[a.Kind].(Checker); ok {
-		return l.answerChecked(ctx, checker, id, a, b, answer, effect)
-	}
 	q := new(postgres.Query)
-	candidates := l.Keys.Hashes(macLabel, id[:], b.sum(), []byte(answer))
-	right := "EXISTS (SELECT FROM unnest(c.macs, c.mac_expiries) AS m(mac, until) WHERE m.until > wall() AND m.mac = ANY(" + q.Bind(pq.Array(candidates)) + "::bytea[]))"
-	l.pay(ctx, q, id, b, right)
-	returned, paid, err := l.finish(ctx, q, b, effect)
+	l.live(q, id, b, "")
+	c := comparison{used: "false"}
+	if checker, ok := l.kinds[a.Kind].(Checker); ok {
+		if c, err = l.check(ctx, q, checker, a, answer); err != nil {
+			return nil, fmt.Errorf("check %s: %w", a, err)
+		}
+	} else {
+		candidates := l.Keys.Hashes(macLabel, id[:], b.sum(), []byte(answer))
+		c.right = "EXISTS (SELECT FROM unnest(c.macs, c.mac_expiries) AS m(mac, until) WHERE m.until > wall() AND m.mac = ANY(" + q.Bind(pq.Array(candidates)) + "::bytea[]))"
+	}
+	l.pay(ctx, q, b, c)
+	returned, paid, err := l.finish(ctx, q, b, effect, c.used)
 	if paid == nil || l.Checks == nil {
 		return returned, err
 	}
@@ -335,19 +343,30 @@ func (l *Ledger) Answer(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 	return l.consume(ctx, id, b, *paid, effect)
 }
 
-func (l *Ledger) answerChecked(ctx context.Context, checker Checker, id uuid.UUID, a Authenticator, b Binding, answer string, effect Effect) (json.RawMessage, error) {
-	q := new(postgres.Query)
-	l.pay(ctx, q, id, b, "false")
-	_, paid, err := l.finish(ctx, q, b, nil)
-	if paid == nil || !errors.Is(err, ErrMismatch) {
-		return nil, err
+// comparison is how one statement finds out about an answer: SQL conditions over row c of part challenge_live, and what a right one assigns on the
+// authenticator's row.
+type comparison struct{ right, used, spend string }
+
+// check adds part `challenge_held`: what a checker finds on the authenticator's row, which stays locked until the end of the statement. Whoever tries the
+// same answer at the same time, on whatever challenge, waits here and then sees it used.
+func (l *Ledger) check(ctx context.Context, q *postgres.Query, checker Checker, a Authenticator, answer string) (comparison, error) {
+	check, err := checker.Check(ctx, a, answer, q.Bind)
+	if err != nil {
+		return comparison{}, err
 	}
-	if err := checker.Check(ctx, a, answer); errors.Is(err, ErrMismatch) {
-		return nil, errors.Join(err, l.wrong(ctx, id, b, *paid))
-	} else if err != nil {
-		return nil, err // a fault: the attempt stays paid
+	if check.Used == "" {
+		check.Used = "false"
 	}
-	return l.consume(ctx, id, b, *paid, effect)
+	q.With("challenge_held", fmt.Sprintf(`
+		SELECT coalesce(%s, false) AS is_right, coalesce(%s, false) AS is_used
+		  FROM challenge_live c JOIN authenticators a ON a.id = c.authenticator_id
+		 WHERE a.id = %s AND a.kind = %s AND (a.unbound_at IS NULL OR a.pending_until IS NOT NULL)
+		   FOR UPDATE OF a`, check.Right, check.Used, q.Bind(a.ID)+"::uuid", q.Bind(a.Kind)+"::text"))
+	return comparison{
+		right: "coalesce((SELECT is_right FROM challenge_held), false)",
+		used:  "coalesce((SELECT is_used FROM challenge_held), false)",
+		spend: check.Spend,
+	}, nil
 }
 
 // paid is an attempt whose answer somebody else has to look at.
@@ -372,8 +391,8 @@ func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, p paid, e
 	q.With("streak_paid", "SELECT NULL::timestamptz AS blocked_until, 0 AS failures FROM challenge_paid")
 	q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at")
 	limits.Refund(q, "challenge_paid", l.sourceHit(ctx)...)
-	l.settle(ctx, q, b)
-	returned, _, err := l.finish(ctx, q, b, effect)
+	l.settle(ctx, q, b, comparison{used: "false"})
+	returned, _, err := l.finish(ctx, q, b, effect, "false")
 	return returned, err
 }
 
@@ -382,7 +401,7 @@ func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, p paid, e
 func (l *Ledger) wrong(ctx context.Context, id uuid.UUID, b Binding, p paid) error {
 	q := new(postgres.Query)
 	q.With("challenge_wrong", "SELECT id, false AS won, attempts, max_attempts FROM challenges WHERE id = "+q.Bind(id)+"::uuid")
-	recordAnswer(ctx, q, "challenge_wrong", b)
+	recordAnswer(ctx, q, "challenge_wrong", b, "false")
 	q.With("challenge_exhausted", `UPDATE challenges c SET ended_at = wall(), outcome = 'failed' FROM challenge_wrong w
 		WHERE c.id = w.id AND c.ended_at IS NULL AND c.attempts >= c.max_attempts RETURNING c.id AS challenge_id`)
 	l.Outbox.Cancel(q, "challenge_exhausted", "false")
@@ -412,15 +431,18 @@ func (l *Ledger) giveBack(ctx context.Context, id uuid.UUID, b Binding, p paid) 
 	return nil
 }
 
-// live adds part `challenge_live`: the challenge, locked, if it can be answered under b.
+// live adds part `challenge_live`: the challenge, locked, if it can be answered under b. That of an authenticator that is not bound any more cannot, and that
+// of one which is not bound yet only binds it.
 func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
 	q.With("challenge_live", fmt.Sprintf(`
 		SELECT c.*, %s AS remote FROM challenges c
 		 WHERE c.id = %s AND c.binding = %s AND c.ended_at IS NULL AND c.attempts < c.max_attempts AND c.expires_at > wall()
 		   AND (SELECT count(*) FROM challenges n WHERE n.subject = c.subject AND n.ended_at IS NULL
-		           AND n.expires_at > wall() AND n.created_at > c.created_at) < %s %s
+		           AND n.expires_at > wall() AND n.created_at > c.created_at) < %s
+		   AND NOT EXISTS (SELECT FROM authenticators x WHERE x.id = c.authenticator_id AND x.unbound_at IS NOT NULL
+		                   AND NOT (c.purpose = %s AND coalesce(x.pending_until > wall(), false))) %s
 		   FOR UPDATE OF c`,
-		l.remote(), q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(l.Limits.Live)+"::int", and))
+		l.remote(), q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(l.Limits.Live)+"::int", q.Bind(string(Enrol))+"::text", and))
 }
 
 // remote is an SQL condition on challenge c: only the vendor that made its code can check it.
@@ -431,58 +453,69 @@ func (l *Ledger) remote() string {
 	return sms.CheckedSQL("c.id")
 }
 
-// pay adds what one attempt does: it is counted on the challenge and on the subject, and where the SQL condition right
-// holds, the challenge is consumed instead of the failure being counted.
-func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Binding, right string) {
-	l.live(q, id, b, "")
-	limits.TakeUnless(q, "challenge_live c", right, l.sourceHit(ctx)...)
+// pay adds what one attempt does: it is counted on the challenge and on the subject, and where the comparison finds the answer right, the challenge
+// is consumed instead of the failure being counted.
+func (l *Ledger) pay(ctx context.Context, q *postgres.Query, b Binding, c comparison) {
+	limits.TakeUnless(q, "challenge_live c", c.right, l.sourceHit(ctx)...)
 	q.With("challenge_right", "SELECT c.subject, t.won AS is_right FROM challenge_live c, limit_taken t WHERE t.allowed")
 	l.streak(b.Purpose).PayUnless(q, "challenge_right", "uuid_send(challenge_right.subject)", "challenge_right.is_right", b.Purpose.completes())
-	q.With("challenge_paid", fmt.Sprintf(`
+	q.With("challenge_paid", `
 		UPDATE challenges c
 		   SET attempts = c.attempts + 1,
-		       ended_at = CASE WHEN r.is_right OR %[1]s AND NOT l.remote AND c.attempts + 1 >= c.max_attempts THEN wall() END,
-		       outcome = CASE WHEN r.is_right THEN 'verified' WHEN %[1]s AND NOT l.remote AND c.attempts + 1 >= c.max_attempts THEN 'failed' END
+		       ended_at = CASE WHEN r.is_right OR NOT l.remote AND c.attempts + 1 >= c.max_attempts THEN wall() END,
+		       outcome = CASE WHEN r.is_right THEN 'verified' WHEN NOT l.remote AND c.attempts + 1 >= c.max_attempts THEN 'failed' END
 		  FROM challenge_live l, challenge_right r, streak_paid
 		 WHERE c.id = l.id AND c.created_at = l.created_at AND c.ended_at IS NULL AND c.attempts < c.max_attempts
-		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won, l.remote OR NOT %[1]s AS remote`,
-		// A factor or a vendor that checks by itself has not looked yet when the last attempt is paid.
-		fmt.Sprint(right != "false")))
-	if right != "false" { // else somebody looks after it was paid, and tells then
-		q.With("challenge_failed", `SELECT r.subject, p.failures, p.blocked_until AS until FROM streak_paid p, challenge_right r, challenge_live l WHERE NOT r.is_right AND NOT l.remote`)
-		l.warn(ctx, q, b.Purpose, "challenge_failed")
-	}
+		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won, l.remote`) // a vendor has not looked yet when the last attempt is paid
+	q.With("challenge_failed", `SELECT r.subject, p.failures, p.blocked_until AS until FROM streak_paid p, challenge_right r, challenge_live l WHERE NOT r.is_right AND NOT l.remote`)
+	l.warn(ctx, q, b.Purpose, "challenge_failed")
 	q.With("challenge_refused", "SELECT id FROM challenge_live WHERE NOT EXISTS (SELECT FROM challenge_paid)")
 	audit.Record(ctx, q, "challenge_refused", audit.Event{Name: "challenge.answer", Outcome: audit.Refused, Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
 		audit.Expressions{
 			"reason": "CASE WHEN (SELECT allowed FROM limit_taken) THEN 'blocked' ELSE 'source_limit' END",
 			"object": "challenge_refused.id::text",
 		})
-	l.settle(ctx, q, b)
+	l.settle(ctx, q, b, c)
 }
 
-// settle adds what follows part `challenge_paid`.
-func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding) {
+// settle adds what follows part `challenge_paid`. On the authenticator's row that is one UPDATE, for a statement can change a row only once: when it
+// was used, what is used up, and that it is bound now if that was what the answer had to prove.
+func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding, c comparison) {
 	q.With("challenge_won", "SELECT id, subject, authenticator_id FROM challenge_paid WHERE won")
-	q.With("challenge_used", `UPDATE authenticators a SET last_used_at = wall() FROM challenge_won w WHERE a.id = w.authenticator_id`)
+	changes := "last_used_at = wall()"
+	if c.spend != "" {
+		changes += ", " + c.spend
+	}
+	if b.Purpose == Enrol {
+		q.With("challenge_bound", `SELECT a.id, a.kind FROM challenge_won w JOIN authenticators a ON a.id = w.authenticator_id WHERE a.pending_until IS NOT NULL`)
+		audit.Record(ctx, q, "challenge_bound", audit.Event{Name: "authenticator.bind", Outcome: audit.Success, Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
+			audit.Expressions{"reason": "challenge_bound.kind", "object": "challenge_bound.id::text"})
+		changes += `, pending_until = NULL,
+			bound_at = CASE WHEN a.pending_until IS NULL THEN a.bound_at ELSE wall() END,
+			unbound_at = CASE WHEN a.pending_until IS NULL THEN a.unbound_at END`
+	}
+	q.With("challenge_used", `UPDATE authenticators a SET `+changes+` FROM challenge_won w WHERE a.id = w.authenticator_id`)
 	q.With("challenge_closed", "SELECT id AS challenge_id, won FROM challenge_paid WHERE won OR attempts >= max_attempts AND NOT remote")
 	l.Outbox.Cancel(q, "challenge_closed", "f.won")
 	q.With("challenge_told", "SELECT * FROM challenge_paid WHERE won OR NOT remote") // the others are recorded when somebody has looked
-	recordAnswer(ctx, q, "challenge_told", b)
+	recordAnswer(ctx, q, "challenge_told", b, c.used)
 }
 
-// recordAnswer writes down what became of an answer: part from has id, won, attempts and max_attempts of its challenge.
-func recordAnswer(ctx context.Context, q *postgres.Query, from string, b Binding) {
+// recordAnswer writes down what became of an answer: part from has id, won, attempts and max_attempts of its challenge, and used
+// is an SQL condition: it had been right.
+func recordAnswer(ctx context.Context, q *postgres.Query, from string, b Binding, used string) {
 	audit.Record(ctx, q, from, audit.Event{Name: "challenge.answer", Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
 		audit.Expressions{
 			"outcome": fmt.Sprintf("CASE WHEN %s.won THEN 'success' ELSE 'refused' END", from),
-			"reason":  fmt.Sprintf("CASE WHEN %[1]s.won THEN '' WHEN %[1]s.attempts >= %[1]s.max_attempts THEN 'wrong_last' ELSE 'wrong' END", from),
-			"object":  from + ".id::text",
+			"reason": fmt.Sprintf("CASE WHEN %[1]s.won THEN '' WHEN %[1]s.attempts >= %[1]s.max_attempts THEN 'wrong_last' WHEN %[2]s THEN 'used' ELSE 'wrong' END",
+				from, used),
+			"object": from + ".id::text",
 		})
 }
 
-// finish runs an answer's statement and tells its outcome. asked says that the attempt is paid, and that somebody else has to look at the answer.
-func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effect Effect) (returned json.RawMessage, asked *paid, err error) {
+// finish runs an answer's statement and tells its outcome. asked says that the attempt is paid, and that somebody else has to look at the answer. used is an
+// SQL condition: a wrong answer had been right.
+func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effect Effect, used string) (returned json.RawMessage, asked *paid, err error) {
 	returning := ""
 	if effect != nil {
 		returning = effect(q, "challenge_won")
@@ -492,15 +525,16 @@ func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effec
 	}
 	q.Finally(fmt.Sprintf(`
 		SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_paid) AS paid,
-		       EXISTS (SELECT FROM challenge_won) AS won, EXISTS (SELECT FROM challenge_paid WHERE remote AND NOT won) AS remote, coalesce((SELECT failures FROM streak_paid), 0) AS failures, %s AS returned,
+		       EXISTS (SELECT FROM challenge_won) AS won, EXISTS (SELECT FROM challenge_paid WHERE remote AND NOT won) AS remote, coalesce((SELECT failures FROM streak_paid), 0) AS failures, %s AS returned, %s AS used,
 		       coalesce(%s, (SELECT retry_at FROM limit_taken)) AS blocked_until`,
-		returning, l.streak(b.Purpose).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
+		returning, used, l.streak(b.Purpose).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
 	var got struct {
 		Live     bool   `db:"live"`
 		Paid     bool   `db:"paid"`
 		Won      bool   `db:"won"`
 		Remote   bool   `db:"remote"`
 		Failures int    `db:"failures"`
+		Used     bool   `db:"used"`
 		Returned []byte `db:"returned"`
 
 		BlockedUntil *time.Time `db:"blocked_until"`
@@ -513,6 +547,8 @@ func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effec
 		return got.Returned, nil, nil
 	case got.Paid && got.Remote:
 		return nil, &paid{failures: got.Failures}, ErrMismatch
+	case got.Paid && got.Used:
+		return nil, nil, ErrUsed
 	case got.Paid:
 		return nil, nil, ErrMismatch
 	case got.Live:

@@ -34,13 +34,13 @@ func (Device) Issue(context.Context, factors.Authenticator, factors.Prompt) (fac
 	return factors.Issued{Life: 10 * time.Minute}, nil
 }
 
-// Check implements factors.Checker.
-func (Device) Check(_ context.Context, a factors.Authenticator, answer string) error {
-	if answer != string(a.Data) {
-		return factors.ErrMismatch
-	}
-	return nil
+// Check implements factors.Checker. The code is good again and again.
+func (Device) Check(_ context.Context, a factors.Authenticator, answer string, bind func(any) string) (factors.Check, error) {
+	return factors.Check{Right: bind(answer == string(a.Data)) + "::bool"}, nil
 }
+
+// Page implements factors.Paged.
+func (Device) Page() factors.Page { return factors.Page{Name: "device", Digits: true} }
 
 // DeviceCode is the code of every [Device].
 const DeviceCode = "271828"

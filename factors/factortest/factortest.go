@@ -26,7 +26,7 @@ type Fixture struct {
 	Ledger        *factors.Ledger
 	Replica       *factors.Ledger // the same on another pool
 	Authenticator factors.Authenticator
-	// Right gives what the holder of the authenticator would type for a challenge that was just opened.
+	// Right gives what the holder of the authenticator would type now for a challenge that is open. Of a factors.Checker it gives the same until that was used.
 	Right func(t *testing.T, challenge uuid.UUID) string
 	// Wrong is a well-formed answer that is never right.
 	Wrong string
@@ -55,6 +55,10 @@ func Run(t *testing.T, setUp func(t *testing.T) Fixture) {
 		"AD-12 refusals are recorded":   refusalsRecorded,
 		"canceled":                      canceled,
 		"one round trip for each step":  roundTrips,
+		"TP-1 BC-1 once everywhere":     onceEverywhere,
+		"TP-4 BC-2 F-70 one winner":     oneWinner,
+		"TP-11 proposed is not bound":   proposed,
+		"unbound":                       unbound,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -97,8 +101,14 @@ func (w *world) open(t *testing.T, b factors.Binding) uuid.UUID {
 	return id
 }
 
+// answer is that of a host which has just read what the subject has bound.
 func (w *world) answer(t *testing.T, l *factors.Ledger, id uuid.UUID, b factors.Binding, answer string) error {
-	returned, err := l.Answer(t.Context(), id, w.Authenticator, b, answer, func(q *postgres.Query, won string) string {
+	t.Helper()
+	return w.answerWith(t, l, id, w.read(t), b, answer)
+}
+
+func (w *world) answerWith(t *testing.T, l *factors.Ledger, id uuid.UUID, a factors.Authenticator, b factors.Binding, answer string) error {
+	returned, err := l.Answer(t.Context(), id, a, b, answer, func(q *postgres.Query, won string) string {
 		q.With("effect", "INSERT INTO effects SELECT id FROM "+won+" RETURNING challenge")
 		return "(SELECT to_jsonb(challenge) FROM effect)"
 	})
@@ -109,6 +119,29 @@ func (w *world) answer(t *testing.T, l *factors.Ledger, id uuid.UUID, b factors.
 		}
 	}
 	return err
+}
+
+// read gives the authenticator as a host reads it, with the time; what is not bound any more as it was made.
+func (w *world) read(t *testing.T) factors.Authenticator {
+	t.Helper()
+	q := new(postgres.Query)
+	q.Finally("SELECT " + factors.BoundSQL(q.Bind(w.Authenticator.Subject)+"::uuid"))
+	var data []byte
+	if err := w.DB.Get(t.Context(), &data, q); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := w.Ledger.DecodeBound(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range bound {
+		if a.ID == w.Authenticator.ID {
+			return a
+		}
+	}
+	a := w.Authenticator
+	a.ReadAt = w.DB.Now(t)
+	return a
 }
 
 func (w *world) effects(t *testing.T) int {
@@ -179,14 +212,15 @@ func rightOnce(t *testing.T, w *world) {
 func rightRace(t *testing.T, w *world) {
 	id := w.open(t, w.binding)
 	right := w.Right(t, id)
-	won := w.race(t, 100, func(l *factors.Ledger) error { return w.answer(t, l, id, w.binding, right) })
+	a := w.read(t)
+	won := w.race(t, 100, func(l *factors.Ledger, _ int) error { return w.answerWith(t, l, id, a, w.binding, right) })
 	if won != 1 || w.effects(t) != 1 {
 		t.Fatalf("%d of 100 parallel right answers won, with %d effects; want 1 and 1", won, w.effects(t))
 	}
 }
 
 // race runs try n times at once over both replicas and counts the successes. Anything but the ledger's refusals fails.
-func (w *world) race(t *testing.T, n int, try func(*factors.Ledger) error) (won int) {
+func (w *world) race(t *testing.T, n int, try func(l *factors.Ledger, i int) error) (won int) {
 	t.Helper()
 	results := make(chan error, n)
 	barrier := make(chan struct{})
@@ -198,7 +232,7 @@ func (w *world) race(t *testing.T, n int, try func(*factors.Ledger) error) (won 
 				l = w.Replica
 			}
 			<-barrier
-			results <- try(l)
+			results <- try(l, i)
 		})
 	}
 	close(barrier)
@@ -235,7 +269,8 @@ func fiveWrong(t *testing.T, w *world) {
 func wrongRace(t *testing.T, w *world) {
 	id := w.open(t, w.binding)
 	right := w.Right(t, id)
-	w.race(t, 100, func(l *factors.Ledger) error { return w.answer(t, l, id, w.binding, w.Wrong) })
+	a := w.read(t)
+	w.race(t, 100, func(l *factors.Ledger, _ int) error { return w.answerWith(t, l, id, a, w.binding, w.Wrong) })
 	if s := w.state(t, id); s.Attempts != 5 {
 		t.Fatalf("%d of 100 parallel guesses were evaluated, want 5", s.Attempts)
 	}
@@ -421,9 +456,8 @@ func rightFree(t *testing.T, w *world) {
 	}
 	w.DB.Advance(t, time.Minute)
 	id = w.open(t, w.binding)
-	right := w.Right(t, id)
 	var blocked *factors.BlockedError
-	if err := w.answer(t, w.Ledger, id, w.binding, right); !errors.As(err, &blocked) || blocked.Until.IsZero() {
+	if err := w.answer(t, w.Ledger, id, w.binding, w.Right(t, id)); !errors.As(err, &blocked) || blocked.Until.IsZero() {
 		t.Fatalf("right answer from an address that is full: error = %v, want a BlockedError with a time", err)
 	}
 	hits("full", 30)
@@ -431,7 +465,7 @@ func rightFree(t *testing.T, w *world) {
 		t.Fatalf("state %+v, want untouched", s)
 	}
 	w.DB.Advance(t, 4*time.Minute+time.Second)
-	w.want(t, "right answer once there is room", w.answer(t, w.Ledger, id, w.binding, right), nil)
+	w.want(t, "right answer once there is room", w.answer(t, w.Ledger, id, w.binding, w.Right(t, id)), nil)
 }
 
 // refusalsRecorded wants a record of every answer that a limit kept from being looked at.
@@ -507,29 +541,146 @@ func (w *world) ended(t *testing.T, id uuid.UUID, reason string) {
 }
 
 func roundTrips(t *testing.T, w *world) {
-	_, checks := mustFactor(w).(factors.Checker)
 	w.DB.SetMaxOpenConns(1)
 	counts := map[string]int64{}
 	for range 2 { // the first time prepares the statements
 		before := w.DB.RoundTrips.Load()
 		id := w.open(t, w.binding)
 		counts["open"] = w.DB.RoundTrips.Load() - before
-		right := w.Right(t, id)
+		right, a := w.Right(t, id), w.read(t)
 		before = w.DB.RoundTrips.Load()
-		w.want(t, "right answer", w.answer(t, w.Ledger, id, w.binding, right), nil)
+		w.want(t, "right answer", w.answerWith(t, w.Ledger, id, a, w.binding, right), nil)
 		counts["answer"] = w.DB.RoundTrips.Load() - before
 		w.DB.Advance(t, 2*time.Hour)
 	}
-	want := map[string]int64{"open": 1, "answer": 1}
-	if checks {
-		want["answer"] = 2
-	}
-	if diff := cmp.Diff(want, counts); diff != "" {
+	if diff := cmp.Diff(map[string]int64{"open": 1, "answer": 1}, counts); diff != "" {
 		t.Fatalf("round trips (-want +got):\n%s", diff)
 	}
 }
 
-func mustFactor(w *world) factors.Factor {
+// checks reports whether the factor is one whose answers do not belong to one challenge: only those can be used twice.
+func (w *world) checks() bool {
 	f, _ := w.Ledger.Factor(w.Authenticator.Kind)
-	return f
+	_, checks := f.(factors.Checker)
+	return checks
+}
+
+// onceEverywhere tries an answer that was used on a further challenge, for each browser, replica and purpose.
+func onceEverywhere(t *testing.T, w *world) {
+	if !w.checks() {
+		t.Skip("codes belong to their challenge")
+	}
+	f, _ := w.Ledger.Factor(w.Authenticator.Kind)
+	first := w.open(t, w.binding)
+	right := w.Right(t, first)
+	w.want(t, "right answer", w.answer(t, w.Ledger, first, w.binding, right), nil)
+	for _, elsewhere := range []struct {
+		what   string
+		change func(*factors.Binding)
+	}{
+		{"another purpose", func(b *factors.Binding) { b.Purpose = factors.StepUp }}, // first: it bears fewer failures in a row
+		{"the same browser", func(*factors.Binding) {}},
+		{"another browser", func(b *factors.Binding) { b.Browser = uuid.New() }},
+	} {
+		what, b := elsewhere.what, w.binding
+		elsewhere.change(&b)
+		if !factors.Serves(f, b.Purpose) {
+			continue
+		}
+		id := w.open(t, b)
+		for _, l := range []*factors.Ledger{w.Ledger, w.Replica} {
+			err := w.answer(t, l, id, b, right)
+			w.want(t, what, err, factors.ErrMismatch)
+			w.want(t, what, err, factors.ErrUsed)
+		}
+		if s := w.state(t, id); s.Attempts != 2 {
+			t.Fatalf("%s: a used answer was not counted: %d attempts, want 2", what, s.Attempts)
+		}
+	}
+	if n := w.effects(t); n != 1 {
+		t.Fatalf("%d effects, want 1", n)
+	}
+}
+
+// oneWinner posts one right answer to three challenges at once, over two replicas.
+func oneWinner(t *testing.T, w *world) {
+	if !w.checks() {
+		t.Skip("codes belong to their challenge")
+	}
+	w.DB.Freeze(t)
+	bindings, ids := make([]factors.Binding, 3), make([]uuid.UUID, 3)
+	for i := range ids {
+		bindings[i] = w.newBinding()
+		ids[i] = w.open(t, bindings[i])
+	}
+	right, a := w.Right(t, ids[0]), w.read(t)
+	won := w.race(t, 200, func(l *factors.Ledger, i int) error { return w.answerWith(t, l, ids[i/2%3], a, bindings[i/2%3], right) })
+	if won != 1 || w.effects(t) != 1 {
+		t.Fatalf("%d of 200 parallel posts of one answer won, with %d effects; want 1 and 1", won, w.effects(t))
+	}
+}
+
+// proposed binds a further authenticator by a right answer to a challenge of purpose enrol, and by nothing else.
+func proposed(t *testing.T, w *world) {
+	f, _ := w.Ledger.Factor(w.Authenticator.Kind)
+	if !factors.Serves(f, factors.Enrol) {
+		t.Skip("bound without a proof")
+	}
+	if _, err := w.DB.ExecContext(t.Context(), "UPDATE authenticators SET unbound_at = wall(), pending_until = wall() + interval '10 minutes'"); err != nil {
+		t.Fatal(err)
+	}
+	id := w.open(t, w.binding)
+	w.want(t, "signing in with what is not bound", w.answer(t, w.Ledger, id, w.binding, w.Right(t, id)), factors.ErrOver)
+	b := w.binding
+	b.Purpose = factors.Enrol
+	id = w.open(t, b)
+	if _, _, err := w.Ledger.Pending(t.Context(), id, w.binding); !errors.Is(err, factors.ErrOver) {
+		t.Fatalf("what another binding's challenge is to bind: %v, want ErrOver", err)
+	}
+	pending := func(what string, want error) factors.Authenticator {
+		t.Helper()
+		a, state, err := w.Ledger.Pending(t.Context(), id, b)
+		w.want(t, what, err, want)
+		if err == nil && (a.ID != w.Authenticator.ID || state.ID != id || string(a.Data) != string(w.Authenticator.Data)) {
+			t.Fatalf("%s: %v of challenge %v", what, a, state.ID)
+		}
+		return a
+	}
+	a := pending("what is to be bound", nil)
+	w.want(t, "wrong answer", w.answerWith(t, w.Ledger, id, a, b, w.Wrong), factors.ErrMismatch)
+	right := w.Right(t, id)
+	w.DB.Advance(t, 10*time.Minute)
+	pending("too late", factors.ErrOver)
+	w.want(t, "right answer too late", w.answerWith(t, w.Ledger, id, a, b, right), factors.ErrOver)
+	if _, err := w.DB.ExecContext(t.Context(), "UPDATE authenticators SET pending_until = wall() + interval '10 minutes'"); err != nil {
+		t.Fatal(err)
+	}
+	id = w.open(t, b)
+	a, right = pending("what is to be bound", nil), w.Right(t, id)
+	if won := w.race(t, 50, func(l *factors.Ledger, _ int) error { return w.answerWith(t, l, id, a, b, right) }); won != 1 { // EN-15
+		t.Fatalf("%d of 50 parallel proofs bound it, want 1", won)
+	}
+	pending("what was bound", factors.ErrOver) // TP-6
+	var records int
+	if err := w.DB.GetContext(t.Context(), &records, "SELECT count(*) FROM audit_events WHERE event = 'authenticator.bind' AND actor = 'subscriber' AND object = $1", a.ID.String()); err != nil || records != 1 {
+		t.Fatalf("%d records of the binding, %v; want 1", records, err)
+	}
+	id = w.open(t, w.binding)
+	err := w.answer(t, w.Ledger, id, w.binding, right)
+	w.want(t, "the answer that bound it, once more", err, factors.ErrMismatch)
+	w.DB.Advance(t, time.Minute)
+	id = w.open(t, w.binding)
+	w.want(t, "signing in with what is bound", w.answer(t, w.Ledger, id, w.binding, w.Right(t, id)), nil)
+}
+
+func unbound(t *testing.T, w *world) {
+	id := w.open(t, w.binding)
+	right := w.Right(t, id)
+	if _, err := w.DB.ExecContext(t.Context(), "UPDATE authenticators SET unbound_at = wall()"); err != nil {
+		t.Fatal(err)
+	}
+	w.want(t, "right answer for what was unbound meanwhile", w.answer(t, w.Ledger, id, w.binding, right), factors.ErrOver)
+	if s := w.state(t, id); s.Attempts != 0 {
+		t.Fatalf("%d attempts, want none", s.Attempts)
+	}
 }

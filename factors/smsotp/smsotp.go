@@ -32,6 +32,9 @@ var _ factors.Reacher = (*Factor)(nil)
 
 // Factor sends codes. Make one with [New].
 type Factor struct {
+	// Outage, when set, says whether texts do not get through to anybody at the moment.
+	Outage func() bool
+
 	texts  *sms.Texts
 	digits int
 	life   time.Duration
@@ -62,6 +65,9 @@ func (*Factor) AMR() []string { return []string{"sms"} }
 
 // Restricted implements factors.Factor.
 func (*Factor) Restricted() bool { return true }
+
+// Down implements factors.Dependent.
+func (f *Factor) Down() bool { return f.Outage != nil && f.Outage() }
 
 // Parse implements factors.Factor.
 func (f *Factor) Parse(typed string) (string, error) { return factors.ParseTyped(typed, f.digits) }

@@ -53,6 +53,7 @@ func swept() []string {
 		`DELETE FROM receipts WHERE received_at < wall() - interval '7 days'`, // with the legs that they are about
 		`DELETE FROM send_breakers WHERE until < wall() - interval '1 day'`,
 		`DELETE FROM client_assertions WHERE expires_at < wall() - interval '1 hour'`,
+		`DELETE FROM authenticators WHERE pending_until < wall() - interval '1 hour'`, // proposed, and never proved
 		`DELETE FROM sessions WHERE ended_at < wall() - interval '1 day' OR created_at < wall() - interval '2 days' AND last_seen_at < wall() - interval '1 day'`,
 		`DELETE FROM grants WHERE expires_at < wall() - interval '1 day'`, // with their refresh tokens
 		// A name that nobody has is counted too. Counts of people stay: they say how many failures there were in a row.
