@@ -121,8 +121,9 @@ type Session struct {
 	Groups     []string   // of the subscriber, for policy
 	Source     netip.Addr // where this request came from, for policy; the zero value: unknown
 	Events     []Event
-	Bound      []factors.Authenticator // what the subscriber has, the last used first
-	Offers     []Strength              // the strength of each of Bound; 0: policy does not take it in this sign-in
+	Bound      []factors.Authenticator // what the subscriber has, the last used first, what runs out last of all
+	Offers     []Strength              // the strength of each of Bound; 0: it has run out, or policy does not take it in this sign-in
+	LoginOnly  []bool                  // each of Bound: it signs in, and adds nothing to a session that has a factor already
 	CreatedAt  time.Time
 }
 

@@ -154,15 +154,15 @@ func (j *judgement) offers(i int) Strength {
 
 // missing says how a factor of the least strength can be had.
 func (j *judgement) missing(least Strength) Decision {
-	can := false
+	can, raises := false, raised(j.session)
 	for i := range j.session.Offers {
-		can = can || j.offers(i) >= least
+		can = can || j.offers(i) >= least && !(raises && j.session.loginOnly(i))
 	}
 	switch {
 	case j.required.Silent && can:
 		return Decision{Step: StepFail, Failure: InteractionRequired}
 	case can:
-		return Decision{Step: StepFactor, Strength: least, Raises: raised(j.session)}
+		return Decision{Step: StepFactor, Strength: least, Raises: raises}
 	case !j.required.Silent && len(j.session.Offers) == 0 && j.ruling.Enrol && j.bindable(least):
 		return Decision{Step: StepEnrol, Strength: least}
 	}
@@ -179,6 +179,9 @@ func (j *judgement) bindable(least Strength) bool {
 	}
 	return false
 }
+
+// loginOnly reports whether the i-th authenticator adds nothing to a session that has a factor already.
+func (s *Session) loginOnly(i int) bool { return i < len(s.LoginOnly) && s.LoginOnly[i] }
 
 // raised reports whether the session had a factor already: what is asked now adds to it.
 func raised(session *Session) bool {

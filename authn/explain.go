@@ -58,16 +58,14 @@ func (s *Service) Explain(ctx context.Context, u *Subscriber, question Question)
 			in.Session.Events = append(in.Session.Events, Event{At: in.Now, Strength: Knowledge, AMR: []string{"pwd"}, SignInID: in.ID})
 			s.offer(in, u.Bound)
 		case StepFactor:
-			a, err := s.pick(&in.Session, e.End.Strength, uuid.Nil)
+			a, err := s.pick(&in.Session, e.End, uuid.Nil)
 			if err != nil {
 				return nil, fmt.Errorf("explain: %w", err)
 			}
 			factor, _ := s.Ledger.Factor(a.Kind)
 			in.Session.Events = append(in.Session.Events, Event{At: in.Now, Strength: strength(factor), Kind: a.Kind, AMR: factor.AMR(), AuthenticatorID: a.ID, SignInID: in.ID})
-			for i, other := range in.Session.Bound {
-				if in.Session.Offers[i] >= e.End.Strength {
-					asked.Choices = append(asked.Choices, other)
-				}
+			for _, way := range s.Ways(&in.Session, e.End) {
+				asked.Choices = append(asked.Choices, way.Authenticator)
 			}
 		case StepConsent:
 			in.Consented = slices.Clone(in.Requirement.Scopes)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,6 +29,10 @@ type Config struct {
 	Absolute time.Duration
 	// SignIn is how long one attempt may take. Default 60 min.
 	SignIn time.Duration
+	// Fresh is how long ago proofs may be for somebody to change what they can be asked for. Default 10 min, ceiling 20 min: ASVS 7.5.1.
+	Fresh time.Duration
+	// PerKind is how many authenticators of one kind a subscriber may bind. Default 5.
+	PerKind int
 	// Passwords wrong in a row, and from one address over all names.
 	Failures       limits.Streak
 	SourceFailures limits.Window
@@ -37,7 +42,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Policy: Policy{Floor: RestrictedLevel, MaxAge: 12 * time.Hour, Enrol: true},
-		Idle:   30 * time.Minute, Absolute: 12 * time.Hour, SignIn: time.Hour,
+		Idle:   30 * time.Minute, Absolute: 12 * time.Hour, SignIn: time.Hour, Fresh: 10 * time.Minute, PerKind: 5,
 		Failures:       limits.Streak{Scope: "password", DelayFrom: 5, Limit: 10, Block: 15 * time.Minute, MaxBlock: 15 * time.Minute, Ceiling: 100},
 		SourceFailures: limits.Window{Name: "password-source", Burst: 30, Period: 5 * time.Minute},
 	}
@@ -71,6 +76,8 @@ type Progress struct {
 	Decision Decision
 	// Cookie to set. Empty: the browser keeps the one it has.
 	Cookie Cookie
+	// Asked is the authenticator that this step has opened a challenge for. uuid.Nil: it opened none.
+	Asked uuid.UUID
 }
 
 // Beginning is what an application asked for.
@@ -367,11 +374,13 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 	audit.Record(ctx, q, "outdated", audit.Event{Name: "password.check", Outcome: audit.Refused, Reason: "outdated", Actor: "subscriber",
 		Subject: tried.subscriber, Client: in.RelyingParty.ID, Session: tried.signIn.Session.ID}, nil)
 	var challenge uuid.UUID
+	asked := uuid.Nil
 	if decision.Step == StepFactor {
-		a, err := s.pick(&in.Session, decision.Strength, uuid.Nil)
+		a, err := s.pick(&in.Session, decision, uuid.Nil)
 		if err != nil {
 			return nil, err
 		}
+		asked = a.ID
 		if challenge, err = s.Ledger.Open(ctx, q, "session_passed", a, s.binding(&in, decision), prompt(&in, locale)); err != nil {
 			return nil, err
 		}
@@ -398,7 +407,7 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 		return nil, ErrSignInOver // ended in another tab meanwhile
 	}
 	in.Now = *got.PassedAt
-	return &Progress{SignIn: &in, Decision: decision, Cookie: token}, nil
+	return &Progress{SignIn: &in, Decision: decision, Cookie: token, Asked: asked}, nil
 }
 
 // Code tries an answer on the sign-in's challenge. Its errors are [factors.ErrMismatch], [factors.ErrOver], a
@@ -414,7 +423,8 @@ func (s *Service) Code(ctx context.Context, cookie Cookie, id uuid.UUID, typed s
 // suspicious is how many wrong passwords or codes in a row make a sign-in something to tell its person of.
 const suspicious = 5
 
-// Answer is [Service.Code] for a sign-in that was just loaded.
+// Answer is [Service.Code] for a sign-in that was just loaded. Where nothing was asked yet and the answer can be had without being asked for, as from an
+// app, the challenge is opened first.
 func (s *Service) Answer(ctx context.Context, cookie Cookie, p *Progress, typed string) (*Progress, error) {
 	in := p.SignIn
 	a, factor, err := s.challenged(p)
@@ -424,6 +434,11 @@ func (s *Service) Answer(ctx context.Context, cookie Cookie, p *Progress, typed 
 	answer, err := factor.Parse(typed)
 	if err != nil {
 		return nil, err
+	}
+	if in.Challenge == nil {
+		if err := s.ask(ctx, cookie, p, a, ""); err != nil {
+			return nil, err
+		}
 	}
 	token := Cookie(keyring.Token())
 	event := Event{At: in.Now, Strength: strength(factor), Kind: a.Kind, AMR: factor.AMR(), AuthenticatorID: a.ID, SignInID: in.ID}
@@ -479,26 +494,34 @@ func (s *Service) Choose(ctx context.Context, cookie Cookie, id, authenticator u
 	if p.Decision.Step != StepFactor {
 		return nil, ErrNotThisStep
 	}
-	a, err := s.pick(&p.SignIn.Session, p.Decision.Strength, authenticator)
+	a, err := s.pick(&p.SignIn.Session, p.Decision, authenticator)
 	if err != nil {
 		return nil, err
 	}
+	return p, s.ask(ctx, cookie, p, a, locale)
+}
+
+// ask opens a challenge for a. Of it p then knows what identifies it, and no more.
+func (s *Service) ask(ctx context.Context, cookie Cookie, p *Progress, a factors.Authenticator, locale string) error {
+	binding := s.binding(p.SignIn, p.Decision)
 	q := new(postgres.Query)
-	q.With("chosen", "SELECT si.id"+s.live(q, cookie, id))
-	challenge, err := s.Ledger.Open(ctx, q, "chosen", a, s.binding(p.SignIn, p.Decision), prompt(p.SignIn, locale))
+	q.With("chosen", "SELECT si.id"+s.live(q, cookie, p.SignIn.ID))
+	challenge, err := s.Ledger.Open(ctx, q, "chosen", a, binding, prompt(p.SignIn, locale))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	q.With("sign_in_moved", fmt.Sprintf("UPDATE sign_ins SET challenge_id = %s FROM chosen WHERE sign_ins.id = chosen.id", q.Bind(challenge)+"::uuid"))
 	q.Finally("SELECT 1 FROM chosen")
 	n, err := s.DB.Run(ctx, q)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("choose an authenticator: %w", err)
+		return fmt.Errorf("choose an authenticator: %w", err)
 	case n == 0:
-		return nil, ErrSignInOver
+		return ErrSignInOver
 	}
-	return p, nil
+	p.SignIn.Challenge = &factors.State{ID: challenge, AuthenticatorID: a.ID, Kind: a.Kind, Purpose: binding.Purpose}
+	p.Asked = a.ID
+	return nil
 }
 
 // Consent records what a person allows: scopes that were asked for and no others.
@@ -598,27 +621,77 @@ func (s *Service) End(ctx context.Context, q *postgres.Query, cookie Cookie, rea
 		audit.Expressions{"subject": "session_ended.subscriber_id", "session_id": "session_ended.id"})
 }
 
-// challenged gives the authenticator that the due challenge was made for.
+// challenged gives the authenticator that the due challenge was made for, or that one can be made for by the way.
 func (s *Service) challenged(p *Progress) (factors.Authenticator, factors.Factor, error) {
 	if p.Decision.Step != StepFactor {
 		return factors.Authenticator{}, nil, ErrNotThisStep
 	}
-	if p.SignIn.Challenge == nil {
-		return factors.Authenticator{}, nil, factors.ErrOver
+	id := uuid.Nil
+	if p.SignIn.Challenge != nil {
+		id = p.SignIn.Challenge.AuthenticatorID
 	}
-	a, err := s.pick(&p.SignIn.Session, p.Decision.Strength, p.SignIn.Challenge.AuthenticatorID)
+	a, err := s.pick(&p.SignIn.Session, p.Decision, id)
 	if err != nil {
 		return factors.Authenticator{}, nil, factors.ErrOver // unbound meanwhile
 	}
 	factor, _ := s.Ledger.Factor(a.Kind)
+	if _, knows := factor.(factors.Checker); p.SignIn.Challenge == nil && !knows {
+		return factors.Authenticator{}, nil, factors.ErrOver // nothing was sent that could be answered
+	}
 	return a, factor, nil
 }
 
-// pick finds the authenticator to ask for: the named one, or the one used last.
-func (s *Service) pick(session *Session, least Strength, id uuid.UUID) (factors.Authenticator, error) {
+// Way is an authenticator that would do for the step that is due.
+type Way struct {
+	factors.Authenticator
+	Page factors.Page // where it is asked for
+	Down bool         // out of order for everybody, at the moment
+}
+
+// Ways lists what would do for d, [StepFactor], the last used first.
+func (s *Service) Ways(session *Session, d Decision) (ways []Way) {
 	for i, a := range session.Bound {
-		if session.Offers[i] >= least && (id == uuid.Nil || a.ID == id) {
-			return a, nil
+		if factor, ok := s.Ledger.Factor(a.Kind); ok && session.Offers[i] >= d.Strength && !(d.Raises && session.loginOnly(i)) {
+			ways = append(ways, Way{Authenticator: a, Page: factors.PageOf(factor), Down: factors.Down(factor)})
+		}
+	}
+	return ways
+}
+
+// Due is the way that p's person is on: the one that was asked for last, or else the one that will be. Its error is [ErrNotThisStep].
+func (s *Service) Due(p *Progress) (Way, error) {
+	ways := s.Ways(&p.SignIn.Session, p.Decision)
+	for _, way := range ways {
+		if way.ID == p.Asked || p.Asked == uuid.Nil && p.SignIn.Challenge != nil && way.ID == p.SignIn.Challenge.AuthenticatorID {
+			return way, nil
+		}
+	}
+	return preferred(ways)
+}
+
+// preferred is the first that works, or else the first: what is out of order may work again before somebody has read why.
+func preferred(ways []Way) (Way, error) {
+	for _, way := range ways {
+		if !way.Down {
+			return way, nil
+		}
+	}
+	if len(ways) > 0 {
+		return ways[0], nil
+	}
+	return Way{}, ErrNotThisStep
+}
+
+// pick finds the authenticator to ask for: the named one, or the one to prefer.
+func (s *Service) pick(session *Session, d Decision, id uuid.UUID) (factors.Authenticator, error) {
+	ways := s.Ways(session, d)
+	if id == uuid.Nil {
+		way, err := preferred(ways)
+		return way.Authenticator, err
+	}
+	for _, way := range ways {
+		if way.ID == id {
+			return way.Authenticator, nil
 		}
 	}
 	return factors.Authenticator{}, ErrNotThisStep
@@ -634,14 +707,33 @@ func (s *Service) binding(in *SignIn, d Decision) factors.Binding {
 
 // offer says what the subscriber of a sign-in can be asked for: what is bound, as far as policy takes it.
 func (s *Service) offer(in *SignIn, bound []factors.Authenticator) {
-	session, c := &in.Session, caseOf(&in.Session, &in.RelyingParty, &in.Requirement)
+	s.weigh(&in.Session, bound)
+	c := caseOf(&in.Session, &in.RelyingParty, &in.Requirement)
 	ruling := s.Config.Policy.Ruling(&c)
-	session.Bound, session.Offers = bound, make([]Strength, len(bound))
-	for i, a := range bound {
-		if factor, ok := s.Ledger.Factor(a.Kind); ok && ruling.Takes(a.Kind) {
-			session.Offers[i] = strength(factor)
+	for i, a := range in.Session.Bound {
+		if !ruling.Takes(a.Kind) {
+			in.Session.Offers[i] = 0
 		}
 	}
+}
+
+// weigh tells a session what its subscriber has bound, and how strong that is.
+func (s *Service) weigh(session *Session, bound []factors.Authenticator) {
+	slices.SortStableFunc(bound, func(a, b factors.Authenticator) int { return runsOut(a) - runsOut(b) })
+	session.Bound, session.Offers, session.LoginOnly = bound, make([]Strength, len(bound)), make([]bool, len(bound))
+	for i, a := range bound {
+		if factor, ok := s.Ledger.Factor(a.Kind); ok && (a.Left == nil || *a.Left > 0) {
+			session.Offers[i], session.LoginOnly[i] = strength(factor), !factors.Serves(factor, factors.StepUp)
+		}
+	}
+}
+
+// runsOut puts last what should be kept for the day on which nothing else is at hand.
+func runsOut(a factors.Authenticator) int {
+	if a.Left != nil {
+		return 1
+	}
+	return 0
 }
 
 func strength(f factors.Factor) Strength {

@@ -2,10 +2,12 @@ package oidc_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/oidc"
 )
 
@@ -91,8 +93,23 @@ func TestRefusedGrantIsExplainedInTheLog(t *testing.T) {
 // Nothing is promised that no installed factor can give.
 func TestDiscoveryListsLevelsThatCanBeReached(t *testing.T) {
 	t.Parallel()
-	a := newWorld(t).browser().do(t, http.MethodGet, "/.well-known/openid-configuration", nil)
-	if !strings.Contains(a.body, `"acr_values_supported":["urn:watchword:acr:1","urn:watchword:acr:2"]`) {
-		t.Errorf("acr_values_supported: %s", a.body)
+	for levels, kinds := range map[string][]string{
+		`"urn:watchword:acr:1","urn:watchword:acr:2","urn:watchword:acr:3"`: {"sms", "totp"}, `"urn:watchword:acr:1","urn:watchword:acr:2"`: {"sms", "backup_code"},
+	} {
+		w := newWorld(t)
+		var known []factors.Factor
+		for _, kind := range kinds {
+			f, _ := w.provider.SignIns.Ledger.Factor(kind)
+			known = append(known, f)
+		}
+		var err error
+		if w.provider.SignIns.Ledger, err = factors.NewLedger(w.DB.DB, w.Keys, w.provider.SignIns.Ledger.Outbox, factors.DefaultLimits(), known...); err != nil {
+			t.Fatal(err)
+		}
+		a := httptest.NewRecorder()
+		w.provider.Routes().ServeHTTP(a, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/.well-known/openid-configuration", nil))
+		if !strings.Contains(a.Body.String(), `"acr_values_supported":[`+levels+`]`) {
+			t.Errorf("acr_values_supported with %v: %s", kinds, a.Body)
+		}
 	}
 }

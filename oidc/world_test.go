@@ -240,6 +240,7 @@ type browser struct {
 	base   string
 	cookie string
 	as     string // who signs in; "" is alice
+	answer string // to the question for a second factor; "": what the text message says
 }
 
 func (w *world) browser() *browser { return &browser{w: w, base: w.server.URL} }
@@ -348,6 +349,9 @@ func (b *browser) walk(t testing.TB, a *answer) (steps []string, last *answer) {
 // typed is the answer to the challenge that is due, which a person who has a device asks for first if they came with a session.
 func (b *browser) typed(t testing.TB, p *authn.Progress) string {
 	t.Helper()
+	if b.answer != "" {
+		return b.answer
+	}
 	ctx, cookie, id := authntest.From(t.Context(), "192.0.2.1"), authn.Cookie(b.cookie), p.SignIn.ID
 	if p.SignIn.Challenge == nil {
 		if _, err := b.w.provider.SignIns.Choose(ctx, cookie, id, uuid.Nil, "en"); err != nil {

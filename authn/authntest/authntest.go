@@ -1,5 +1,5 @@
-// Package authntest makes small worlds for tests: a database with subscribers who have passwords and phones, the sign-in service over
-// it, and the phones, whose texts a test reads.
+// Package authntest makes small worlds for tests: a database with subscribers who have passwords, phones, authenticator apps and backup codes, the sign-in
+// service over it, and what people have in their hands: a test reads the texts, the app's codes and the paper.
 package authntest
 
 import (
@@ -7,6 +7,7 @@ import (
 	"context"
 	"net/netip"
 	"regexp"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +16,9 @@ import (
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/factors/backupcode"
 	"github.com/watchword-auth/watchword/factors/smsotp"
+	"github.com/watchword-auth/watchword/factors/totp"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/pgtest"
@@ -34,6 +37,7 @@ type World struct {
 	DB      *pgtest.Database
 	Keys    *keyring.Ring
 	Service *authn.Service
+	Outage  atomic.Bool // no text gets through
 
 	more []factors.Factor
 }
@@ -57,7 +61,16 @@ func (w *World) Replica(t testing.TB, db *postgres.DB) *authn.Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger, err := factors.NewLedger(db, w.Keys, &sms.Outbox{Keys: w.Keys}, factors.DefaultLimits(), append([]factors.Factor{factor}, w.more...)...)
+	factor.Outage = w.Outage.Load
+	apps, err := totp.New(w.Keys, "Watchword")
+	if err != nil {
+		t.Fatal(err)
+	}
+	paper, err := backupcode.New(w.Keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ledger, err := factors.NewLedger(db, w.Keys, &sms.Outbox{Keys: w.Keys}, factors.DefaultLimits(), append([]factors.Factor{factor, apps, paper}, w.more...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +106,49 @@ func (w *World) Subscriber(t testing.TB, username, number string) uuid.UUID {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// App is an authenticator app.
+type App struct {
+	Authenticator factors.Authenticator
+	World         *World
+}
+
+// App binds an authenticator app to a subscriber.
+func (w *World) App(t testing.TB, subscriber uuid.UUID) *App {
+	t.Helper()
+	a, _ := w.provision(t, totp.Kind, subscriber)
+	return &App{Authenticator: a, World: w}
+}
+
+// Code is what the app shows when its clock is so many steps ahead of the server's.
+func (a *App) Code(t testing.TB, ahead int) string {
+	t.Helper()
+	code, err := totp.Code(a.Authenticator.Data, totp.Step(a.World.DB.Now(t))+int64(ahead))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code
+}
+
+// Paper binds a set of backup codes to a subscriber, in place of the one before.
+func (w *World) Paper(t testing.TB, subscriber uuid.UUID) (codes []string) {
+	t.Helper()
+	_, setup := w.provision(t, backupcode.Kind, subscriber)
+	return setup.Codes
+}
+
+func (w *World) provision(t testing.TB, kind string, subscriber uuid.UUID) (factors.Authenticator, factors.Setup) {
+	t.Helper()
+	factor, _ := w.Service.Ledger.Factor(kind)
+	a, setup, err := factor.(factors.Provisioner).Provision(subscriber, "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Service.Bind(t.Context(), subscriber, authn.Binding{Authenticator: a}); err != nil {
+		t.Fatal(err)
+	}
+	return a, setup
 }
 
 var lastLine = regexp.MustCompile(`\n\n@` + regexp.QuoteMeta(Host) + ` #(\d+)`)

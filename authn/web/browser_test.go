@@ -59,6 +59,29 @@ func (v *visit) sql(statement string) {
 	}
 }
 
+// toApp leads to the question for the code of an app.
+func (v *visit) toApp() *authntest.App {
+	app := v.w.App(v.t, v.w.find(v.t, v.name))
+	v.sql("UPDATE authenticators SET last_used_at = wall() WHERE kind = 'totp'")
+	v.toCode("")
+	return app
+}
+
+// toPaper leads to the question for a backup code.
+func (v *visit) toPaper() []string {
+	codes := v.w.Paper(v.t, v.w.find(v.t, v.name))
+	v.toCode("")
+	v.Click("a[href^='/login/methods']")
+	v.Pick("#method-1")
+	v.Click("form[action^='/login/methods'] button[type=submit]")
+	return codes
+}
+
+func (v *visit) answer(code string) {
+	v.Type("#code", code)
+	v.Click("main form button[type=submit]")
+}
+
 // states lead a browser into every state of every page.
 func states() []struct {
 	name  string
@@ -122,6 +145,60 @@ func states() []struct {
 			v.toCode("")
 		}},
 		{"methods", func(v *visit) { v.toCode(""); v.Click("a[href^='/login/methods']") }},
+		{"methods of all kinds", func(v *visit) {
+			v.toPaper()
+			v.Forget()
+			v.toApp()
+			v.Click("a[href^='/login/methods']")
+		}},
+		{"methods text outage", func(v *visit) {
+			v.w.Outage.Store(true)
+			defer v.w.Outage.Store(false)
+			v.toApp()
+			v.Click("a[href^='/login/methods']")
+		}},
+		{"app first", func(v *visit) { v.toApp() }},
+		{"app empty", func(v *visit) { v.toApp(); v.Click("main form button[type=submit]") }},
+		{"app wrong", func(v *visit) { v.toApp(); v.answer("000000") }},
+		{"app clock", func(v *visit) { v.toApp(); v.answer("000000"); v.answer("000000") }},
+		{"app used", func(v *visit) {
+			code := v.toApp().Code(v.t, 0)
+			v.begin("?consent")
+			v.answer(code)
+			v.Forget()
+			v.toCode("")
+			v.answer(code)
+		}},
+		{"app attempts used up", func(v *visit) {
+			v.toApp()
+			for range 5 {
+				v.answer("000000")
+			}
+		}},
+		{"app expired", func(v *visit) { v.toApp(); v.w.DB.Advance(v.t, 11*time.Minute); v.again() }},
+		{"app cool-off", func(v *visit) {
+			v.toApp()
+			for range 2 {
+				for range 5 {
+					v.answer("000000")
+				}
+				v.Forget()
+				v.toCode("")
+			}
+		}},
+		{"backup first", func(v *visit) { v.toPaper() }},
+		{"backup wrong", func(v *visit) { v.toPaper(); v.answer("0000-0000-0000-0000") }},
+		{"backup short", func(v *visit) { v.toPaper(); v.answer("0000") }},
+		{"backup two left", func(v *visit) {
+			v.toPaper()
+			v.sql("UPDATE authenticators SET codes_left = codes_left[1:2] WHERE codes_left IS NOT NULL")
+			v.again()
+		}},
+		{"backup last", func(v *visit) {
+			v.toPaper()
+			v.sql("UPDATE authenticators SET codes_left = codes_left[1:1] WHERE codes_left IS NOT NULL")
+			v.again()
+		}},
 		{"help", func(v *visit) { v.toCode(""); v.Click("a[href^='/login/methods']"); v.Click("a[href^='/login/help']") }},
 		{"unmet", func(v *visit) { v.begin("?strong"); v.password(authntest.Password) }},
 		{"consent", func(v *visit) { v.toCode("?consent"); v.code(v.w.Code(v.t, v.w.challenge(v.t))) }},
@@ -199,6 +276,35 @@ func TestWithoutScript(t *testing.T) {
 	v.code(v.w.Code(t, v.w.challenge(t)))
 	if got := v.Text("h1"); got != "Allow access" {
 		t.Errorf("after the code: %q", got)
+	}
+}
+
+// TestAnswersWithoutScript signs in with an app and with a backup code where pages may not run a script.
+func TestAnswersWithoutScript(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := &visit{Tab: browsertest.Open(t, browsertest.Taste{NoScript: true}, w.server.URL, "https://rp.example"), w: w, t: t}
+	v.enrol(0)
+	app := v.toApp()
+	v.answer("12345")
+	if got := v.Text("#code-fault"); got != "Enter all 6 digits of the code" {
+		t.Errorf("fault %q", got)
+	}
+	v.begin("?consent")
+	v.answer(app.Code(t, 0))
+	if got := v.Text("h1"); got != "Allow access" {
+		t.Errorf("after the app's code: %q", got)
+	}
+	v.Forget()
+	v.enrol(1)
+	codes := v.toPaper()
+	v.begin("?consent")
+	v.Click("a[href^='/login/methods']")
+	v.Pick("#method-1")
+	v.Click("form[action^='/login/methods'] button[type=submit]")
+	v.answer(codes[0])
+	if got := v.Text("h1"); got != "Allow access" {
+		t.Errorf("after the backup code: %q", got)
 	}
 }
 

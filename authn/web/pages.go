@@ -163,6 +163,9 @@ func (h *Handler) getCode(w http.ResponseWriter, r *http.Request) error {
 	if p == nil {
 		return err
 	}
+	if _, here := h.here(p, factors.MessagePage); !here {
+		return h.Next(w, r, p, h.Cookie(r))
+	}
 	return h.code(w, r, p, http.StatusOK, nil)
 }
 
@@ -172,16 +175,20 @@ func (h *Handler) code(w http.ResponseWriter, r *http.Request, p *authn.Progress
 	f.Title = f.T("code.title")
 	c := in.Challenge
 	body := codeBody{}
+	due, err := h.SignIns.Due(p)
+	if err != nil {
+		return err
+	}
 	hint := func(id uuid.UUID) template.HTML {
 		for _, a := range in.Session.Bound {
-			if a.ID == id || id == uuid.Nil {
+			if a.ID == id {
 				return template.HTML("<strong><bdi>" + template.HTMLEscapeString(a.Hint) + "</bdi></strong>") //nolint:gosec // escaped
 			}
 		}
 		return ""
 	}
 	if c == nil { // the password was given for another sign-in: nothing is sent before somebody asks
-		body.Ask = f.say.say("code.ask", values{"Hint": hint(uuid.Nil)})
+		body.Ask = f.say.say("code.ask", values{"Hint": hint(due.ID)})
 	} else {
 		body.Live = c.Live(in.Now) && c.BlockedUntil == nil && c.Sends > 0
 		body.ExpiresAt = c.ExpiresAt.UTC().Format(time.RFC3339)
@@ -275,7 +282,7 @@ func (h *Handler) postCode(w http.ResponseWriter, r *http.Request) error {
 	if !h.proven(v.form, p.SignIn.Session.ID, v.flow, "code") {
 		return errProof
 	}
-	if p.Decision.Step != authn.StepFactor {
+	if _, here := h.here(p, factors.MessagePage); !here {
 		return h.Next(w, r, p, v.cookie)
 	}
 	next, err := h.SignIns.Answer(r.Context(), v.cookie, p, v.form.Get("code"))
@@ -296,7 +303,7 @@ func (h *Handler) postCode(w http.ResponseWriter, r *http.Request) error {
 		if p, err = h.SignIns.Load(r.Context(), v.cookie, v.flow); err != nil {
 			return err
 		}
-		if p.Decision.Step != authn.StepFactor {
+		if _, here := h.here(p, factors.MessagePage); !here {
 			return h.Next(w, r, p, v.cookie)
 		}
 		if isBlocked {
@@ -335,11 +342,7 @@ func (h *Handler) postResend(w http.ResponseWriter, r *http.Request) error {
 		if c != nil {
 			again = c.AuthenticatorID
 		}
-		if _, err := h.SignIns.Choose(r.Context(), v.cookie, v.flow, again, say.tag.String()); err != nil {
-			return h.elsewhere(w, r, v, err)
-		}
-		redirect(w, address("/login/code", v.flow))
-		return nil
+		return h.choose(w, r, v, p, again)
 	}
 	err = h.SignIns.Resend(r.Context(), v.cookie, v.flow, say.tag.String())
 	wait, isWait := errors.AsType[*factors.WaitError](err)
@@ -372,20 +375,22 @@ func (h *Handler) getCodeState(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	problem, notice := h.codeState(h.texts.pick(r, p.SignIn.Locales), p.SignIn)
+	_, here := h.here(p, factors.MessagePage)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	return json.NewEncoder(w).Encode(map[string]any{"problem": problem != "", "notice": notice != "", "due": p.Decision.Step == authn.StepFactor})
+	return json.NewEncoder(w).Encode(map[string]any{"problem": problem != "", "notice": notice != "", "due": here})
 }
 
 // ---------------------------------------------------------------- P5, another way
 
 // method is one way to choose.
 type method struct {
-	ID          string
-	Label       template.HTML
-	Unavailable bool
-	Chosen      bool
+	ID     string
+	Label  template.HTML
+	Name   string        // what its owner calls it
+	Why    template.HTML // it cannot be used at the moment
+	Chosen bool
 }
 
 func (h *Handler) getMethods(w http.ResponseWriter, r *http.Request) error {
@@ -399,26 +404,33 @@ func (h *Handler) getMethods(w http.ResponseWriter, r *http.Request) error {
 func (h *Handler) methods(w http.ResponseWriter, r *http.Request, p *authn.Progress, status int, wrong ...fault) error {
 	f := h.page(r, p.SignIn, "methods")
 	f.Title, f.Errors = f.T("methods.title"), wrong
-	var list []method
-	for i, a := range p.SignIn.Session.Bound {
-		if p.SignIn.Session.Offers[i] < p.Decision.Strength {
-			continue
+	ways := h.SignIns.Ways(&p.SignIn.Session, p.Decision)
+	list, chosen := make([]method, len(ways)), false
+	for i, way := range ways {
+		m := method{ID: way.ID.String(), Label: f.T("methods.any"), Name: way.Name}
+		if id := "methods." + way.Kind; f.say.has(id) {
+			m.Label = f.say.say(id, values{"Hint": way.Hint})
 		}
-		m := method{ID: a.ID.String(), Label: f.T("methods.any"), Chosen: len(list) == 0}
-		if slices.Contains(labelled(), a.Kind) {
-			m.Label = f.say.say("methods."+a.Kind, values{"Hint": a.Hint})
+		c := p.SignIn.Challenge
+		switch {
+		case way.Down:
+			m.Why = f.T("methods.down")
+			if id := "methods." + way.Kind + "_down"; f.say.has(id) {
+				m.Why = f.say.say(id, nil)
+			}
+		case c != nil && c.AuthenticatorID == way.ID && c.Delivery != nil && (c.Delivery.State == "failed" || c.Delivery.State == "undelivered"):
+			m.Why = f.T("methods.unavailable")
 		}
-		if c := p.SignIn.Challenge; c != nil && c.AuthenticatorID == a.ID && c.Delivery != nil && (c.Delivery.State == "failed" || c.Delivery.State == "undelivered") {
-			m.Unavailable = true
-		}
-		list = append(list, m)
+		m.Chosen = m.Why == "" && !chosen
+		chosen = chosen || m.Chosen
+		list[i] = m
+	}
+	if !chosen && len(list) > 0 {
+		list[0].Chosen = true
 	}
 	f.Body = list
 	return h.render(w, r, status, "methods", f)
 }
-
-// labelled are the kinds of authenticators that have a text of their own.
-func labelled() []string { return []string{"sms"} }
 
 func (h *Handler) postMethods(w http.ResponseWriter, r *http.Request) error {
 	v, err := h.posted(w, r)
@@ -442,12 +454,9 @@ func (h *Handler) postMethods(w http.ResponseWriter, r *http.Request) error {
 	}
 	// The one that is in flight goes on: choosing it again is no reason for another text.
 	if c := p.SignIn.Challenge; c == nil || c.AuthenticatorID != id || !c.Live(p.SignIn.Now) {
-		if _, err := h.SignIns.Choose(r.Context(), v.cookie, v.flow, id, say.tag.String()); err != nil {
-			return h.elsewhere(w, r, v, err)
-		}
+		return h.choose(w, r, v, p, id)
 	}
-	redirect(w, address("/login/code", v.flow))
-	return nil
+	return h.Next(w, r, p, v.cookie)
 }
 
 func (h *Handler) getHelp(w http.ResponseWriter, r *http.Request) error {

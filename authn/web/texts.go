@@ -117,6 +117,20 @@ func (t *tongue) say(id string, fill values) template.HTML {
 	return template.HTML(text) //nolint:gosec // texts are ours, and what is filled in was escaped
 }
 
+// has reports whether there is a text of that id.
+func (t *tongue) has(id string) bool {
+	_, err := t.localizer.Localize(&i18n.LocalizeConfig{MessageID: id, PluralCount: 2})
+	return err == nil
+}
+
+// of renders a text of a group, or the one of the group "answer" when that group has none.
+func (t *tongue) of(group, name string, fill values) template.HTML {
+	if !t.has(group + "." + name) {
+		group = "answer"
+	}
+	return t.say(group+"."+name, fill)
+}
+
 // clock renders a time of day so that scripts can show it in the reader's zone; without one it names its own.
 func (t *tongue) clock(at time.Time) template.HTML {
 	at = at.UTC()

@@ -79,8 +79,8 @@ func TestCatalogues(t *testing.T) {
 // TestIDs holds what templates and code ask for against the catalogue: nothing missing, nothing unused.
 func TestIDs(t *testing.T) {
 	t.Parallel()
-	english, used := catalogue(t, "en.toml"), map[string]bool{}
-	quoted := regexp.MustCompile(`"([a-z]+\.[a-z_]+)"`)
+	english, used, names := catalogue(t, "en.toml"), map[string]bool{}, map[string]bool{}
+	quoted, named := regexp.MustCompile(`"([a-z]+\.[a-z_]+)"`), regexp.MustCompile(`"\.?([a-z_]+)"`)
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") || !strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, ".html") {
 			return err
@@ -89,6 +89,11 @@ func TestIDs(t *testing.T) {
 		for _, found := range quoted.FindAllStringSubmatch(string(data), -1) {
 			used[found[1]] = true
 		}
+		if path == "answer.go" {
+			for _, found := range named.FindAllStringSubmatch(string(data), -1) {
+				names[found[1]] = true
+			}
+		}
 		return err
 	})
 	if err != nil {
@@ -96,17 +101,26 @@ func TestIDs(t *testing.T) {
 	}
 	asked := func(id string) bool {
 		group, name, _ := strings.Cut(id, ".")
-		return used[id] || group == "problem" || group == "consent" || id == "methods.sms" || used[strings.TrimSuffix(strings.TrimSuffix(id, ".one"), ".other")] && name != ""
+		if !used[id] && slices.Contains([]string{"answer", "app", "backup"}, group) { // asked for by name, and by the group of the page
+			return names[strings.TrimSuffix(strings.TrimSuffix(name, ".one"), ".other")]
+		}
+		return used[id] || group == "problem" || group == "consent" || slices.Contains([]string{"methods.sms", "methods.sms_down", "methods.totp", "methods.backup_code"}, id) || used[strings.TrimSuffix(strings.TrimSuffix(id, ".one"), ".other")] && name != ""
 	}
 	for id := range english {
 		if !asked(id) {
 			t.Errorf("%s is not used", id)
 		}
 	}
+	for name := range map[string]bool{"title": true, "intro": true, "label": true, "hint": true, "empty": true, "short": true, "long": true, "chars": true, "wrong": true, "wrong_left.other": true,
+		"used": true, "expired": true, "dead": true, "left.other": true} { // what any page of a factor falls back to
+		if english["answer."+name] == "" {
+			t.Errorf("answer.%s has no text", name)
+		}
+	}
 	for id := range used {
 		_, single := english[id]
 		_, plural := english[id+".other"]
-		if group, _, _ := strings.Cut(id, "."); !single && !plural && slices.Contains([]string{"page", "login", "code", "send", "methods", "help", "consent", "signout", "formpost", "problem"}, group) &&
+		if group, _, _ := strings.Cut(id, "."); !single && !plural && slices.Contains([]string{"page", "login", "code", "answer", "send", "methods", "help", "consent", "signout", "formpost", "problem"}, group) &&
 			!strings.HasSuffix(id, ".html") && !strings.HasSuffix(id, ".css") && !strings.HasSuffix(id, ".js") {
 			t.Errorf("%s has no text", id)
 		}

@@ -44,7 +44,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
-//go:embed layout.html login code methods help consent unmet signout problem formpost
+//go:embed layout.html login code answer methods help consent unmet signout problem formpost
 var templates embed.FS
 
 //go:embed assets
@@ -120,7 +120,12 @@ func New(cfg Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"login", "code", "methods", "help", "consent", "unmet", "signout", "problem", "formpost"} {
+	for name := range h.answerPages() {
+		if knownPaths()["/login/"+name] || url.PathEscape(name) != name || name == "" {
+			return nil, fmt.Errorf("factor page %q: not a name, or another page's", name)
+		}
+	}
+	for _, name := range []string{"login", "code", "answer", "methods", "help", "consent", "unmet", "signout", "problem", "formpost"} {
 		page, err := layout.Clone()
 		if err != nil {
 			return nil, err
@@ -152,20 +157,26 @@ func (h *Handler) loadFiles() error {
 
 // Routes serves the pages, at paths relative to the issuer. Whatever else is asked for is answered with a page that says so.
 func (h *Handler) Routes() http.Handler {
-	mux := http.NewServeMux()
-	for pattern, page := range map[string]func(http.ResponseWriter, *http.Request) error{
+	mux, known := http.NewServeMux(), knownPaths()
+	pages := map[string]func(http.ResponseWriter, *http.Request) error{
 		"GET /login": h.getLogin, "POST /login": h.postLogin, "POST /login/cancel": h.postCancel,
 		"GET /login/code": h.getCode, "POST /login/code": h.postCode, "POST /login/code/resend": h.postResend, "GET /login/code/state": h.getCodeState,
 		"GET /login/methods": h.getMethods, "POST /login/methods": h.postMethods, "GET /login/help": h.getHelp,
 		"GET /login/unmet": h.getUnmet, "POST /login/unmet": h.postUnmet,
 		"GET /consent": h.getConsent, "POST /consent": h.postConsent,
 		"POST /logout/confirm": h.postSignOut,
-	} {
+	}
+	for name := range h.answerPages() {
+		path, page := "/login/"+name, answerPage{h, name}
+		pages["GET "+path], pages["POST "+path], pages["POST "+path+"/again"] = page.get, page.post, page.again
+		known[path], known[path+"/again"] = true, true
+	}
+	for pattern, page := range pages {
 		mux.HandleFunc(pattern, h.handle(page))
 	}
 	mux.HandleFunc("GET /assets/{name}", h.asset)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if _, known := knownPaths()[r.URL.Path]; known {
+		if known[r.URL.Path] {
 			h.Problem(w, r, http.StatusMethodNotAllowed, "method", "")
 			return
 		}
@@ -286,7 +297,11 @@ func (h *Handler) Next(w http.ResponseWriter, r *http.Request, p *authn.Progress
 	case authn.StepPassword:
 		redirect(w, address("/login", p.SignIn.ID))
 	case authn.StepFactor:
-		redirect(w, address("/login/code", p.SignIn.ID))
+		due, err := h.SignIns.Due(p)
+		if err != nil {
+			return err
+		}
+		redirect(w, address("/login/"+due.Page.Name, p.SignIn.ID))
 	case authn.StepConsent:
 		redirect(w, address("/consent", p.SignIn.ID))
 	case authn.StepEnrol: // whoever may bind a factor here is told to ask for one, until there are pages for it

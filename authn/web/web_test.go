@@ -20,6 +20,7 @@ import (
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
 	"github.com/watchword-auth/watchword/authn/web"
+	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/smsotp"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/logtest"
@@ -72,9 +73,19 @@ type world struct {
 	logs   *logtest.Buffer
 }
 
-func newWorld(t *testing.T) *world {
+// newWorld has the factors of every world, and those that are given besides.
+func newWorld(t *testing.T, besides ...func(factors.Keys) factors.Factor) *world {
 	t.Helper()
 	w := &world{World: authntest.New(t), logs: new(logtest.Buffer)}
+	if known := w.Service.Ledger.Factors(); len(besides) > 0 {
+		for _, f := range besides {
+			known = append(known, f(w.Keys))
+		}
+		var err error
+		if w.Service.Ledger, err = factors.NewLedger(w.DB.DB, w.Keys, w.Service.Ledger.Outbox, factors.DefaultLimits(), known...); err != nil {
+			t.Fatal(err)
+		}
+	}
 	w.Subscriber(t, "alice", "+12025550143")
 	w.server = httptest.NewUnstartedServer(nil)
 	w.server.Start()

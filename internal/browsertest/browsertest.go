@@ -181,6 +181,12 @@ func (tab *Tab) Click(selector string) {
 	}
 }
 
+// Pick clicks on what leads nowhere: a radio button.
+func (tab *Tab) Pick(selector string) {
+	tab.t.Helper()
+	tab.run(chromedp.WaitReady(selector, chromedp.ByQuery), chromedp.Click(selector, chromedp.ByQuery))
+}
+
 // URL is the address shown.
 func (tab *Tab) URL() (address string) {
 	tab.t.Helper()

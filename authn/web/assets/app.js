@@ -33,7 +33,7 @@
   }
   addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
-  const code = document.querySelector("input[autocomplete=one-time-code]");
+  const code = document.querySelector("form[data-poll] input[autocomplete=one-time-code]");
   if (code && "OTPCredential" in window) {
     reading = new AbortController();
     navigator.credentials.get({ otp: { transport: ["sms"] }, signal: reading.signal })

@@ -1,0 +1,383 @@
+package authn
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+// What a person can be asked for is changed by that person alone, in a session whose proofs are fresh: the password, and of what is bound already the strongest
+// that adds to a session (SP 800-63B-4 section 4.1.2). A password alone changes nothing where a factor exists, nor does a backup code. The
+// condition is part of the statement that changes something. The operator has doors of their own, [Service.Bind] and [Service.Unbind].
+//
+// A new authenticator is proposed, and bound by a right answer: a challenge of purpose enrol in the ledger, whose id names the
+// enrolment. What is made of ready answers, as backup codes are, is bound at once.
+
+// Errors of enrolment, besides those of the ledger.
+var (
+	// ErrNotFresh: whoever is signed in has not proved enough, or not lately. Lead through a sign-in with everything that they have, and try again.
+	ErrNotFresh = errors.New("authn: a change of authenticators wants fresh proofs")
+	// ErrTooMany: that many of the kind are bound. One has to go first.
+	ErrTooMany = errors.New("authn: too many authenticators of that kind")
+	// ErrLastAuthenticator: it is the last that the policy's level can be reached with. Another has to come first.
+	ErrLastAuthenticator = errors.New("authn: the last authenticator that signing in needs")
+	// ErrNoAuthenticator: the subscriber has no such authenticator, or no such kind is installed.
+	ErrNoAuthenticator = errors.New("authn: no such authenticator")
+)
+
+// proposal is how long a new authenticator waits for its proof: SP 800-63B-4 section 3.1.3.2.
+const proposal = 10 * time.Minute
+
+// Holdings are what a person who is signed in can be asked for.
+type Holdings struct {
+	Session Session // Bound holds the authenticators
+	Now     time.Time
+	// Fresh: the session's proofs allow changes. Otherwise they are answered with [ErrNotFresh].
+	Fresh bool
+	// Stays, for each authenticator: it is the last that signing in needs, and removing it is answered with [ErrLastAuthenticator].
+	Stays []bool
+}
+
+// Holdings reads them in one round trip. Nobody signed in is [ErrNotFresh].
+func (s *Service) Holdings(ctx context.Context, cookie Cookie) (*Holdings, error) {
+	q := new(postgres.Query)
+	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at,
+		(SELECT username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
+		(SELECT subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject, %s AS events, %s AS bound, %s AS fresh, wall() AS now
+		FROM sessions s WHERE s.token_hash = %s AND s.subscriber_id IS NOT NULL AND %s`,
+		eventsSQL, factors.BoundSQL("s.subscriber_id"), s.freshSQL(q), q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
+	var row struct {
+		sessionRow
+		Bound []byte    `db:"bound"`
+		Fresh bool      `db:"fresh"`
+		Now   time.Time `db:"now"`
+	}
+	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
+		return nil, ErrNotFresh
+	} else if err != nil {
+		return nil, fmt.Errorf("read authenticators: %w", err)
+	}
+	session, err := row.session()
+	if err != nil {
+		return nil, err
+	}
+	bound, err := s.Ledger.DecodeBound(row.Bound)
+	if err != nil {
+		return nil, err
+	}
+	s.weigh(&session, bound)
+	h := &Holdings{Session: session, Now: row.Now, Fresh: row.Fresh, Stays: make([]bool, len(bound))}
+	needed, others := s.needed(), 0
+	for _, a := range bound {
+		others += count(needed, a.Kind)
+	}
+	for i, a := range bound {
+		h.Stays[i] = others == 1 && count(needed, a.Kind) == 1
+	}
+	return h, nil
+}
+
+func count(kinds []string, kind string) (n int) {
+	for _, k := range kinds {
+		if k == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// needed are the kinds of which one has to stay bound; nil: policy wants none.
+func (s *Service) needed() (kinds []string) {
+	if s.Config.Policy.Floor < RestrictedLevel {
+		return nil
+	}
+	for _, f := range s.Ledger.Factors() {
+		if factors.Serves(f, factors.StepUp) && (s.Config.Policy.Floor < UnrestrictedLevel || !f.Restricted()) {
+			kinds = append(kinds, f.Kind())
+		}
+	}
+	return kinds
+}
+
+// freshSQL is an SQL condition on session s: it may change what its subscriber can be asked for.
+func (s *Service) freshSQL(q *postgres.Query) string {
+	var kinds []string
+	var strengths []int64
+	for _, f := range s.Ledger.Factors() {
+		if factors.Serves(f, factors.StepUp) {
+			kinds, strengths = append(kinds, f.Kind()), append(strengths, int64(strength(f)))
+		}
+	}
+	able := fmt.Sprintf("unnest(%s::text[], %s::smallint[]) AS able(kind, strength)", q.Bind(pq.Array(kinds)), q.Bind(pq.Array(strengths)))
+	recent := "e.session_id = s.id AND e.at > wall() - make_interval(secs => " + q.Bind(s.Config.Fresh.Seconds()) + "::float8)"
+	return fmt.Sprintf(`(EXISTS (SELECT FROM session_events e WHERE %[1]s AND e.strength = %[2]d)
+		AND (NOT EXISTS (SELECT FROM authenticators a WHERE a.subject = s.subscriber_id AND a.unbound_at IS NULL)
+		     OR coalesce((SELECT max(e.strength) FROM session_events e JOIN %[3]s USING (kind) WHERE %[1]s)
+		                 >= (SELECT max(able.strength) FROM authenticators a JOIN %[3]s USING (kind) WHERE a.subject = s.subscriber_id AND a.unbound_at IS NULL), false)))`,
+		recent, Knowledge, able)
+}
+
+// Enrolment is a new authenticator.
+type Enrolment struct {
+	// Authenticator as it will be bound, or as it is.
+	Authenticator factors.Authenticator
+	// Setup is what its holder is shown. It goes to no log.
+	Setup factors.Setup
+	// Challenge that binds it, by its right answer. Its id names the enrolment. nil: it is bound already.
+	Challenge *factors.State
+}
+
+// Enrol makes a new authenticator of a kind that begins here (factors.Provisioner): it is proposed, or, if it is a set of answers, bound in place of the
+// set before. Its errors are [ErrNotFresh], [ErrTooMany], [ErrNoAuthenticator] (no such kind) and factors.ErrName.
+func (s *Service) Enrol(ctx context.Context, cookie Cookie, kind, name string) (*Enrolment, error) {
+	factor, _ := s.Ledger.Factor(kind)
+	provisioner, ok := factor.(factors.Provisioner)
+	if !ok {
+		return nil, ErrNoAuthenticator
+	}
+	name, err := factors.ParseName(name)
+	if err != nil {
+		return nil, err
+	}
+	session, err := s.signedIn(ctx, cookie)
+	if err != nil {
+		return nil, err
+	}
+	a, setup, err := provisioner.Provision(session.Subscriber, session.Username)
+	if err != nil {
+		return nil, err
+	}
+	a.Name = name
+	return s.enrol(ctx, cookie, session, Binding{Authenticator: a}, setup, "")
+}
+
+// EnrolThis proposes an authenticator that its holder has already: a phone, by its number. A code is sent to it, in the language of locale.
+func (s *Service) EnrolThis(ctx context.Context, cookie Cookie, b Binding, locale string) (*Enrolment, error) {
+	name, err := factors.ParseName(b.Authenticator.Name)
+	if err != nil {
+		return nil, err
+	}
+	session, err := s.signedIn(ctx, cookie)
+	if err != nil {
+		return nil, err
+	}
+	b.Authenticator.Subject, b.Authenticator.Name = session.Subscriber, name
+	return s.enrol(ctx, cookie, session, b, factors.Setup{}, locale)
+}
+
+func (s *Service) enrol(ctx context.Context, cookie Cookie, session *Session, b Binding, setup factors.Setup, locale string) (*Enrolment, error) {
+	a, by := b.Authenticator, factors.Subscriber(session.ID)
+	e := &Enrolment{Authenticator: a, Setup: setup}
+	err := s.change(ctx, cookie, session, ErrTooMany, func(q *postgres.Query) (done, refused string, err error) {
+		q.With("room", fmt.Sprintf(`SELECT id FROM changer WHERE %s > (
+			SELECT count(*) FROM authenticators WHERE subject = %s AND kind = %s AND unbound_at IS NULL AND id <> %s)`,
+			q.Bind(s.Config.PerKind)+"::int", q.Bind(a.Subject)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(a.ID)+"::uuid"))
+		refused = "NOT EXISTS (SELECT FROM room)"
+		if len(a.Codes) > 0 {
+			return "EXISTS (SELECT FROM authenticator_bound)", refused, s.Ledger.BindBy(ctx, q, "room", a, b.Unique, by)
+		}
+		if err := s.Ledger.Propose(ctx, q, "room", a, b.Unique, proposal, by); err != nil {
+			return "", "", err
+		}
+		id, err := s.Ledger.Open(ctx, q, "authenticator_proposed", a, proof(session), factors.Prompt{Locale: locale})
+		e.Challenge = &factors.State{ID: id, AuthenticatorID: a.ID, Kind: a.Kind, Purpose: factors.Enrol}
+		return "EXISTS (SELECT FROM challenge_opened)", refused, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// proof is what the answer that binds a new authenticator must come with. The challenge knows which one it is for.
+func proof(session *Session) factors.Binding {
+	return factors.Binding{Purpose: factors.Enrol, Subject: session.Subscriber, Browser: session.ID}
+}
+
+// Enrolment reads an enrolment of this session that still waits for its proof, with what its holder is shown. Its errors are factors.ErrOver, when there is none, and [ErrNotFresh], when nobody is signed in.
+func (s *Service) Enrolment(ctx context.Context, cookie Cookie, id uuid.UUID) (*Enrolment, error) {
+	e, _, err := s.enrolment(ctx, cookie, id)
+	return e, err
+}
+
+func (s *Service) enrolment(ctx context.Context, cookie Cookie, id uuid.UUID) (*Enrolment, *Session, error) {
+	session, err := s.signedIn(ctx, cookie)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := new(Enrolment)
+	if e.Authenticator, e.Challenge, err = s.Ledger.Pending(ctx, id, proof(session)); err != nil {
+		return nil, nil, err
+	}
+	factor, _ := s.Ledger.Factor(e.Authenticator.Kind)
+	if provisioner, ok := factor.(factors.Provisioner); ok {
+		if e.Setup, err = provisioner.Setup(e.Authenticator, session.Username); err != nil {
+			return nil, nil, err
+		}
+	}
+	return e, session, nil
+}
+
+// Prove tries an answer that binds the authenticator of an enrolment. signIn is the sign-in that wanted it, for which it counts as a proof like any; uuid.Nil:
+// none did. The session has a new cookie then. Its errors are those of [Service.Answer] on a code.
+func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID, typed string) (Cookie, error) {
+	e, session, err := s.enrolment(ctx, cookie, id)
+	if err != nil {
+		return "", err
+	}
+	a := e.Authenticator
+	factor, _ := s.Ledger.Factor(a.Kind)
+	answer, err := factor.Parse(typed)
+	if err != nil {
+		return "", err
+	}
+	token := Cookie(keyring.Token())
+	event := Event{Strength: strength(factor), Kind: a.Kind, AMR: factor.AMR(), AuthenticatorID: a.ID, SignInID: signIn}
+	raised, err := s.Ledger.Answer(ctx, id, a, proof(session), answer, func(q *postgres.Query, won string) string {
+		q.With("session_proved", fmt.Sprintf(`
+			UPDATE sessions SET token_hash = %s, last_seen_at = wall() FROM %s
+			 WHERE sessions.id = %s AND token_hash = %s AND ended_at IS NULL AND subscriber_id = %s.subject RETURNING sessions.id`,
+			q.Bind(token.hash())+"::bytea", won, q.Bind(session.ID)+"::uuid", q.Bind(cookie.hash())+"::bytea", won))
+		q.With("session_raised", fmt.Sprintf(`SELECT p.id FROM session_proved p JOIN sign_ins si ON si.session_id = p.id
+			WHERE si.id = %s AND si.done_at IS NULL AND si.expires_at > wall()`, q.Bind(signIn)+"::uuid"))
+		s.addEvent(q, "session_raised", event)
+		return "(SELECT to_jsonb(true) FROM session_proved)"
+	})
+	if err != nil {
+		return "", err
+	}
+	var proved bool
+	if len(raised) == 0 || json.Unmarshal(raised, &proved) != nil || !proved {
+		return "", ErrSignInOver // the session ended between the two statements
+	}
+	return token, nil
+}
+
+// ResendProof sends the code of an enrolment again; see [Service.Resend].
+func (s *Service) ResendProof(ctx context.Context, cookie Cookie, id uuid.UUID, locale string) error {
+	e, session, err := s.enrolment(ctx, cookie, id)
+	if err != nil {
+		return err
+	}
+	return s.Ledger.Resend(ctx, id, e.Authenticator, proof(session), factors.Prompt{Locale: locale})
+}
+
+// Rename changes what an authenticator is called. Its errors are [ErrNotFresh], [ErrNoAuthenticator] and factors.ErrName.
+func (s *Service) Rename(ctx context.Context, cookie Cookie, id uuid.UUID, name string) error {
+	name, err := factors.ParseName(name)
+	if err != nil {
+		return err
+	}
+	session, err := s.signedIn(ctx, cookie)
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, cookie, session, nil, func(q *postgres.Query) (done, refused string, err error) {
+		s.Ledger.Rename(ctx, q, "changer", session.Subscriber, id, name, factors.Subscriber(session.ID))
+		return "EXISTS (SELECT FROM authenticator_renamed)", "false", nil
+	})
+}
+
+// Remove unbinds an authenticator. Its errors are [ErrNotFresh], [ErrLastAuthenticator] and [ErrNoAuthenticator].
+func (s *Service) Remove(ctx context.Context, cookie Cookie, id uuid.UUID) error {
+	session, err := s.signedIn(ctx, cookie)
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, cookie, session, ErrLastAuthenticator, func(q *postgres.Query) (done, refused string, err error) {
+		s.Ledger.Unbind(ctx, q, "changer", session.Subscriber, id, s.needed(), factors.Subscriber(session.ID))
+		q.With("authenticator_stays", "SELECT id FROM authenticators_held WHERE id = "+q.Bind(id)+"::uuid AND NOT EXISTS (SELECT FROM authenticator_unbound)")
+		audit.Record(ctx, q, "authenticator_stays", audit.Event{Name: "authenticator.unbind", Outcome: audit.Refused, Reason: "last", Actor: "subscriber",
+			Subject: session.Subscriber, Session: session.ID, Object: id.String()}, nil)
+		return "EXISTS (SELECT FROM authenticator_unbound)", "EXISTS (SELECT FROM authenticator_stays)", nil
+	})
+}
+
+// signedIn is the session of a cookie. Nobody signed in is [ErrNotFresh].
+func (s *Service) signedIn(ctx context.Context, cookie Cookie) (*Session, error) {
+	session, err := s.Current(ctx, cookie)
+	if err == nil && session.Subscriber == uuid.Nil {
+		err = ErrNotFresh
+	}
+	return &session, err
+}
+
+// change runs what add makes depend on part `changer`, which has a row for as long as the session is the one that was read, and fresh. add says in SQL
+// whether it is done, and whether it is refused with refusal. That a session is not fresh is recorded.
+func (s *Service) change(ctx context.Context, cookie Cookie, session *Session, refusal error, add func(*postgres.Query) (done, refused string, err error)) error {
+	q := new(postgres.Query)
+	q.With("asker", fmt.Sprintf("SELECT s.id, %s AS fresh FROM sessions s WHERE s.token_hash = %s AND s.subscriber_id = %s AND %s",
+		s.freshSQL(q), q.Bind(cookie.hash())+"::bytea", q.Bind(session.Subscriber)+"::uuid", s.alive(q, "s")))
+	q.With("changer", "SELECT id FROM asker WHERE fresh")
+	done, refused, err := add(q)
+	if err != nil {
+		return err
+	}
+	q.With("stale", "SELECT id FROM asker WHERE NOT fresh")
+	audit.Record(ctx, q, "stale", audit.Event{Name: "authenticator.change", Outcome: audit.Refused, Reason: "not_fresh", Actor: "subscriber",
+		Subject: session.Subscriber, Session: session.ID}, nil)
+	q.Finally("SELECT EXISTS (SELECT FROM changer) AS fresh, " + done + " AS done, " + refused + " AS refused")
+	var got struct {
+		Fresh   bool `db:"fresh"`
+		Done    bool `db:"done"`
+		Refused bool `db:"refused"`
+	}
+	if err := s.DB.Get(ctx, &got, q); err != nil {
+		return fmt.Errorf("change authenticators: %w", err)
+	}
+	switch {
+	case got.Done:
+		return nil
+	case !got.Fresh:
+		return ErrNotFresh
+	case got.Refused:
+		return refusal
+	}
+	return ErrNoAuthenticator
+}
+
+// Provision binds a new authenticator of a kind that begins here to a subscriber, and gives what its holder has to be handed. It is the operator's door: no
+// proof of possession is asked.
+func (s *Service) Provision(ctx context.Context, subscriber *Subscriber, kind, name string) (factors.Setup, error) {
+	factor, _ := s.Ledger.Factor(kind)
+	provisioner, ok := factor.(factors.Provisioner)
+	if !ok {
+		return factors.Setup{}, ErrNoAuthenticator
+	}
+	name, err := factors.ParseName(name)
+	if err != nil {
+		return factors.Setup{}, err
+	}
+	a, setup, err := provisioner.Provision(subscriber.ID, subscriber.Username)
+	if err != nil {
+		return factors.Setup{}, err
+	}
+	a.Name = name
+	return setup, s.Bind(ctx, subscriber.ID, Binding{Authenticator: a})
+}
+
+// Unbind removes an authenticator of a subscriber. It is the operator's door: the last one goes like any. Its error is [ErrNoAuthenticator].
+func (s *Service) Unbind(ctx context.Context, subscriber, id uuid.UUID) error {
+	q := new(postgres.Query)
+	q.With("holder", "SELECT id FROM subscribers WHERE id = "+q.Bind(subscriber)+"::uuid")
+	s.Ledger.Unbind(ctx, q, "holder", subscriber, id, nil, factors.Operator)
+	q.Finally("SELECT 1 FROM authenticator_unbound")
+	n, err := s.DB.Run(ctx, q)
+	if err == nil && n == 0 {
+		return ErrNoAuthenticator
+	}
+	if err != nil {
+		return fmt.Errorf("unbind authenticator: %w", err)
+	}
+	return nil
+}
