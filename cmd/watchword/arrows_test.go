@@ -26,7 +26,12 @@ func TestArrows(t *testing.T) {
 		return first
 	}
 	plug := func(pkg string) bool {
-		return strings.HasPrefix(pkg, module+"factors/smsotp") || strings.HasPrefix(pkg, module+"sms/carriersim")
+		for _, concrete := range []string{"factors/smsotp", "factors/totp", "factors/backupcode", "factors/keyfob", "sms/carriersim"} {
+			if strings.HasPrefix(pkg, module+concrete) {
+				return true
+			}
+		}
+		return false
 	}
 	kit := func(pkg string) bool { return strings.HasSuffix(pkg, "test") }
 	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {

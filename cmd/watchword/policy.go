@@ -14,6 +14,7 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/oidc"
 	"github.com/watchword-auth/watchword/sms"
 )
@@ -64,7 +65,7 @@ func checkPolicy(cfg *config.Config) error {
 		host = issuer.Hostname()
 	}
 	if texts, err := sms.NewTexts(cfg.SMS.ServiceName, host); err == nil {
-		if kinds, err := installed(cfg, texts); err == nil {
+		if kinds, err := installed(cfg, keyring.Ephemeral(), texts, nil); err == nil {
 			return setPolicy(new(authn.DefaultConfig().Policy), cfg, levelNames(cfg), authn.Kinds(kinds))
 		}
 	}

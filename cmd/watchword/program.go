@@ -136,6 +136,16 @@ func one(what string) cobra.PositionalArgs {
 	}
 }
 
+// two wants two arguments, and says which.
+func two(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 2 {
+			return fmt.Errorf("name %s: two arguments, not %d", what, len(args))
+		}
+		return nil
+	}
+}
+
 // atMost checks how many a list may have at once.
 func atMost(limit int) error {
 	if limit < 1 || limit > 10_000 {
@@ -174,7 +184,7 @@ func (p *Program) strict(cmd *cobra.Command) {
 }
 
 // inward matches the names of packages that errors begin with: of use to whoever reads the source, and to nobody at a terminal.
-var inward = regexp.MustCompile(`(^|: |; )(audit|authn|factors|oidc|sms|smsotp|postgres|config): `)
+var inward = regexp.MustCompile(`(^|: |; )(audit|authn|factors|oidc|sms|smsotp|totp|backupcode|postgres|config): `)
 
 // outward is an error's text for people.
 func outward(text string) string { return inward.ReplaceAllString(text, "$1") }

@@ -11,7 +11,6 @@ import (
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/factors"
-	"github.com/watchword-auth/watchword/factors/smsotp"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
@@ -60,7 +59,7 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	if err != nil && (sending || carry == nil || carry.texts == nil) {
 		return nil, err
 	}
-	kinds, err := installed(cfg, carry.texts)
+	kinds, err := installed(cfg, ring, carry.texts, carry.routing.Down)
 	if err != nil {
 		return nil, err
 	}
@@ -92,12 +91,6 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 		clients: &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,
 	}
 	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())
-}
-
-// installed are the factors that people can have.
-func installed(cfg *config.Config, texts *sms.Texts) ([]factors.Factor, error) {
-	phones, err := smsotp.New(texts, cfg.OTP.Digits, cfg.OTP.Lifetime)
-	return []factors.Factor{phones}, err
 }
 
 // levelNames are the acr values of levels.

@@ -79,7 +79,7 @@ func newStage(t *testing.T) *stage {
 	if s.services, err = assemble(cfg); err != nil {
 		t.Fatal(err)
 	}
-	kinds, err := installed(cfg, s.delivery.texts)
+	kinds, err := installed(cfg, s.ring, s.delivery.texts, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,21 +39,13 @@ type shownUser struct {
 	NewPassword string        `json:"password,omitempty"` // once, when it was made here
 }
 
-// shownFactor tells of an authenticator what its owner may see.
-type shownFactor struct {
-	ID      string    `json:"id"`
-	Kind    string    `json:"kind"`
-	Hint    string    `json:"hint"`
-	BoundAt time.Time `json:"bound_at"`
-}
-
 func shown(u *authn.Subscriber) shownUser {
 	s := shownUser{ID: u.ID.String(), Subject: u.Subject, Username: u.Username, HasPassword: u.HasSecret, Groups: append([]string{}, u.Groups...), Factors: []shownFactor{}, CreatedAt: u.CreatedAt.UTC(), DisabledAt: u.DisabledAt}
 	s.Name, _ = u.Profile["name"].(string)
 	s.Email, _ = u.Profile["email"].(string)
 	s.Verified, _ = u.Profile["email_verified"].(bool)
 	for _, a := range u.Bound {
-		s.Factors = append(s.Factors, shownFactor{a.ID.String(), a.Kind, a.Hint, a.BoundAt.UTC()})
+		s.Factors = append(s.Factors, shownAuthenticator(a))
 	}
 	s.State = s.state()
 	return s
@@ -70,6 +62,7 @@ func (p *Program) userCommand() *cobra.Command {
 		p.userChange("unlock", "Forget wrong passwords and codes", "watchword user unlock alice",
 			"Unlock lets a user try again at once who has given too many wrong passwords or codes.", "",
 			func(ctx context.Context, s *services, id uuid.UUID) error { return s.signIns.Unlock(ctx, id) }),
+		p.userFactor(),
 	)
 	return group
 }
@@ -304,7 +297,7 @@ func (p *Program) showUser(u shownUser) error {
 		line("state", u.State)
 		line("groups", strings.Join(u.Groups, " "))
 		for _, f := range u.Factors {
-			line(f.Kind, "ends in "+f.Hint)
+			line(f.Kind, f.String())
 		}
 		line("created", u.CreatedAt.Format(time.RFC3339))
 		line("password", u.NewPassword)
