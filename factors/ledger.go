@@ -374,12 +374,13 @@ type paid struct {
 	failures int // in a row, with this one
 }
 
-// consume ends a challenge whose attempt was paid and whose answer somebody else has found right.
+// consume ends a challenge whose attempt was paid and whose answer somebody else has found right. A wrong answer that was given at the same time, and was
+// the last one there was, may have ended it meanwhile: the right one was paid before that, and counts.
 func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, p paid, effect Effect) (json.RawMessage, error) {
 	q := new(postgres.Query)
 	q.With("challenge_paid", fmt.Sprintf(`
 		UPDATE challenges SET ended_at = wall(), outcome = 'verified'
-		 WHERE id = %s AND binding = %s AND ended_at IS NULL AND expires_at > wall() AND subject = %s
+		 WHERE id = %s AND binding = %s AND (ended_at IS NULL OR outcome = 'failed') AND expires_at > wall() AND subject = %s
 		RETURNING id, subject, authenticator_id, attempts, max_attempts, true AS won, true AS remote`,
 		q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(b.Subject)+"::uuid"))
 	if b.Purpose.completes() {
