@@ -98,26 +98,18 @@ func (w *Worker) Run(ctx context.Context) error {
 	if calls == 0 {
 		calls = 16
 	}
-	wake := make(chan struct{}, 1)
-	look := func() {
-		select {
-		case wake <- struct{}{}:
-		default: // awake already
-		}
-	}
-	alarm := &alarm{look: look}
+	bell := postgres.NewBell()
+	alarm := &alarm{look: bell.Ring}
 	defer alarm.stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	listening := make(chan error, 1)
-	go func() {
-		listening <- postgres.Listen(ctx, w.DB.DirectDSN(), outboxChannel, fallback, func(string) { look() })
-	}()
 	free := make(chan struct{}, calls)
 	results := make(chan result, calls)
 	var inFlight, helpers sync.WaitGroup
 	helpers.Go(func() { w.settler(context.WithoutCancel(ctx), results, alarm) })
-	helpers.Go(func() { every(ctx, tidy, func() { w.report(ctx, errors.Join(w.expire(ctx), w.match(ctx))); look() }) })
+	helpers.Go(func() {
+		every(ctx, tidy, func() { w.report(ctx, errors.Join(w.expire(ctx), w.match(ctx))); bell.Ring() })
+	})
 	helpers.Go(func() { every(ctx, tidy, func() { w.report(ctx, errors.Join(w.close(ctx), w.poll(ctx))) }) })
 	helpers.Go(func() { every(ctx, watch, func() { w.report(ctx, w.Watch(ctx)) }) })
 	defer func() { // what is under way is finished, in this order
@@ -126,17 +118,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		cancel()
 		helpers.Wait()
 	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-listening:
-			if err != nil {
-				return fmt.Errorf("listen for messages: %w", err)
-			}
-			return nil
-		case <-wake:
-		}
+	err := bell.Answer(ctx, w.DB, outboxChannel, fallback, func() {
 		for ctx.Err() == nil {
 			free <- struct{}{} // not before there is room for one
 			<-free
@@ -146,7 +128,7 @@ func (w *Worker) Run(ctx context.Context) error {
 				if ctx.Err() == nil {
 					w.Log.ErrorContext(ctx, "outbox claim failed", "error", err)
 				}
-				break
+				return
 			}
 			for _, m := range batch {
 				free <- struct{}{}
@@ -159,10 +141,14 @@ func (w *Worker) Run(ctx context.Context) error {
 				alarm.in(wait)
 			}
 			if taken < asked { // that was all that is due
-				break
+				return
 			}
 		}
+	})
+	if err != nil {
+		return fmt.Errorf("listen for messages: %w", err)
 	}
+	return nil
 }
 
 // settler settles what calls ended with, as many at once as there are: under load a statement is for many.

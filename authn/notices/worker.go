@@ -69,31 +69,15 @@ type row struct {
 
 // Run hands notices over until ctx ends.
 func (w *Worker) Run(ctx context.Context) error {
-	wake := make(chan struct{}, 1)
-	listening := make(chan error, 1)
-	go func() {
-		listening <- postgres.Listen(ctx, w.DB.DirectDSN(), channel, fallback, func(string) {
-			select {
-			case wake <- struct{}{}:
-			default: // awake already
-			}
-		})
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-listening:
-			if err != nil {
-				return fmt.Errorf("listen for notices: %w", err)
-			}
-			return nil
-		case <-wake:
-		}
+	err := postgres.NewBell().Answer(ctx, w.DB, channel, fallback, func() {
 		if _, err := w.Drain(ctx); err != nil && ctx.Err() == nil {
 			w.Log.ErrorContext(ctx, "notices wait", "error", err)
 		}
+	})
+	if err != nil {
+		return fmt.Errorf("listen for notices: %w", err)
 	}
+	return nil
 }
 
 // Drain hands over what waits and says how many it looked at.

@@ -68,36 +68,19 @@ type claimed struct {
 
 // Run delivers until ctx ends, then finishes the attempts under way and leaves the rest to others.
 func (w *Worker) Run(ctx context.Context) error {
-	wake := make(chan struct{}, 1)
-	look := func() {
-		select {
-		case wake <- struct{}{}:
-		default: // awake already
-		}
-	}
-	listening := make(chan error, 1)
-	go func() {
-		listening <- postgres.Listen(ctx, w.DB.DirectDSN(), outboxChannel, fallback, func(string) { look() })
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-listening:
-			if err != nil {
-				return fmt.Errorf("listen for mails: %w", err)
-			}
-			return nil
-		case <-wake:
-		}
+	err := postgres.NewBell().Answer(ctx, w.DB, outboxChannel, fallback, func() {
 		for n := 1; n > 0 && ctx.Err() == nil; {
 			var err error
 			if n, err = w.round(ctx); err != nil && ctx.Err() == nil {
 				w.Log.ErrorContext(ctx, "mail round failed", "error", err)
-				break
+				return
 			}
 		}
+	})
+	if err != nil {
+		return fmt.Errorf("listen for mails: %w", err)
 	}
+	return nil
 }
 
 // Drain tries what is due now and says how many attempts it made. For tools and tests: no listening, no waiting.
