@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/lib/pq"
 
+	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/keyring"
@@ -184,7 +185,9 @@ func (s *Service) enrol(ctx context.Context, cookie Cookie, session *Session, b 
 			q.Bind(s.Config.PerKind)+"::int", q.Bind(a.Subject)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(a.ID)+"::uuid"))
 		refused = "NOT EXISTS (SELECT FROM room)"
 		if len(a.Codes) > 0 {
-			return "EXISTS (SELECT FROM authenticator_bound)", refused, s.Ledger.BindBy(ctx, q, "room", a, b.Unique, by)
+			err := s.Ledger.BindBy(ctx, q, "room", a, b.Unique, by)
+			s.tellBound(ctx, q, a, "authenticator_bound", false)
+			return "EXISTS (SELECT FROM authenticator_bound)", refused, err
 		}
 		if err := s.Ledger.Propose(ctx, q, "room", a, b.Unique, proposal, by); err != nil {
 			return "", "", err
@@ -251,6 +254,7 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 		q.With("session_raised", fmt.Sprintf(`SELECT p.id FROM session_proved p JOIN sign_ins si ON si.session_id = p.id
 			WHERE si.id = %s AND si.done_at IS NULL AND si.expires_at > wall()`, q.Bind(signIn)+"::uuid"))
 		s.addEvent(q, "session_raised", event)
+		s.tellBound(ctx, q, a, "challenge_used", false)
 		return "(SELECT to_jsonb(true) FROM session_proved)"
 	})
 	if err != nil {
@@ -261,6 +265,21 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 		return "", ErrSignInOver // the session ended between the two statements
 	}
 	return token, nil
+}
+
+// tellBound tells a's owner that it was bound, where part has a row: the subject, kind and hint of what was. Who is told is who could be told before.
+func (s *Service) tellBound(ctx context.Context, q *postgres.Query, a factors.Authenticator, part string, operator bool) {
+	event := notices.Event{Kind: notices.FactorAdded, Operator: operator}
+	if len(a.Codes) > 0 {
+		event.Kind = notices.BackupCodesMade
+	}
+	s.Notices.Add(ctx, q, part, event, notices.Expressions{"about": part + ".kind", "hint": part + ".hint"})
+}
+
+// tellUnbound tells the owner of what part `authenticator_unbound` has, by that too.
+func (s *Service) tellUnbound(ctx context.Context, q *postgres.Query, operator bool) {
+	s.Notices.Add(ctx, q, "authenticator_unbound", notices.Event{Kind: notices.FactorRemoved, Operator: operator},
+		notices.Expressions{"about": "authenticator_unbound.kind", "hint": "authenticator_unbound.hint"})
 }
 
 // ResendProof sends the code of an enrolment again; see [Service.Resend].
@@ -296,6 +315,7 @@ func (s *Service) Remove(ctx context.Context, cookie Cookie, id uuid.UUID) error
 	}
 	return s.change(ctx, cookie, session, ErrLastAuthenticator, func(q *postgres.Query) (done, refused string, err error) {
 		s.Ledger.Unbind(ctx, q, "changer", session.Subscriber, id, s.needed(), factors.Subscriber(session.ID))
+		s.tellUnbound(ctx, q, false)
 		q.With("authenticator_stays", "SELECT id FROM authenticators_held WHERE id = "+q.Bind(id)+"::uuid AND NOT EXISTS (SELECT FROM authenticator_unbound)")
 		audit.Record(ctx, q, "authenticator_stays", audit.Event{Name: "authenticator.unbind", Outcome: audit.Refused, Reason: "last", Actor: "subscriber",
 			Subject: session.Subscriber, Session: session.ID, Object: id.String()}, nil)
@@ -371,6 +391,7 @@ func (s *Service) Unbind(ctx context.Context, subscriber, id uuid.UUID) error {
 	q := new(postgres.Query)
 	q.With("holder", "SELECT id FROM subscribers WHERE id = "+q.Bind(subscriber)+"::uuid")
 	s.Ledger.Unbind(ctx, q, "holder", subscriber, id, nil, factors.Operator)
+	s.tellUnbound(ctx, q, true)
 	q.Finally("SELECT 1 FROM authenticator_unbound")
 	n, err := s.DB.Run(ctx, q)
 	if err == nil && n == 0 {

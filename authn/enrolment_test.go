@@ -279,6 +279,68 @@ func TestChanges(t *testing.T) {
 	wants(t, "BC-3 a code of the set before", err, factors.ErrMismatch)
 }
 
+func TestToldOfChanges(t *testing.T) { // BC-9, NOT-1, LUS-2, EN-4: in the statement of the change, to whoever could be told before it
+	t.Parallel()
+	w := authntest.New(t)
+	w.DB.Freeze(t)
+	id := w.Subscriber(t, "alice", "+12025550143")
+	app := w.App(t, id)
+	told := func(what string, want ...string) {
+		t.Helper()
+		var have []string
+		if err := w.DB.SelectContext(t.Context(), &have, "DELETE FROM notices RETURNING kind || ' ' || about || ' ' || hint || ' by ' || channel || CASE WHEN operator THEN ', operator' ELSE '' END"); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(have)
+		if diff := cmp.Diff(want, have); diff != "" {
+			t.Errorf("%s: told (-want +got):\n%s", what, diff)
+		}
+	}
+	told("an app by the operator", "factor_added totp  by mail, operator", "factor_added totp  by text, operator")
+	paper := w.Paper(t, id)
+	told("codes by the operator", "backup_codes_made backup_code  by mail, operator", "backup_codes_made backup_code  by text, operator")
+	b := toFactor(t, w, authntest.Beginning())
+	b.choose(t, backupcode.Kind)
+	_, err := b.code(t, "0000-0000-0000-0000")
+	wants(t, "wrong", err, factors.ErrMismatch)
+	told("a wrong code")
+	if _, err := b.code(t, paper[0]); err != nil {
+		t.Fatal(err)
+	}
+	told("a code was used", "backup_code_used  9 by mail", "backup_code_used  9 by text")
+
+	b = signedIn(t, w, app)
+	if _, err := w.Service.Enrol(t.Context(), b.cookie, backupcode.Kind, ""); err != nil {
+		t.Fatal(err)
+	}
+	told("new codes", "backup_codes_made backup_code  by mail", "backup_codes_made backup_code  by text")
+	e, err := w.Service.Enrol(t.Context(), b.cookie, totp.Kind, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told("an app that is not proved yet")
+	if b.cookie, err = w.Service.Prove(t.Context(), b.cookie, e.Challenge.ID, uuid.Nil, shows(t, w, e)); err != nil {
+		t.Fatal(err)
+	}
+	told("an app", "factor_added totp  by mail", "factor_added totp  by text")
+	h, err := w.Service.Holdings(t.Context(), b.cookie)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range h.Session.Bound {
+		if a.Kind == smsotp.Kind {
+			if err := w.Service.Remove(t.Context(), b.cookie, a.ID); err != nil {
+				t.Fatal(err)
+			}
+			told("the phone, which is told for the last time", "factor_removed sms 43 by mail", "factor_removed sms 43 by text")
+		}
+	}
+	if err := w.Service.Unbind(t.Context(), id, e.Authenticator.ID); err != nil {
+		t.Fatal(err)
+	}
+	told("an app by the operator", "factor_removed totp  by mail, operator")
+}
+
 func TestLastFactorStays(t *testing.T) { // two removals at once, over two replicas
 	t.Parallel()
 	w := authntest.New(t)

@@ -448,6 +448,9 @@ func (s *Service) Answer(ctx context.Context, cookie Cookie, p *Progress, typed 
 			 WHERE sessions.id = %s AND token_hash = %s AND ended_at IS NULL AND subscriber_id = %s.subject RETURNING sessions.id`,
 			q.Bind(token.hash())+"::bytea", won, q.Bind(in.Session.ID)+"::uuid", q.Bind(cookie.hash())+"::bytea", won))
 		s.addEvent(q, "session_raised", event)
+		if a.Left != nil {
+			s.Notices.Add(ctx, q, "challenge_used", notices.Event{Kind: notices.BackupCodeUsed}, notices.Expressions{"hint": "challenge_used.answers_left::text"})
+		}
 		if !p.Decision.Raises { // or else the person had been here already
 			q.With("signed_in", fmt.Sprintf(`SELECT %[1]s.subject FROM %[1]s, session_raised, sign_ins si
 				 WHERE si.id = %[2]s AND (si.failures >= %[3]d OR %[4]s >= %[3]d)`, won, q.Bind(in.ID)+"::uuid", suspicious, s.Ledger.FailuresSQL(q, won+".subject")))

@@ -102,8 +102,7 @@ func (s *Service) Bind(ctx context.Context, id uuid.UUID, b Binding) error {
 	if err := s.Ledger.Bind(ctx, q, "holder", b.Authenticator, b.Unique); err != nil {
 		return err
 	}
-	s.Notices.Add(ctx, q, "authenticator_bound", notices.Event{Kind: notices.FactorAdded, Operator: true},
-		notices.Expressions{"about": "authenticator_bound.kind", "hint": "authenticator_bound.hint"})
+	s.tellBound(ctx, q, b.Authenticator, "authenticator_bound", true)
 	q.Finally("SELECT 1 FROM authenticator_bound")
 	return s.one(ctx, q, "bind authenticator")
 }

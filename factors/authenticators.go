@@ -131,7 +131,7 @@ func (l *Ledger) Rename(ctx context.Context, q *postgres.Query, from string, sub
 		Actor: by.Actor, Subject: subject, Session: by.Session, Object: id.String()}, audit.Expressions{"reason": "authenticator_renamed.kind"})
 }
 
-// Unbind adds part `authenticator_unbound` to q (columns id, subject, kind): the subject's authenticator id is bound no more, what it knew is erased and
+// Unbind adds part `authenticator_unbound` to q (columns id, subject, kind, hint): the subject's authenticator id is bound no more, what it knew is erased and
 // its challenges end, for as long as part from has a row. Of kinds enough one has to stay: the last is not unbound; nil: none has to.
 // Part `authenticators_held` has the id and kind of all that are bound, each row locked, so that two removals at once cannot leave nothing.
 func (l *Ledger) Unbind(ctx context.Context, q *postgres.Query, from string, subject, id uuid.UUID, enough []string, by By) {
@@ -150,7 +150,7 @@ func (l *Ledger) Unbind(ctx context.Context, q *postgres.Query, from string, sub
 		UPDATE authenticators a
 		   SET unbound_at = wall(), data = '', fingerprint = NULL, codes_left = NULL, codes_used = '{}'
 		  FROM authenticator_leaving l WHERE a.id = l.id AND a.unbound_at IS NULL
-		RETURNING a.id, a.subject, a.kind`)
+		RETURNING a.id, a.subject, a.kind, a.hint`)
 	l.cancel(q, "authenticator_unbound", "c.subject = authenticator_unbound.subject AND c.authenticator_id = authenticator_unbound.id")
 	audit.Record(ctx, q, "authenticator_unbound", audit.Event{Name: "authenticator.unbind", Outcome: audit.Success,
 		Actor: by.Actor, Subject: subject, Session: by.Session, Object: id.String()}, audit.Expressions{"reason": "authenticator_unbound.kind"})

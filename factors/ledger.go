@@ -301,7 +301,8 @@ type WaitError struct {
 func (e *WaitError) Error() string { return "factors: no message may be sent now" }
 
 // Effect adds to q what a right answer changes: parts that select from part won, which has one row (id, subject,
-// authenticator_id) if and only if the challenge is consumed by this very statement. It may give an SQL expression of type jsonb whose
+// authenticator_id) if and only if the challenge is consumed by this very statement. Part `challenge_used` has the authenticator then, as it is
+// afterwards: id, subject, kind, hint and answers_left (NULL: it does not run out). It may give an SQL expression of type jsonb whose
 // value is handed back, or "".
 type Effect func(q *postgres.Query, won string) (returning string)
 
@@ -495,7 +496,8 @@ func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding, c com
 			bound_at = CASE WHEN a.pending_until IS NULL THEN a.bound_at ELSE wall() END,
 			unbound_at = CASE WHEN a.pending_until IS NULL THEN a.unbound_at END`
 	}
-	q.With("challenge_used", `UPDATE authenticators a SET `+changes+` FROM challenge_won w WHERE a.id = w.authenticator_id`)
+	q.With("challenge_used", `UPDATE authenticators a SET `+changes+` FROM challenge_won w WHERE a.id = w.authenticator_id
+		RETURNING a.id, a.subject, a.kind, a.hint, cardinality(a.codes_left) AS answers_left`)
 	q.With("challenge_closed", "SELECT id AS challenge_id, won FROM challenge_paid WHERE won OR attempts >= max_attempts AND NOT remote")
 	l.Outbox.Cancel(q, "challenge_closed", "f.won")
 	q.With("challenge_told", "SELECT * FROM challenge_paid WHERE won OR NOT remote") // the others are recorded when somebody has looked
