@@ -3,14 +3,11 @@ package egress_test
 import (
 	"context"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -18,61 +15,8 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/internal/egress"
+	"github.com/watchword-auth/watchword/internal/egress/egresstest"
 )
-
-// names is a DNS server that answers whatever the test says at the moment.
-type names struct{ answer atomic.Value } // []netip.Addr
-
-func (n *names) set(ips ...string) {
-	var all []netip.Addr
-	for _, ip := range ips {
-		all = append(all, netip.MustParseAddr(ip))
-	}
-	n.answer.Store(all)
-}
-
-func (n *names) resolver() *net.Resolver {
-	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-		client, server := net.Pipe()
-		go n.serve(server)
-		return client, nil
-	}}
-}
-
-// serve speaks DNS over a stream (RFC 1035 section 4.2.2).
-func (n *names) serve(c net.Conn) {
-	defer c.Close()
-	for {
-		var length uint16
-		if binary.Read(c, binary.BigEndian, &length) != nil {
-			return
-		}
-		q := make([]byte, length)
-		if _, err := io.ReadFull(c, q); err != nil {
-			return
-		}
-		end := 12
-		for q[end] != 0 {
-			end += int(q[end]) + 1
-		}
-		kind := binary.BigEndian.Uint16(q[end+1:])
-		reply := append([]byte{q[0], q[1], 0x84, 0, 0, 1, 0, 0, 0, 0, 0, 0}, q[12:end+5]...)
-		ips, _ := n.answer.Load().([]netip.Addr)
-		for _, ip := range ips {
-			if data := ip.AsSlice(); kind == 1 && ip.Is4() || kind == 28 && ip.Is6() {
-				reply[7]++
-				reply = append(reply, 0xc0, 12, byte(kind>>8), byte(kind), 0, 1, 0, 0, 0, 0, 0, byte(len(data)))
-				reply = append(reply, data...)
-			}
-		}
-		if binary.Write(c, binary.BigEndian, uint16(len(reply))) != nil {
-			return
-		}
-		if _, err := c.Write(reply); err != nil {
-			return
-		}
-	}
-}
 
 func TestCheck(t *testing.T) { // GW-13, SS-15
 	t.Parallel()
@@ -122,9 +66,9 @@ func TestCheck(t *testing.T) { // GW-13, SS-15
 	for _, tt := range tests {
 		t.Run(tt.url[:min(len(tt.url), 60)], func(t *testing.T) {
 			t.Parallel()
-			dns := new(names)
-			dns.set(tt.ips...)
-			g := egress.New(egress.Config{Exempt: []string{"Inside.example.com"}, Resolver: dns.resolver()})
+			dns := new(egresstest.Names)
+			dns.Set(tt.ips...)
+			g := egress.New(egress.Config{Exempt: []string{"Inside.example.com"}, Resolver: dns.Resolver()})
 			err := g.Check(t.Context(), tt.url)
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Fatalf("Check = %v, want %q", err, tt.want)
@@ -170,15 +114,15 @@ func get(t *testing.T, g *egress.Guard, address string) (*http.Response, error) 
 func TestRebinding(t *testing.T) { // GW-13: public when it is registered, inside when it is called
 	t.Parallel()
 	port, hits, roots := inside(t, func(http.ResponseWriter, *http.Request) {})
-	dns := new(names)
-	dns.set("93.184.215.14")
-	g := egress.New(egress.Config{CAs: roots, Resolver: dns.resolver()})
+	dns := new(egresstest.Names)
+	dns.Set("93.184.215.14")
+	g := egress.New(egress.Config{CAs: roots, Resolver: dns.Resolver()})
 	address := "https://rebind.example.com:" + port + "/"
 	if err := g.Check(t.Context(), address); err != nil {
 		t.Fatal(err)
 	}
 	for _, ip := range []string{"127.0.0.1", "::1", "::ffff:127.0.0.1"} {
-		dns.set(ip)
+		dns.Set(ip)
 		if _, err := get(t, g, address); egress.Class(err) != "forbidden" {
 			t.Errorf("%s: %v", ip, err)
 		}
@@ -195,10 +139,12 @@ func TestRebinding(t *testing.T) { // GW-13: public when it is registered, insid
 
 func TestExempt(t *testing.T) {
 	t.Parallel()
-	port, _, roots := inside(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://127.0.0.1/inside", http.StatusFound) })
-	dns := new(names)
-	dns.set("127.0.0.1")
-	g := egress.New(egress.Config{Exempt: []string{"example.com"}, CAs: roots, Resolver: dns.resolver()}) // the test server's certificate is for that name
+	port, _, roots := inside(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://127.0.0.1/inside", http.StatusFound)
+	})
+	dns := new(egresstest.Names)
+	dns.Set("127.0.0.1")
+	g := egress.New(egress.Config{Exempt: []string{"example.com"}, CAs: roots, Resolver: dns.Resolver()}) // the test server's certificate is for that name
 	resp, err := get(t, g, "https://example.com:"+port+"/")
 	if err != nil || resp.StatusCode != http.StatusFound { // GW-13: and not followed
 		t.Fatalf("%v, %v", resp, err)
@@ -206,7 +152,7 @@ func TestExempt(t *testing.T) {
 	if _, err := get(t, g, "http://example.com:"+port+"/"); egress.Class(err) != "forbidden" {
 		t.Errorf("plain http: %v", err)
 	}
-	strict := egress.New(egress.Config{Exempt: []string{"example.com"}, Resolver: dns.resolver()})
+	strict := egress.New(egress.Config{Exempt: []string{"example.com"}, Resolver: dns.Resolver()})
 	if _, err := get(t, strict, "https://example.com:"+port+"/"); egress.Class(err) != "tls" {
 		t.Errorf("a certificate that nobody vouches for: %v", err)
 	}
@@ -222,16 +168,16 @@ func TestClass(t *testing.T) {
 		}
 	})
 	defer close(stop)
-	dns := new(names)
-	dns.set("127.0.0.1")
-	g := egress.New(egress.Config{Exempt: []string{"example.com"}, CAs: roots, Resolver: dns.resolver(), Timeout: 50 * time.Millisecond})
+	dns := new(egresstest.Names)
+	dns.Set("127.0.0.1")
+	g := egress.New(egress.Config{Exempt: []string{"example.com"}, CAs: roots, Resolver: dns.Resolver(), Timeout: 50 * time.Millisecond})
 	if _, err := get(t, g, "https://example.com:"+port+"/"); egress.Class(err) != "timeout" {
 		t.Errorf("silence: %v", err)
 	}
 	if _, err := get(t, g, "https://example.com:1/"); egress.Class(err) != "unreachable" {
 		t.Errorf("nobody listens: %v", err)
 	}
-	dns.set()
+	dns.Set()
 	if _, err := get(t, g, "https://hooks.example.org/"); egress.Class(err) != "dns" {
 		t.Errorf("no such name: %v", err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/lib/pq/pqerror"
 
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/events"
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
@@ -43,6 +44,8 @@ func Partitions() []Partitioned {
 		{"audit_links", "linked_at", audit.KeepLinks}, // longer than what they link
 		{"mails", "created_at", 7 * day},              // a mail is tried for a day
 		{"notices", "created_at", 7 * day},            // with what they became
+		{"events", "created_at", events.Keep},         // as far back as they can be replayed
+		{"webhook_attempts", "created_at", events.Keep},
 	}
 }
 
@@ -52,6 +55,9 @@ func swept() []string {
 		`DELETE FROM windows WHERE expires_at < wall() - interval '1 hour'`,
 		`DELETE FROM receipts WHERE received_at < wall() - interval '7 days'`, // with the legs that they are about
 		`DELETE FROM send_breakers WHERE until < wall() - interval '1 day'`,
+		`DELETE FROM webhook_endpoints WHERE listen_until < wall() - interval '1 hour'`, // of desks that went without saying so
+		// What waits for an endpoint that was deleted, or disabled, in the moment when it was told; and for events that are over.
+		`DELETE FROM webhook_queue q WHERE event_at < wall() - interval '30 days' OR NOT EXISTS (SELECT FROM webhook_endpoints w WHERE w.id = q.endpoint_id AND w.disabled_at IS NULL)`,
 		`DELETE FROM client_assertions WHERE expires_at < wall() - interval '1 hour'`,
 		`DELETE FROM authenticators WHERE pending_until < wall() - interval '1 hour'`, // proposed, and never proved
 		`DELETE FROM sessions WHERE ended_at < wall() - interval '1 day' OR created_at < wall() - interval '2 days' AND last_seen_at < wall() - interval '1 day'`,
