@@ -238,10 +238,11 @@ func Add(q *postgres.Query, part string, e Event, over Expressions) {
 		SELECT happened.owner, happened.type, happened.data FROM (SELECT %s AS owner, %s AS type, %s AS data FROM %s) happened
 		 WHERE happened.owner IS NOT NULL AND happened.type IS NOT NULL
 		RETURNING id, created_at, owner, type`, owner, kind, content, part))
+	// Where something of the same endpoint is due already the workers have been told, and look again after each call. Telling is what commits wait for one another for.
 	q.With("event_queued_"+part, `
-		INSERT INTO webhook_queue (endpoint_id, event_id, event_at)
+		INSERT INTO webhook_queue AS n (endpoint_id, event_id, event_at)
 		SELECT w.id, e.id, e.created_at FROM event_`+part+` e JOIN webhook_endpoints w ON w.owner = e.owner AND `+open("w")+` AND `+wants("w", "e.type")+`
-		RETURNING pg_notify('`+channel+`', '')::text`)
+		RETURNING CASE WHEN NOT EXISTS (SELECT FROM webhook_queue q WHERE q.endpoint_id = n.endpoint_id AND q.due_at <= wall() AND q.claim IS NULL) THEN pg_notify('`+channel+`', '')::text END`)
 }
 
 // channel that workers are told by.
