@@ -330,6 +330,7 @@ func (p *Program) devServices(ctx context.Context, database *pgserver.Server, di
 			"sms.vendors.simulator.url=" + inbox, "sms.vendors.twilio.base_url=" + inbox + "/twilio", "sms.vendors.twilio.account=" + account.ID,
 			"sms.vendors.twilio.secret_file=" + secretFile, "sms.vendors.twilio.sender=+12025550100", "sms.channels=sms,whatsapp",
 			"mail.host=127.0.0.1", "mail.port=" + postPort, "mail.tls=none", "mail.from=Watchword <no-reply@login.example>",
+			"outbound.exempt_hosts=localhost,127.0.0.1,::1", "outbound.allow_http=true", // webhooks of whoever develops here
 		}, p.configSet...),
 	}
 	cfg, _, err := config.Load(sources)

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,7 +36,7 @@ func (w withDatabase) Run() int { return pgtest.Run(w.m) }
 
 // The scripts say what the command line does. Each has a database of its own, with tables, in WATCHWORD_DATABASE__DSN, an empty one in
 // $EMPTY, and an empty one whose owner is no superuser in $OWNED. $NOTLS asks its server for TLS, which it does not have; $NOTHERE leads to no database,
-// and $NOBODY to no role.
+// and $NOBODY to no role. $HOOK is a program that takes webhooks: /ok answers 204, /gone 410.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/script/*.txtar")
@@ -48,7 +50,7 @@ func TestScripts(t *testing.T) {
 				Files:               []string{file},
 				RequireExplicitExec: true,
 				Setup:               func(env *testscript.Env) error { return prepare(t, env) },
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "chmod": chmod, "seal": seal, "sql": statement},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "chmod": chmod, "seal": seal, "sql": statement, "first": first},
 			})
 		})
 	}
@@ -77,6 +79,11 @@ func prepare(t *testing.T, env *testscript.Env) error {
 	env.Setenv("NOTLS", noTLS)
 	env.Setenv("NOTHERE", strings.ReplaceAll(db.DSN, "dbname="+name, "dbname="+name+"_nothere"))
 	env.Setenv("NOBODY", strings.ReplaceAll(db.DSN, "user=watchword", "user=nobody_of_that_name"))
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(map[string]int{"/ok": http.StatusNoContent, "/gone": http.StatusGone}[r.URL.Path])
+	}))
+	env.Defer(hook.Close)
+	env.Setenv("HOOK", hook.URL)
 	env.Setenv("WATCHWORD_ISSUER", "http://localhost:8080")
 	env.Setenv("WATCHWORD_KEYS__DIR", env.WorkDir+"/keys")
 	return nil
@@ -147,6 +154,16 @@ func statement(ts *testscript.TestScript, neg bool, args []string) {
 	defer db.Close()
 	_, err = db.Exec("SET session_replication_role = replica; " + args[0])
 	ts.Check(err)
+}
+
+// first runs a program and keeps the first word that it prints in a variable.
+func first(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: first variable program arguments…")
+	}
+	ts.Check(ts.Exec(args[1], args[2:]...))
+	word, _, _ := strings.Cut(ts.ReadFile("stdout"), " ")
+	ts.Setenv(args[0], word)
 }
 
 func chmod(ts *testscript.TestScript, neg bool, args []string) {

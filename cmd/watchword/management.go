@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/events"
 	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
@@ -27,6 +28,7 @@ type metrics struct {
 	reports  *prometheus.CounterVec
 	arrivals *prometheus.HistogramVec
 	mails    *prometheus.CounterVec
+	webhooks *prometheus.CounterVec
 }
 
 func newMetrics(db *postgres.DB) *metrics {
@@ -53,6 +55,9 @@ func newMetrics(db *postgres.DB) *metrics {
 		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "watchword", Name: "mail_sends_total", Help: "Attempts to hand a mail to the mail server, by what came of them: accepted, or the class of the failure.",
 		}, []string{"result"}),
+		webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "watchword", Name: "webhook_deliveries_total", Help: "Calls to webhook endpoints, by what came of them.",
+		}, []string{"event", "result"}),
 	}
 	b := buildInfo()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -60,7 +65,7 @@ func newMetrics(db *postgres.DB) *metrics {
 		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "go": b.Go},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.requests, m.sends, m.calls, m.reports, m.arrivals, m.mails, info, collectors.NewGoCollector(),
+	m.registry.MustRegister(m.requests, m.sends, m.calls, m.reports, m.arrivals, m.mails, m.webhooks, info, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewDBStatsCollector(db.DB.DB, "watchword"))
 	return m
 }
@@ -93,6 +98,11 @@ func (m *metrics) delivered(d sms.Delivered) {
 	m.arrivals.WithLabelValues(d.Vendor, d.Country, d.State).Observe(d.Age)
 }
 
+// called counts a call to a webhook endpoint.
+func (m *metrics) called(a events.Attempt) {
+	m.webhooks.WithLabelValues(string(a.Type), a.Result).Inc()
+}
+
 // watch adds what is asked for when it is looked at.
 func (m *metrics) watch(db *postgres.DB, routing *sms.Routing, postman *mail.Worker) {
 	if postman != nil {
@@ -105,15 +115,7 @@ func (m *metrics) watch(db *postgres.DB, routing *sms.Routing, postman *mail.Wor
 			return 0
 		}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: "watchword", Name: "mail_oldest_seconds", Help: "Age of the oldest mail that waits; -1 when the database does not say.",
-		}, func() float64 {
-			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-			defer cancel()
-			age, err := mail.Oldest(ctx, db)
-			if err != nil {
-				return -1
-			}
-			return age.Seconds()
-		}))
+		}, age(db, mail.Oldest)))
 	}
 	for _, v := range routing.Vendors() {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -127,26 +129,25 @@ func (m *metrics) watch(db *postgres.DB, routing *sms.Routing, postman *mail.Wor
 	}
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "watchword", Name: "audit_unlinked_seconds", Help: "Age of the oldest audit record that is not linked to the chain yet; -1 when the database does not say.",
-	}, func() float64 {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		age, err := audit.Unlinked(ctx, db)
-		if err != nil {
-			return -1
-		}
-		return age.Seconds()
-	}))
+	}, age(db, audit.Unlinked)))
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "watchword", Name: "webhook_oldest_due_seconds", Help: "How long the first webhook that could be delivered now has been due; -1 when the database does not say.",
+	}, age(db, events.Oldest)), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "watchword", Name: "queue_oldest_job_seconds", Help: "Age of the oldest text that is due and not sent; -1 when the database does not say.",
-	}, func() float64 {
+	}, age(db, sms.Oldest)))
+}
+
+// age is a gauge that asks the database for a duration.
+func age(db *postgres.DB, oldest func(context.Context, *postgres.DB) (time.Duration, error)) func() float64 {
+	return func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
-		age, err := sms.Oldest(ctx, db)
+		age, err := oldest(ctx, db)
 		if err != nil {
 			return -1
 		}
 		return age.Seconds()
-	}))
+	}
 }
 
 // readiness answers whether this replica can serve: each check by name.

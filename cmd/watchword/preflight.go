@@ -39,6 +39,10 @@ func preflight(ctx context.Context, cfg *config.Config, known ...*config.Problem
 	}
 	keys := check(sound("keys."), func() error { return checkKeys(cfg) })
 	check(sound("tls."), func() error { return checkCertificate(cfg) })
+	check(sound("outbound."), func() error {
+		_, err := newGuard(cfg)
+		return err
+	})
 	check(true, func() error { return checkVendor(cfg, known) })
 	check(sound("policy.") && sound("acr.") && sound("otp.") && sound("sms.service_name") && sound("issuer"), func() error { return checkPolicy(cfg) })
 	check(sound("mail.") && sound("branding."), func() error { _, _, err := newNotices(cfg); return err })

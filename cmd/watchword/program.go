@@ -107,7 +107,7 @@ func (p *Program) command() *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(p.configCommand(), p.initCommand(), p.migrateCommand(), p.serveCommand(), p.devCommand(), p.userCommand(), p.clientCommand(), p.policyCommand(), p.keyCommand(), p.smsCommand(), p.mailCommand(), p.auditCommand(), p.simCommand(),
+	root.AddCommand(p.configCommand(), p.initCommand(), p.migrateCommand(), p.serveCommand(), p.devCommand(), p.userCommand(), p.clientCommand(), p.policyCommand(), p.keyCommand(), p.smsCommand(), p.mailCommand(), p.auditCommand(), p.simCommand(), p.webhookCommand(),
 		p.versionCommand(), p.healthcheckCommand(), p.manCommand())
 	p.strict(root)
 	return root

@@ -20,6 +20,7 @@ import (
 	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/events"
 	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/internal/retention"
@@ -136,6 +137,7 @@ type server struct {
 	desk     *sms.Desk
 	postman  *mail.Worker // nil: there is no mail server
 	teller   *notices.Worker
+	events   *events.Worker
 	keeper   *retention.Keeper
 	sealer   *audit.Sealer
 	public   http.Handler
@@ -162,6 +164,8 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 		srv.postman = &mail.Worker{DB: s.db, Keys: s.ring, Sender: s.mail, Log: log, Observe: srv.metrics.mailed}
 		srv.teller.Mail = &mail.Outbox{Keys: s.ring}
 	}
+	srv.events = s.deliverer(log)
+	srv.events.Observe = srv.metrics.called
 	srv.metrics.watch(s.db, s.delivery.routing, srv.postman)
 	var err error
 	srv.keeper = &retention.Keeper{DB: s.db, Log: log}
@@ -242,7 +246,7 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 	}
 	works := map[string]func(context.Context) error{
 		"outbox worker": srv.worker.Run, "change listener": srv.provider.Run, "retention": srv.keeper.Run, "audit chain": srv.sealer.Run,
-		"idle memory": srv.releaseMemory, "notices": srv.teller.Run,
+		"idle memory": srv.releaseMemory, "notices": srv.teller.Run, "webhook worker": srv.events.Run, "news of vendors": srv.tellVendors,
 	}
 	if srv.postman != nil {
 		works["mail worker"] = srv.postman.Run

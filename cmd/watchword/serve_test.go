@@ -68,7 +68,8 @@ func serve(t *testing.T) *serving {
 
 func (s *serving) configure(t *testing.T, level string) {
 	t.Helper()
-	content := fmt.Sprintf("issuer: %s\nlisten: 127.0.0.1:0\nmanagement_listen: localhost:0\nlog: {level: %s}\nsms: {vendors: {simulator: {url: 'http://127.0.0.1:1'}}}\n", testIssuer, level)
+	content := fmt.Sprintf("issuer: %s\nlisten: 127.0.0.1:0\nmanagement_listen: localhost:0\nlog: {level: %s}\nsms: {vendors: {simulator: {url: 'http://127.0.0.1:1'}}}\n"+
+		"outbound: {exempt_hosts: [127.0.0.1], allow_http: true}\n", testIssuer, level)
 	if err := os.WriteFile(s.file, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
+	"github.com/watchword-auth/watchword/internal/egress"
+	"github.com/watchword-auth/watchword/internal/events"
 	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
@@ -30,9 +32,12 @@ type services struct {
 	keys    *oidc.Keys
 	levels  authn.LevelNames
 
-	delivery *delivery
-	mail     *mail.SMTP // nil: there is no mail server
-	texts    *notices.Texts
+	delivery  *delivery
+	mail      *mail.SMTP // nil: there is no mail server
+	texts     *notices.Texts
+	guard     *egress.Guard
+	endpoints *events.Endpoints
+	news      chan vendorNews
 }
 
 // assemble makes the services. It does not connect: the first statement does.
@@ -55,7 +60,12 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	carry, err := newDelivery(cfg, ring, told(slog.Default()))
+	guard, err := newGuard(cfg)
+	if err != nil {
+		return nil, err
+	}
+	news := make(chan vendorNews, maxNews)
+	carry, err := newDelivery(cfg, ring, told(slog.Default(), news))
 	if err != nil && (sending || carry == nil || carry.texts == nil) {
 		return nil, err
 	}
@@ -86,9 +96,10 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	rules := authn.DefaultConfig()
 	rules.Idle, rules.Absolute, rules.SignIn, rules.Policy.MaxAge = cfg.Session.Idle, cfg.Session.Absolute, cfg.Session.SignIn, cfg.Session.Absolute
 	s := &services{
-		cfg: cfg, db: db, ring: ring, delivery: carry, mail: mailer, texts: texts,
-		signIns: &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules, Notices: told},
-		clients: &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,
+		cfg: cfg, db: db, ring: ring, delivery: carry, mail: mailer, texts: texts, guard: guard, news: news,
+		endpoints: &events.Endpoints{DB: db, Keys: ring, Guard: guard, Actor: audit.Operator},
+		signIns:   &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules, Notices: told},
+		clients:   &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,
 	}
 	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())
 }

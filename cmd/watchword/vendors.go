@@ -328,9 +328,13 @@ func (d *delivery) callback(cfg *config.Config) func(string) string {
 	}
 }
 
-// told logs breakers.
-func told(log *slog.Logger) func(string, bool) {
+// told logs breakers, and passes on what they did to whoever tells the operator's programs. Breakers wait for nobody: news that find no room are only logged.
+func told(log *slog.Logger, news chan<- vendorNews) func(string, bool) {
 	return func(vendor string, up bool) {
+		select {
+		case news <- vendorNews{vendor, up}:
+		default:
+		}
 		if up {
 			log.InfoContext(context.Background(), "vendor works again", "event", "vendor.recovered", "vendor", vendor)
 			return

@@ -50,6 +50,8 @@ type Config struct {
 	Policy   Policy   `key:"policy"`
 	Branding Branding `key:"branding"`
 	Clients  Clients  `key:"clients"`
+	Webhooks Webhooks `key:"webhooks"`
+	Outbound Outbound `key:"outbound"`
 	Log      Log      `key:"log"`
 }
 
@@ -154,6 +156,21 @@ type Clients struct {
 	PKCEExempt []string `key:"pkce_exempt" doc:"Ids of confidential applications that may come without PKCE. For certification only."`
 }
 
+// Webhooks are how programs are told what happened.
+type Webhooks struct {
+	Concurrency  int           `key:"concurrency" default:"128" min:"1" max:"1000" doc:"Calls to webhook endpoints at once."`
+	PerEndpoint  int           `key:"per_endpoint" default:"16" min:"1" max:"100" doc:"Calls to one endpoint at once. One that fails gets one at a time."`
+	Timeout      time.Duration `key:"timeout" default:"15s" min:"1s" max:"30s" doc:"How long an endpoint may take to answer."`
+	DisableAfter time.Duration `key:"disable_after" default:"120h" min:"24h" max:"720h" doc:"An endpoint that fails is disabled when it has taken nothing for this long."`
+}
+
+// Outbound bounds calls to addresses that tenants and applications choose.
+type Outbound struct {
+	ExemptHosts []string `key:"exempt_hosts" doc:"Hosts that tenants and applications may have called though they are not public, by name: hooks.internal.example.com. All others have to have public addresses, at every call."`
+	CAFile      string   `key:"ca_file" doc:"PEM certificates of authorities that are trusted in such calls besides the system's."`
+	AllowHTTP   bool     `key:"allow_http" default:"false" doc:"Let such calls go to plain http. For development: only with an issuer on loopback."`
+}
+
 // Log is what the server tells its operator.
 type Log struct {
 	Level  string `key:"level" default:"info" enum:"debug,info,warn,error" reload:"true" doc:"Least severe messages that are logged."`
@@ -209,6 +226,7 @@ func (c *Config) check(report func(key, what, cure string)) {
 	} {
 		checkAddress(key, value, report)
 	}
+	c.checkOutbound(report)
 	c.checkVendors(report)
 	c.checkMail(report)
 	c.checkNames(report)
@@ -258,6 +276,17 @@ func (c *Config) checkIssuer(report func(key, what, cure string)) {
 	case u.Scheme == "http" && Loopback(u.Hostname()):
 	default:
 		report("issuer", "is not https", "use https; http is for loopback (http://localhost:8080) only")
+	}
+}
+
+func (c *Config) checkOutbound(report func(key, what, cure string)) {
+	for _, host := range c.Outbound.ExemptHosts {
+		if host == "" || strings.ContainsAny(host, "/*@ \t") || strings.Contains(host, ":") && net.ParseIP(host) == nil {
+			report("outbound.exempt_hosts", fmt.Sprintf("%q is not the name of one host", host), "write names alone, without scheme, port or wildcard: hooks.internal.example.com")
+		}
+	}
+	if c.Outbound.AllowHTTP && c.Production() {
+		report("outbound.allow_http", "is for development: what is sent could be read and altered on the way", "use https, with outbound.ca_file for an authority of your own")
 	}
 }
 

@@ -128,6 +128,12 @@ func TestProblems(t *testing.T) {
 		{name: "simulator elsewhere", env: minimal, file: "sms: {vendors: {simulator: {url: http://192.0.2.1/}}}\n", want: []string{
 			"FILE:1: sms.vendors.simulator.url: leaves this machine: a simulator shows every code to whoever asks | use the simulator on loopback only",
 		}},
+		{name: "WHK-5 exempt hosts", env: minimal, file: "outbound:\n  exempt_hosts: [\"*.example.com\", \"https://a.example.com\", \"a.example.com:443\", b.example.com, \"::1\"]\n  allow_http: true\n", want: []string{
+			`FILE:2: outbound.exempt_hosts: "*.example.com" is not the name of one host | write names alone, without scheme, port or wildcard: hooks.internal.example.com`,
+			`FILE:2: outbound.exempt_hosts: "https://a.example.com" is not the name of one host | write names alone, without scheme, port or wildcard: hooks.internal.example.com`,
+			`FILE:2: outbound.exempt_hosts: "a.example.com:443" is not the name of one host | write names alone, without scheme, port or wildcard: hooks.internal.example.com`,
+			"FILE:3: outbound.allow_http: is for development: what is sent could be read and altered on the way | use https, with outbound.ca_file for an authority of your own",
+		}},
 		{name: "flags", env: minimal, flags: []string{"otp.lifetime", "log.level=loud"}, want: []string{
 			"--set: is not key=value | write --set otp.lifetime=5m",
 			`--set: log.level: "loud" is not one of the choices | choose one of debug, info, warn, error`,

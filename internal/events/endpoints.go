@@ -273,7 +273,7 @@ func (s *Endpoints) Enable(ctx context.Context, owner Owner, id string) error {
 func (s *Endpoints) Disable(ctx context.Context, owner Owner, id string) error {
 	q := new(postgres.Query)
 	reason := "operator"
-	if s.Actor != "operator" {
+	if s.Actor != audit.Operator {
 		reason = "owner"
 	}
 	set := "disabled_at = coalesce(w.disabled_at, wall()), disabled_reason = coalesce(w.disabled_reason, " + q.Bind(reason) + "::text)"

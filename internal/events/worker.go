@@ -437,7 +437,7 @@ func (w *Worker) settle(ctx context.Context, batch []result) error {
 		  FROM results r WHERE q.endpoint_id = r.endpoint_id AND q.event_id = r.event_id AND q.claim = r.claim AND NOT r.final AND NOT EXISTS (SELECT FROM disabled d WHERE d.id = r.endpoint_id)`, interrupted))
 	q.With("dropped", `
 		DELETE FROM webhook_queue q USING disabled d WHERE q.endpoint_id = d.id AND NOT EXISTS (SELECT FROM results r WHERE q.endpoint_id = r.endpoint_id AND q.event_id = r.event_id AND q.claim = r.claim AND r.final)`)
-	audit.Record(ctx, q, "disabled", audit.Event{Name: "webhook.disable", Outcome: audit.Success, Actor: "system"}, audit.Expressions{"reason": "disabled.reason", "object": objectSQL("disabled")})
+	audit.Record(ctx, q, "disabled", audit.Event{Name: "webhook.disable", Outcome: audit.Success, Actor: audit.System}, audit.Expressions{"reason": "disabled.reason", "object": objectSQL("disabled")})
 	q.Finally("SELECT id, owner, reason FROM disabled")
 	var disabled []struct {
 		ID     uuid.UUID `db:"id"`
@@ -507,4 +507,12 @@ func (w *Worker) Listen(ctx context.Context, s *Endpoints, e Endpoint, show func
 	forgetting, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	return errors.Join(err, s.Delete(forgetting, e.Owner, e.ID))
+}
+
+// Oldest is how long the first delivery has been due that a worker could make now; 0 when there is none.
+func Oldest(ctx context.Context, db *postgres.DB) (time.Duration, error) {
+	var age float64
+	err := db.GetContext(ctx, &age, `SELECT coalesce(extract(epoch FROM wall() - min(q.due_at)), 0)::float8 FROM webhook_queue q JOIN webhook_endpoints w ON w.id = q.endpoint_id
+		WHERE q.due_at <= wall() AND w.disabled_at IS NULL AND w.listen_until IS NULL AND w.failures = 0`)
+	return time.Duration(age * float64(time.Second)), err
 }
