@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -142,7 +143,7 @@ func (p *Program) webhookList() *cobra.Command {
 				}
 				return p.show(all, func(w io.Writer) {
 					for _, e := range all {
-						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d waiting\n", e.ID, e.Owner, e.URL, filterText(e.Events), stateText(e), e.Waiting)
+						fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d waiting\n", e.ID, e.Owner, cmp.Or(e.URL, "-"), filterText(e.Events), stateText(e), e.Waiting)
 					}
 				})
 			})

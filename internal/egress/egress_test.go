@@ -98,17 +98,18 @@ func inside(t *testing.T, answer http.HandlerFunc) (port string, hits *atomic.In
 	return u.Port(), hits, roots
 }
 
-func get(t *testing.T, g *egress.Guard, address string) (*http.Response, error) {
+// get says which status an address answered with.
+func get(t *testing.T, g *egress.Guard, address string) (int, error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp, err := g.Client().Do(req)
-	if err == nil {
-		t.Cleanup(func() { resp.Body.Close() })
+	if err != nil {
+		return 0, err
 	}
-	return resp, err
+	return resp.StatusCode, resp.Body.Close()
 }
 
 func TestRebinding(t *testing.T) { // GW-13: public when it is registered, inside when it is called
@@ -145,9 +146,9 @@ func TestExempt(t *testing.T) {
 	dns := new(egresstest.Names)
 	dns.Set("127.0.0.1")
 	g := egress.New(egress.Config{Exempt: []string{"example.com"}, CAs: roots, Resolver: dns.Resolver()}) // the test server's certificate is for that name
-	resp, err := get(t, g, "https://example.com:"+port+"/")
-	if err != nil || resp.StatusCode != http.StatusFound { // GW-13: and not followed
-		t.Fatalf("%v, %v", resp, err)
+	status, err := get(t, g, "https://example.com:"+port+"/")
+	if err != nil || status != http.StatusFound { // GW-13: and not followed
+		t.Fatalf("%d, %v", status, err)
 	}
 	if _, err := get(t, g, "http://example.com:"+port+"/"); egress.Class(err) != "forbidden" {
 		t.Errorf("plain http: %v", err)

@@ -28,15 +28,16 @@ func TestDocumentation(t *testing.T) {
 			t.Errorf("docs/webhooks.md does not tell of %s", kind)
 		}
 	}
-	for language, run := range map[string]func(file string) []string{
-		"go": func(file string) []string {
+	for language, run := range map[string]func(t *testing.T, file string) []string{
+		"go": func(t *testing.T, file string) []string {
+			t.Helper()
 			binary := strings.TrimSuffix(file, ".go")
 			if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, file).CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			return []string{binary}
 		},
-		"js": func(file string) []string { return []string{"node", file} },
+		"js": func(_ *testing.T, file string) []string { return []string{"node", file} },
 	} {
 		t.Run(language, func(t *testing.T) {
 			t.Parallel()
@@ -56,7 +57,7 @@ func TestDocumentation(t *testing.T) {
 			l.Close() // for the program
 			b := newBench(t)
 			e, secret := b.endpoint(t, events.Tenant("t"), "http://"+address+"/hooks")
-			args := run(file)
+			args := run(t, file)
 			cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 			cmd.Env = append(os.Environ(), "LISTEN="+address, "WEBHOOK_SECRET="+secret)
 			var out bytes.Buffer

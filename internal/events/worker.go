@@ -55,7 +55,7 @@ func pause(n int) (time.Duration, bool) {
 		return 0, false
 	}
 	d := schedule[n-1]
-	return d - d/10 + rand.N(d/5), true
+	return d - d/10 + rand.N(d/5), true //nolint:gosec // nobody gains by foreseeing it
 }
 
 // Results of an attempt.
