@@ -234,7 +234,7 @@ func TestServeWithoutDatabase(t *testing.T) {
 		}
 	}
 	run("ALTER DATABASE " + name + " ALLOW_CONNECTIONS false")
-	run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + name + "'")
+	run("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '" + name + "'")
 	if status, body := fetch(t, s.manage+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"ready":false`) {
 		t.Errorf("without a database /readyz answers %d: %s", status, body)
 	}

@@ -168,7 +168,10 @@ func (db *DB) Close() error {
 		stmt.(*sqlx.Stmt).Close() //nolint:errcheck // the pool is closing anyway
 		return true
 	})
-	return db.DB.Close()
+	if err := db.DB.Close(); err != nil && !Unavailable(err) { // a server that is gone needs no farewell
+		return err
+	}
+	return nil
 }
 
 func (db *DB) prepare(ctx context.Context, text string) (*sqlx.Stmt, error) {
