@@ -140,25 +140,15 @@ type result struct {
 
 // Run delivers until ctx ends, then gives the calls in flight a moment and leaves the rest to others.
 func (w *Worker) Run(ctx context.Context) error {
-	wake := make(chan struct{}, 1)
-	look := func() {
-		select {
-		case wake <- struct{}{}:
-		default: // awake already
-		}
-	}
+	bell := postgres.NewBell()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	calling, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer hangUp()
-	listening := make(chan error, 1)
-	go func() {
-		listening <- postgres.Listen(ctx, w.DB.DirectDSN(), channel, fallback, func(string) { look() })
-	}()
 	free := make(chan struct{}, w.calls())
 	results := make(chan result, w.calls())
 	var inFlight, settling sync.WaitGroup
-	settling.Go(func() { w.settler(context.WithoutCancel(ctx), results, look) })
+	settling.Go(func() { w.settler(context.WithoutCancel(ctx), results, bell.Ring) })
 	defer func() {
 		cancel()
 		late := time.AfterFunc(grace, hangUp)
@@ -167,17 +157,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		close(results)
 		settling.Wait()
 	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-listening:
-			if err != nil {
-				return fmt.Errorf("listen for events: %w", err)
-			}
-			return nil
-		case <-wake:
-		}
+	err := bell.Answer(ctx, w.DB, channel, fallback, func() {
 		for ctx.Err() == nil {
 			free <- struct{}{} // not before there is room for one
 			<-free
@@ -187,7 +167,7 @@ func (w *Worker) Run(ctx context.Context) error {
 				if ctx.Err() == nil {
 					w.Log.ErrorContext(ctx, "webhook claim failed", "error", err)
 				}
-				break
+				return
 			}
 			for _, t := range batch {
 				free <- struct{}{}
@@ -197,10 +177,14 @@ func (w *Worker) Run(ctx context.Context) error {
 				})
 			}
 			if len(batch) < asked { // that was all that may be called now
-				break
+				return
 			}
 		}
+	})
+	if err != nil {
+		return fmt.Errorf("listen for events: %w", err)
 	}
+	return nil
 }
 
 // Drain delivers what is due now, one after another, and says how many calls it made. For tools and tests: no listening, no waiting.
