@@ -146,6 +146,15 @@ type Requirement struct {
 	// Scopes that a person has to allow, unless the application is the operator's own: all that it will get, and never none, so that whoever signs in
 	// to it for the first time is asked.
 	Scopes []string `json:"scopes,omitempty"`
+	// Details that a person has to allow each time, likewise.
+	Details []Detail `json:"details,omitempty"`
+}
+
+// Detail is one thing that an application asks leave for beside its scopes, and what a person reads of it.
+type Detail struct {
+	Type    string              `json:"type"`
+	Content string              `json:"content"` // canonical JSON: what is allowed, byte for byte
+	Lines   map[string][]string `json:"lines"`   // by locale
 }
 
 // RelyingParty is what pages and policy know of an application.
@@ -157,6 +166,8 @@ type RelyingParty struct {
 	FirstParty bool   `json:"first_party,omitempty"` // no consent asked
 	Floor      Level  `json:"floor,omitempty"`       // least level of this application; NoLevel: the policy's
 	AppHash    string `json:"app_hash,omitempty"`    // of the Android app that reads the texts; "": a browser does
+	// PaymentAccount says that people see or move money there: the tighter limits hold, of Regulation (EU) 2018/389 Art. 4(3).
+	PaymentAccount bool `json:"payment_account,omitempty"`
 }
 
 // SignIn is one attempt to sign in.
@@ -176,8 +187,8 @@ type SignIn struct {
 	Challenge    *factors.State // the latest challenge of this sign-in; nil: none
 }
 
-// NeedsConsent lists the scopes that a person still has to allow, and whether the page is due. It never is for the operator's own applications,
-// whatever they ask: the operator answers for them.
+// NeedsConsent lists the scopes that a person still has to allow, and whether the page is due, as it is whenever there are details. It never is for the
+// operator's own applications, whatever they ask: the operator answers for them.
 func (s *SignIn) NeedsConsent() ([]string, bool) {
 	if s.RelyingParty.FirstParty || s.Consented != nil || len(s.Requirement.Scopes) == 0 {
 		return nil, false
@@ -191,7 +202,7 @@ func (s *SignIn) NeedsConsent() ([]string, bool) {
 			missing = append(missing, scope)
 		}
 	}
-	return missing, len(missing) > 0
+	return missing, len(missing) > 0 || len(s.Requirement.Details) > 0
 }
 
 // EndedSQL is an SQL condition: the session of that id was ended, by whomever. The expression has to name its table.

@@ -134,7 +134,7 @@ func (s *Service) signIn(ctx context.Context, row *signInRow) (*SignIn, error) {
 		return nil, fmt.Errorf("requirement of sign-in: %w", err)
 	}
 	if len(row.LoginHint) > 0 {
-		hint, err := s.Keys.Open(row.LoginHint, "login hint "+row.ID.String())
+		hint, err := s.Keys.Open(row.LoginHint, hintContext(&in.RelyingParty))
 		if err != nil {
 			return nil, err
 		}

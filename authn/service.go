@@ -27,13 +27,16 @@ type Config struct {
 	Idle time.Duration
 	// Absolute ends every session. Default 12 h, ceiling 24 h.
 	Absolute time.Duration
+	// PaymentIdle is how long a browser may be left alone before somebody has to prove everything anew to an application with payment accounts. Default and
+	// ceiling 5 min: Regulation (EU) 2018/389 Art. 4(3)(d).
+	PaymentIdle time.Duration
 	// SignIn is how long one attempt may take. Default 60 min.
 	SignIn time.Duration
 	// Fresh is how long ago proofs may be for somebody to change what they can be asked for. Default 10 min, ceiling 20 min: ASVS 7.5.1.
 	Fresh time.Duration
 	// PerKind is how many authenticators of one kind a subscriber may bind. Default 5.
 	PerKind int
-	// Passwords wrong in a row, and from one address over all names.
+	// Passwords wrong in a row, and from one address over all names. At applications with payment accounts the streak's tight limit holds.
 	Failures       limits.Streak
 	SourceFailures limits.Window
 }
@@ -42,8 +45,8 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Policy: Policy{Floor: RestrictedLevel, MaxAge: 12 * time.Hour, Enrol: true},
-		Idle:   30 * time.Minute, Absolute: 12 * time.Hour, SignIn: time.Hour, Fresh: 10 * time.Minute, PerKind: 5,
-		Failures:       limits.Streak{Scope: "password", DelayFrom: 5, Limit: 10, Block: 15 * time.Minute, MaxBlock: 15 * time.Minute, Ceiling: 100},
+		Idle:   30 * time.Minute, Absolute: 12 * time.Hour, PaymentIdle: 5 * time.Minute, SignIn: time.Hour, Fresh: 10 * time.Minute, PerKind: 5,
+		Failures:       limits.Streak{Scope: "password", DelayFrom: 5, Limit: 10, Tight: 5, Block: 15 * time.Minute, MaxBlock: 15 * time.Minute, Ceiling: 100},
 		SourceFailures: limits.Window{Name: "password-source", Burst: 30, Period: 5 * time.Minute},
 	}
 }
@@ -89,42 +92,71 @@ type Beginning struct {
 	LoginHint    string
 }
 
-// Begin stores a sign-in and says what is due, in one round trip. A browser without a live session gets a new one, unless the
-// request is silent: then nothing is stored.
-func (s *Service) Begin(ctx context.Context, cookie Cookie, b Beginning) (*Progress, error) {
+// StoredColumns are those that [Service.Stored] selects.
+const StoredColumns = "relying_party, requirement, payload, locales, login_hint"
+
+// Stored is an SQL query for b as it is stored, with [StoredColumns]: for requests that wait to be begun.
+func (s *Service) Stored(q *postgres.Query, b *Beginning) (string, error) {
 	rp, err := json.Marshal(b.RelyingParty)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	required, err := json.Marshal(b.Requirement)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	id, sessionID, token := uuid.New(), uuid.New(), Cookie(keyring.Token())
 	var hint []byte
 	if b.LoginHint != "" {
-		if hint, err = s.Keys.Seal([]byte(b.LoginHint), "login hint "+id.String()); err != nil {
-			return nil, err
+		if hint, err = s.Keys.Seal([]byte(b.LoginHint), hintContext(&b.RelyingParty)); err != nil {
+			return "", err
 		}
 	}
+	return fmt.Sprintf("SELECT %s AS relying_party, %s AS requirement, %s AS payload, %s AS locales, %s AS login_hint",
+		q.Bind(string(rp))+"::jsonb", q.Bind(string(required))+"::jsonb", q.Bind(b.Payload)+"::bytea", q.Bind(b.Locales)+"::text", q.Bind(hint)+"::bytea"), nil
+}
+
+// hintContext is what a login hint is sealed for.
+func hintContext(rp *RelyingParty) string { return "login hint of " + rp.ID }
+
+// Begin stores a sign-in and says what is due, in one round trip. A browser without a live session gets a new one, unless the
+// request is silent: then nothing is stored, and the progress has no sign-in.
+func (s *Service) Begin(ctx context.Context, cookie Cookie, b Beginning) (*Progress, error) {
 	q := new(postgres.Query)
-	silent := q.Bind(b.Requirement.Silent) + "::bool"
+	asked, err := s.Stored(q, &b)
+	if err != nil {
+		return nil, err
+	}
+	return s.BeginStored(ctx, q, asked, cookie)
+}
+
+// BeginStored is [Service.Begin] for a request that asked, an SQL query with [StoredColumns], gives. If it gives none nothing is stored, and the progress has
+// no sign-in.
+func (s *Service) BeginStored(ctx context.Context, q *postgres.Query, asked string, cookie Cookie) (*Progress, error) {
+	id, sessionID, token := uuid.New(), uuid.New(), Cookie(keyring.Token())
+	q.With("asked", asked)
+	const silent = "coalesce((asked.requirement->>'silent')::bool, false)"
+	hash := q.Bind(cookie.hash()) + "::bytea"
 	q.With("session_found", fmt.Sprintf(`
-		UPDATE sessions SET last_seen_at = %s WHERE token_hash = %s AND %s RETURNING *`,
-		seenSQL(silent), q.Bind(cookie.hash())+"::bytea", s.alive(q, "sessions")))
+		UPDATE sessions SET last_seen_at = %s FROM asked WHERE token_hash = %s AND %s RETURNING sessions.*`,
+		seenSQL(silent), hash, s.alive(q, "sessions")))
 	q.With("session_made", fmt.Sprintf(`
-		INSERT INTO sessions (id, token_hash, sid) SELECT %s, %s, %s
+		INSERT INTO sessions (id, token_hash, sid) SELECT %s, %s, %s FROM asked
 		 WHERE NOT EXISTS (SELECT FROM session_found) AND NOT %s RETURNING *`,
 		q.Bind(sessionID)+"::uuid", q.Bind(token.hash())+"::bytea", q.Bind(uuid.NewString())+"::text", silent))
 	q.With("s", "SELECT * FROM session_found UNION ALL SELECT * FROM session_made")
+	// Where there are payment accounts, a browser that was left alone is somebody else's until the opposite is proved. The part sees the time before this request.
+	q.With("session_idle", fmt.Sprintf(`
+		SELECT 1 FROM sessions, asked WHERE token_hash = %s AND (asked.relying_party->>'payment_account')::bool
+		   AND last_seen_at <= wall() - make_interval(secs => %s)`, hash, q.Bind(s.Config.PaymentIdle.Seconds())+"::float8"))
 	q.With("si", fmt.Sprintf(`
 		INSERT INTO sign_ins (id, expires_at, session_id, relying_party, requirement, payload, locales, login_hint)
-		SELECT %s, wall() + make_interval(secs => %s), s.id, %s, %s, %s, %s, %s FROM s RETURNING *`,
-		q.Bind(id)+"::uuid", q.Bind(s.Config.SignIn.Seconds())+"::float8", q.Bind(string(rp))+"::jsonb", q.Bind(string(required))+"::jsonb",
-		q.Bind(b.Payload)+"::bytea", q.Bind(b.Locales)+"::text", q.Bind(hint)+"::bytea"))
+		SELECT %s, wall() + make_interval(secs => %s), s.id, asked.relying_party,
+		       CASE WHEN EXISTS (SELECT FROM session_idle) THEN asked.requirement || '{"fresh": true}' ELSE asked.requirement END,
+		       asked.payload, asked.locales, asked.login_hint FROM s, asked RETURNING *`,
+		q.Bind(id)+"::uuid", q.Bind(s.Config.SignIn.Seconds())+"::float8"))
 	q.Finally("SELECT " + s.columns(q) + " FROM si, s")
 	signIn, err := s.read(ctx, q)
-	if errors.Is(err, ErrSignInOver) { // silent, and nobody is signed in
+	if errors.Is(err, ErrSignInOver) { // silent, and nobody is signed in; or there is no such request
 		return &Progress{Decision: Decision{Step: StepFail, Failure: LoginRequired}}, nil
 	}
 	if err != nil {
@@ -209,7 +241,9 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 	q.With("tried", fmt.Sprintf("SELECT coalesce((SELECT uuid_send(id) FROM found), %s) AS key FROM attempt", q.Bind(fingerprint)+"::bytea"))
 	limits.Take(q, "attempt", s.sourceHit(ctx)...)
 	q.With("open", "SELECT key FROM tried, limit_taken WHERE allowed")
-	s.Config.Failures.Pay(q, "open", "open.key")
+	failures := s.Config.Failures
+	failures.Tightly = "EXISTS (SELECT FROM attempt WHERE (relying_party->>'payment_account')::bool)"
+	failures.Pay(q, "open", "open.key")
 	q.With("refused", "SELECT key FROM tried WHERE NOT EXISTS (SELECT FROM streak_paid)")
 	audit.Record(ctx, q, "refused", audit.Event{Name: "password.check", Outcome: audit.Refused, Actor: "subscriber"},
 		audit.Expressions{
@@ -318,8 +352,12 @@ func (s *Service) recordWrong(ctx context.Context, tried *triedPassword) error {
 	audit.Record(ctx, q, "wrong", audit.Event{Name: "password.check", Outcome: audit.Refused, Reason: reason, Actor: "subscriber",
 		Subject: tried.subscriber, Client: tried.signIn.RelyingParty.ID, Session: tried.signIn.Session.ID}, nil)
 	if tried.subscriber != uuid.Nil && !tried.disabled {
+		failures := s.Config.Failures
+		if tried.signIn.RelyingParty.PaymentAccount {
+			failures.Limit = failures.Tight
+		}
 		q.With("wrong_stage", fmt.Sprintf("SELECT %s AS subject, %s AS stage, %s AS until", q.Bind(tried.subscriber)+"::uuid",
-			s.Config.Failures.Stage(q.Bind(tried.failures)+"::int"), s.Config.Failures.BlockedUntil(q, q.Bind(tried.key)+"::bytea")))
+			failures.Stage(q.Bind(tried.failures)+"::int"), failures.BlockedUntil(q, q.Bind(tried.key)+"::bytea")))
 		q.With("wrong_told", "SELECT subject, stage, until FROM wrong_stage WHERE stage IS NOT NULL")
 		s.Notices.WarnPassword(ctx, q, "wrong_told")
 	}
@@ -471,8 +509,15 @@ func (s *Service) Answer(ctx context.Context, cookie Cookie, p *Progress, typed 
 
 // prompt says for whom a code of the sign-in is made.
 func prompt(in *SignIn, locale string) factors.Prompt {
-	return factors.Prompt{Locale: locale, App: in.RelyingParty.AppHash}
+	to := factors.Prompt{Locale: locale, App: in.RelyingParty.AppHash}
+	if in.RelyingParty.PaymentAccount {
+		to.Life = paymentLife
+	}
+	return to
 }
+
+// paymentLife bounds codes at applications with payment accounts.
+const paymentLife = 5 * time.Minute
 
 // Resend sends the challenge's code again. Its errors are [factors.ErrOver], a [factors.WaitError], [ErrSignInOver] and [ErrNotThisStep].
 func (s *Service) Resend(ctx context.Context, cookie Cookie, id uuid.UUID, locale string) error {
@@ -705,7 +750,7 @@ func (s *Service) binding(in *SignIn, d Decision) factors.Binding {
 	if d.Raises {
 		purpose = factors.StepUp
 	}
-	return factors.Binding{Purpose: purpose, Subject: in.Session.Subscriber, Browser: in.Session.ID, Context: in.ID[:]}
+	return factors.Binding{Purpose: purpose, Subject: in.Session.Subscriber, Browser: in.Session.ID, Context: in.ID[:], Strict: in.RelyingParty.PaymentAccount}
 }
 
 // offer says what the subscriber of a sign-in can be asked for: what is bound, as far as policy takes it.

@@ -157,6 +157,8 @@ type Prompt struct {
 	Locale string
 	// App is the hash of the Android app that reads the text, or "" when a browser does.
 	App string
+	// Life bounds that of the code. 0: as the factor has it.
+	Life time.Duration
 }
 
 // Issued is what a factor makes for one challenge.

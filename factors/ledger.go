@@ -112,6 +112,8 @@ type Binding struct {
 	Browser uuid.UUID
 	// Context is what the answer is for: the sign-in, or the hash of a transaction's canonical record.
 	Context []byte
+	// Strict has the tighter limit on failures in a row hold. It is no part of what an answer comes with.
+	Strict bool
 }
 
 func (b Binding) sum() []byte {
@@ -127,9 +129,9 @@ func (b Binding) sum() []byte {
 
 const macLabel = "challenge code"
 
-// strict purposes add proof to a session that exists: they have the tighter limit on failures in a row.
-func (l *Ledger) streak(p Purpose) limits.Streak {
-	if p == StepUp {
+// streak is the limit on failures in a row. Whatever adds proof to a session that exists has the tighter one.
+func (l *Ledger) streak(b Binding) limits.Streak {
+	if b.Strict || b.Purpose == StepUp {
 		return l.Limits.Strict
 	}
 	return l.Limits.Failures
@@ -385,9 +387,9 @@ func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, p paid, e
 		RETURNING id, subject, authenticator_id, attempts, max_attempts, true AS won, true AS remote`,
 		q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(b.Subject)+"::uuid"))
 	if b.Purpose.completes() {
-		l.streak(b.Purpose).Clear(q, "challenge_paid", "uuid_send(challenge_paid.subject)")
+		l.streak(b).Clear(q, "challenge_paid", "uuid_send(challenge_paid.subject)")
 	} else {
-		l.streak(b.Purpose).Refund(q, "challenge_paid", "uuid_send(challenge_paid.subject)", p.failures)
+		l.streak(b).Refund(q, "challenge_paid", "uuid_send(challenge_paid.subject)", p.failures)
 	}
 	q.With("challenge_live", "SELECT id FROM challenge_paid")
 	q.With("streak_paid", "SELECT NULL::timestamptz AS blocked_until, 0 AS failures FROM challenge_paid")
@@ -408,8 +410,8 @@ func (l *Ledger) wrong(ctx context.Context, id uuid.UUID, b Binding, p paid) err
 		WHERE c.id = w.id AND c.ended_at IS NULL AND c.attempts >= c.max_attempts RETURNING c.id AS challenge_id`)
 	l.Outbox.Cancel(q, "challenge_exhausted", "false")
 	q.With("challenge_failed", fmt.Sprintf("SELECT %s AS subject, %s AS failures, %s AS until FROM challenge_wrong",
-		q.Bind(b.Subject)+"::uuid", q.Bind(p.failures)+"::int", l.streak(b.Purpose).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
-	l.warn(ctx, q, b.Purpose, "challenge_failed")
+		q.Bind(b.Subject)+"::uuid", q.Bind(p.failures)+"::int", l.streak(b).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
+	l.warn(ctx, q, b, "challenge_failed")
 	q.Finally("SELECT 1 FROM challenge_exhausted")
 	if _, err := l.DB.Run(ctx, q); err != nil {
 		return fmt.Errorf("end challenge: %w", err)
@@ -422,7 +424,7 @@ func (l *Ledger) wrong(ctx context.Context, id uuid.UUID, b Binding, p paid) err
 func (l *Ledger) giveBack(ctx context.Context, id uuid.UUID, b Binding, p paid) error {
 	q := new(postgres.Query)
 	q.With("challenge_asked", "SELECT id, subject FROM challenges WHERE id = "+q.Bind(id)+"::uuid")
-	l.streak(b.Purpose).Refund(q, "challenge_asked", "uuid_send(challenge_asked.subject)", p.failures)
+	l.streak(b).Refund(q, "challenge_asked", "uuid_send(challenge_asked.subject)", p.failures)
 	limits.Refund(q, "challenge_asked", l.sourceHit(ctx)...)
 	audit.Record(ctx, q, "challenge_asked", audit.Event{Name: "challenge.answer", Outcome: audit.Failed, Reason: "not_checked", Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
 		audit.Expressions{"object": "challenge_asked.id::text"})
@@ -460,7 +462,7 @@ func (l *Ledger) remote() string {
 func (l *Ledger) pay(ctx context.Context, q *postgres.Query, b Binding, c comparison) {
 	limits.TakeUnless(q, "challenge_live c", c.right, l.sourceHit(ctx)...)
 	q.With("challenge_right", "SELECT c.subject, t.won AS is_right FROM challenge_live c, limit_taken t WHERE t.allowed")
-	l.streak(b.Purpose).PayUnless(q, "challenge_right", "uuid_send(challenge_right.subject)", "challenge_right.is_right", b.Purpose.completes())
+	l.streak(b).PayUnless(q, "challenge_right", "uuid_send(challenge_right.subject)", "challenge_right.is_right", b.Purpose.completes())
 	q.With("challenge_paid", `
 		UPDATE challenges c
 		   SET attempts = c.attempts + 1,
@@ -470,7 +472,7 @@ func (l *Ledger) pay(ctx context.Context, q *postgres.Query, b Binding, c compar
 		 WHERE c.id = l.id AND c.created_at = l.created_at AND c.ended_at IS NULL AND c.attempts < c.max_attempts
 		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won, l.remote`) // a vendor has not looked yet when the last attempt is paid
 	q.With("challenge_failed", `SELECT r.subject, p.failures, p.blocked_until AS until FROM streak_paid p, challenge_right r, challenge_live l WHERE NOT r.is_right AND NOT l.remote`)
-	l.warn(ctx, q, b.Purpose, "challenge_failed")
+	l.warn(ctx, q, b, "challenge_failed")
 	q.With("challenge_refused", "SELECT id FROM challenge_live WHERE NOT EXISTS (SELECT FROM challenge_paid)")
 	audit.Record(ctx, q, "challenge_refused", audit.Event{Name: "challenge.answer", Outcome: audit.Refused, Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
 		audit.Expressions{
@@ -530,7 +532,7 @@ func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effec
 		SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_paid) AS paid,
 		       EXISTS (SELECT FROM challenge_won) AS won, EXISTS (SELECT FROM challenge_paid WHERE remote AND NOT won) AS remote, coalesce((SELECT failures FROM streak_paid), 0) AS failures, %s AS returned, %s AS used,
 		       coalesce(%s, (SELECT retry_at FROM limit_taken)) AS blocked_until`,
-		returning, used, l.streak(b.Purpose).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
+		returning, used, l.streak(b).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
 	var got struct {
 		Live     bool   `db:"live"`
 		Paid     bool   `db:"paid"`

@@ -62,11 +62,11 @@ func (l *Ledger) FailuresSQL(q *postgres.Query, subject string) string {
 type Warn func(ctx context.Context, q *postgres.Query, from string)
 
 // warn adds what follows an attempt that was wrong: failed is a part with columns subject, failures and until.
-func (l *Ledger) warn(ctx context.Context, q *postgres.Query, p Purpose, failed string) {
+func (l *Ledger) warn(ctx context.Context, q *postgres.Query, b Binding, failed string) {
 	if l.Warn == nil {
 		return
 	}
-	q.With("streak_stage", fmt.Sprintf("SELECT subject, until, %s AS stage FROM %s", l.streak(p).Stage("failures"), failed))
+	q.With("streak_stage", fmt.Sprintf("SELECT subject, until, %s AS stage FROM %s", l.streak(b).Stage("failures"), failed))
 	q.With("streak_warned", "SELECT subject, until, stage FROM streak_stage WHERE stage IS NOT NULL")
 	l.Warn(ctx, q, "streak_warned")
 }

@@ -82,8 +82,12 @@ func (f *Factor) Issue(_ context.Context, a factors.Authenticator, to factors.Pr
 	if err != nil {
 		return factors.Issued{}, err
 	}
-	text, locale := f.texts.Code(string(to.Purpose), to.Locale, code, f.life, to.App)
-	return factors.Issued{Code: code, Life: f.life, Message: &sms.Message{To: number, Text: text, Locale: locale}}, nil
+	life := f.life
+	if to.Life > 0 {
+		life = min(life, to.Life)
+	}
+	text, locale := f.texts.Code(string(to.Purpose), to.Locale, code, life, to.App)
+	return factors.Issued{Code: code, Life: life, Message: &sms.Message{To: number, Text: text, Locale: locale}}, nil
 }
 
 // Reach implements factors.Reacher.

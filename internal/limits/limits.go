@@ -115,6 +115,9 @@ type Streak struct {
 	DelayFrom int
 	// Limit is how many failures in a row lead to a block, again and again.
 	Limit int
+	// Tight is the limit in its place where Tightly, an SQL condition, is true. Empty: nowhere.
+	Tight   int
+	Tightly string
 	// Block is the first block; each further one is twice as long, up to MaxBlock.
 	Block, MaxBlock time.Duration
 	// Ceiling is how many in a row block for good, until an operator or a recovery clears the count.
@@ -129,8 +132,16 @@ func (s Streak) blocked(n string) string {
 	}
 	// Past the first block, each failure that is not a delay's own brings the next block.
 	return fmt.Sprintf(`CASE WHEN %[1]s >= %[2]d THEN 'infinity'::timestamptz
-		WHEN %[1]s %% %[3]d = 0 THEN wall() + least(make_interval(secs => %[4]f * power(2, least(%[1]s / %[3]d - 1, 20))), make_interval(secs => %[5]f))
-		ELSE %[6]s END`, n, s.Ceiling, s.Limit, s.Block.Seconds(), s.MaxBlock.Seconds(), delay)
+		WHEN %[1]s %% %[3]s = 0 THEN wall() + least(make_interval(secs => %[4]f * power(2, least(%[1]s / %[3]s - 1, 20))), make_interval(secs => %[5]f))
+		ELSE %[6]s END`, n, s.Ceiling, s.limit(), s.Block.Seconds(), s.MaxBlock.Seconds(), delay)
+}
+
+// limit is an SQL expression for the limit that holds.
+func (s Streak) limit() string {
+	if s.Tightly == "" {
+		return fmt.Sprint(s.Limit)
+	}
+	return fmt.Sprintf("(CASE WHEN %s THEN %d ELSE %d END)", s.Tightly, s.Tight, s.Limit)
 }
 
 // warnBefore is how many failures before the ceiling somebody has to be told.
@@ -139,7 +150,7 @@ const warnBefore = 10
 // Stage is an SQL expression for what the n-th failure in a row has come to: 'blocked' for a while, 'warning' when the block for good is near, 'closed' when it is there,
 // or NULL.
 func (s Streak) Stage(n string) string {
-	return fmt.Sprintf("CASE WHEN %[1]s >= %[2]d THEN 'closed' WHEN %[1]s = %[3]d THEN 'warning' WHEN %[1]s %% %[4]d = 0 THEN 'blocked' END", n, s.Ceiling, s.Ceiling-warnBefore, s.Limit)
+	return fmt.Sprintf("CASE WHEN %[1]s >= %[2]d THEN 'closed' WHEN %[1]s = %[3]d THEN 'warning' WHEN %[1]s %% %[4]s = 0 THEN 'blocked' END", n, s.Ceiling, s.Ceiling-warnBefore, s.limit())
 }
 
 // Pay adds part `streak_paid` to q: it counts one failure for the key that SQL expression key gives, for as long as
