@@ -40,6 +40,9 @@ func (p *Provider) Finish(w http.ResponseWriter, r *http.Request, progress *auth
 	if request.Scopes = client.scopes(request.Scopes); len(request.Scopes) == 0 {
 		return p.Refuse(w, r, progress, cookie, authn.Failure(zoidc.InvalidScope))
 	}
+	if !p.mayStill(client, request.Details) {
+		return p.Refuse(w, r, progress, cookie, authn.AccessDenied)
+	}
 	if slices.Contains(request.Scopes, zoidc.ScopeOfflineAccess) && in.Consented == nil && !in.RelyingParty.FirstParty && !slices.Contains(in.Allowed, zoidc.ScopeOfflineAccess) {
 		return authn.ErrNotThisStep // unreachable while consent is asked for every scope
 	}
@@ -52,22 +55,27 @@ func (p *Provider) Finish(w http.ResponseWriter, r *http.Request, progress *auth
 	if len(request.Claims) > 0 {
 		claims = string(request.Claims)
 	}
+	var details any
+	if len(request.Details) > 0 {
+		details = string(request.Details)
+	}
 	q := new(postgres.Query)
 	p.SignIns.Complete(q, in, cookie)
+	pushed := request.use(q)
 	// The client is locked: who disables it waits for this grant, or this grant sees it disabled. Otherwise one could be stored so late that nobody revokes it.
 	q.With("granted", fmt.Sprintf(`
-		INSERT INTO grants (id, client_id, subscriber_id, sub, session_id, sid, scopes, acr, amr, auth_time, claims, expires_at)
-		SELECT %s, k.id, done.subscriber_id, %s, done.session_id, done.sid, %s, %s, %s, %s, %s, wall() + make_interval(secs => %s)
-		  FROM sign_in_done done JOIN clients k ON k.id = %s AND k.disabled_at IS NULL FOR SHARE OF k
+		INSERT INTO grants (id, client_id, subscriber_id, sub, session_id, sid, scopes, acr, amr, auth_time, claims, details, expires_at)
+		SELECT %s, k.id, done.subscriber_id, %s, done.session_id, done.sid, %s, %s, %s, %s, %s, %s, wall() + make_interval(secs => %s)
+		  FROM sign_in_done done %s JOIN clients k ON k.id = %s AND k.disabled_at IS NULL FOR SHARE OF k
 		RETURNING id, subscriber_id, session_id`,
 		q.Bind(uuid.New())+"::uuid", q.Bind(in.Session.Subject)+"::text", q.Bind(pq.Array(request.Scopes))+"::text[]",
 		q.Bind(p.Levels.Told(d.Level, request.ACRs))+"::text", q.Bind(pq.Array(d.AMR()))+"::text[]", q.Bind(d.AuthTime)+"::timestamptz",
-		q.Bind(claims)+"::jsonb", q.Bind(life.Seconds())+"::float8", q.Bind(request.ClientID)+"::text"))
+		q.Bind(claims)+"::jsonb", q.Bind(details)+"::json", q.Bind(life.Seconds())+"::float8", pushed, q.Bind(request.ClientID)+"::text"))
 	q.With("coded", fmt.Sprintf(`
-		INSERT INTO authz_codes (hash, expires_at, grant_id, client_id, redirect_uri, code_challenge, nonce)
-		SELECT %s, wall() + make_interval(secs => %s), id, %s, %s, %s, %s FROM granted`,
+		INSERT INTO authz_codes (hash, expires_at, grant_id, client_id, redirect_uri, code_challenge, nonce, dpop_jkt)
+		SELECT %s, wall() + make_interval(secs => %s), id, %s, %s, %s, %s, %s FROM granted`,
 		q.Bind(codeHash)+"::bytea", q.Bind(p.Lives.Code.Seconds())+"::float8", q.Bind(request.ClientID)+"::text", q.Bind(request.RedirectURI)+"::text",
-		q.Bind(request.CodeChallenge)+"::text", q.Bind(request.Nonce)+"::text"))
+		q.Bind(request.CodeChallenge)+"::text", q.Bind(request.Nonce)+"::text", q.Bind(request.Key)+"::text"))
 	audit.Record(r.Context(), q, "granted", audit.Event{Name: "grant.issue", Outcome: audit.Success, Actor: "subscriber", Client: request.ClientID},
 		audit.Expressions{"subject": "granted.subscriber_id", "session_id": "granted.session_id", "object": "granted.id::text"})
 	q.Finally("SELECT 1 FROM granted")
@@ -117,6 +125,9 @@ func (p *Provider) Refuse(w http.ResponseWriter, r *http.Request, progress *auth
 	}
 	if client == nil {
 		return p.strand(w, r, progress.SignIn, cookie)
+	}
+	if err := p.usePushed(r.Context(), &request); err != nil {
+		return err
 	}
 	if err := p.SignIns.Cancel(r.Context(), cookie, progress.SignIn, string(failure)); err != nil && !errors.Is(err, authn.ErrSignInOver) {
 		return err

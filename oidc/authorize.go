@@ -34,6 +34,9 @@ type asked struct {
 	Scopes        []string        `json:"scopes"`
 	Claims        json.RawMessage `json:"claims,omitempty"`
 	ACRs          []string        `json:"acrs,omitempty"` // the levels' names that were asked for
+	Details       json.RawMessage `json:"authorization_details,omitempty"`
+	Key           *string         `json:"dpop_jkt,omitempty"` // that the code is bound to
+	Pushed        []byte          `json:"pushed,omitempty"`   // hash of the request_uri; nil: the request came with the browser
 
 	essential bool // the levels were demanded by the claims parameter: what acr_values wishes besides does not count
 }
@@ -44,6 +47,10 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 	parameters, status, detail := readParameters(w, r)
 	if status != 0 {
 		p.Pages.Problem(w, r, status, "request", detail)
+		return
+	}
+	if strings.HasPrefix(parameters.Get("request_uri"), requestURN) {
+		p.authorizePushed(w, r, parameters)
 		return
 	}
 	client, problem, err := p.addressee(r, parameters)
@@ -60,6 +67,9 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 	}
 	in := &asked{ClientID: client.ID, RedirectURI: parameters.Get("redirect_uri"), ResponseMode: "query"}
 	beginning, failure := p.check(client, in, parameters)
+	if failure == nil && (p.RequirePush || client.Registration.RequirePush) {
+		failure = errInvalidRequest("push the request first")
+	}
 	if failure != nil {
 		p.answerError(w, r, in, string(failure.ErrorType), failure.Description)
 		return
@@ -73,11 +83,18 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 		p.answerError(w, r, in, string(progress.Decision.Failure), "")
 		return
 	}
-	cookie := p.Pages.Cookie(r)
+	p.next(w, r, progress, p.Pages.Cookie(r))
+}
+
+// next leads on from a sign-in that has begun.
+func (p *Provider) next(w http.ResponseWriter, r *http.Request, progress *authn.Progress, cookie authn.Cookie) {
 	if progress.Cookie != "" {
 		cookie = progress.Cookie
 	}
-	if err := p.Pages.Next(w, r, progress, cookie); err != nil {
+	switch err := p.Pages.Next(w, r, progress, cookie); {
+	case errors.Is(err, authn.ErrSignInOver): // signed out, or the request that was pushed answered, in another tab at the same moment
+		p.Pages.Problem(w, r, http.StatusGone, "page_expired", "")
+	case err != nil:
 		p.unavailable(w, r, err)
 	}
 }
@@ -145,18 +162,23 @@ func (p *Provider) addressee(r *http.Request, parameters url.Values) (c *Client,
 			return nil, name + " is repeated", nil
 		}
 	}
-	c, err = p.Clients.Get(r.Context(), parameters.Get("client_id"))
-	if errors.Is(err, ErrNoClient) {
+	c, problem, err = p.known(r, parameters.Get("client_id"))
+	if c != nil && !c.Registration.allowsRedirect(parameters.Get("redirect_uri")) {
+		return nil, unknownRedirect, nil
+	}
+	return c, problem, err
+}
+
+const unknownRedirect = "redirect_uri is not registered for this client, byte for byte"
+
+// known finds a client that may sign people in.
+func (p *Provider) known(r *http.Request, id string) (c *Client, problem string, err error) {
+	c, err = p.Clients.Get(r.Context(), id)
+	if errors.Is(err, ErrNoClient) || err == nil && c.DisabledAt != nil {
 		return nil, "client_id is not that of an application that may sign people in", nil
 	}
 	if err != nil {
 		return nil, "", err
-	}
-	switch {
-	case c.DisabledAt != nil:
-		return nil, "client_id is not that of an application that may sign people in", nil
-	case !c.Registration.allowsRedirect(parameters.Get("redirect_uri")):
-		return nil, "redirect_uri is not registered for this client, byte for byte", nil
 	}
 	return c, "", nil
 }
@@ -235,6 +257,20 @@ func (p *Provider) check(c *Client, in *asked, parameters url.Values) (*authn.Be
 	}
 	if e := p.readHint(c, &required, parameters.Get("id_token_hint")); e != nil {
 		return nil, e
+	}
+	if parameters.Has("authorization_details") {
+		details, e := p.readDetails(c, parameters.Get("authorization_details"))
+		if e != nil {
+			return nil, e
+		}
+		in.Details, required.Details = joined(details), details
+	}
+	if parameters.Has("dpop_jkt") {
+		key := parameters.Get("dpop_jkt")
+		if !isThumbprint(key) {
+			return nil, errInvalidRequest("dpop_jkt is not the thumbprint of a key")
+		}
+		in.Key = &key
 	}
 	payload, err := json.Marshal(in)
 	if err != nil {

@@ -1,15 +1,18 @@
 package oidc
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
@@ -35,8 +38,8 @@ func (s *server) VerifyClient(ctx context.Context, r *op.Request[op.ClientCreden
 	return libraryClient{c}, nil
 }
 
-// authenticate finds the client and checks its proof.
-func (p *Provider) authenticate(ctx context.Context, header http.Header, form url.Values, given *op.ClientCredentials) (*Client, error) {
+// authenticate finds the client and checks its proof, but for whether an assertion was used before: see [caller.spend].
+func (p *Provider) authenticate(ctx context.Context, header http.Header, form url.Values, given *op.ClientCredentials) (*caller, error) {
 	used := zoidc.AuthMethodNone
 	switch {
 	case header.Get("Authorization") != "":
@@ -78,11 +81,11 @@ func (p *Provider) authenticate(ctx context.Context, header http.Header, form ur
 			return nil, p.wrongClient(ctx, c.ID)
 		}
 	case zoidc.AuthMethodPrivateKeyJWT:
-		if err := p.checkAssertion(ctx, c, assertion); err != nil {
-			return nil, err
+		if !p.isRight(c, assertion) {
+			return nil, p.wrongClient(ctx, c.ID)
 		}
 	}
-	return c, nil
+	return &caller{Client: c, assertion: assertion}, nil
 }
 
 // wrongClient counts a failure against the address and records it. Secrets of 256 bits cannot be guessed; what is bounded is the work and the
@@ -120,6 +123,7 @@ func printable(s string) string {
 type assertion struct {
 	token  *jwt.JSONWebToken
 	claims jwt.Claims
+	listed bool // aud is an array
 }
 
 func parseAssertion(raw string) (*assertion, error) {
@@ -134,19 +138,24 @@ func parseAssertion(raw string) (*assertion, error) {
 		return nil, err
 	}
 	a := &assertion{token: token}
-	if err := token.UnsafeClaimsWithoutVerification(&a.claims); err != nil {
+	var audience struct {
+		Raw json.RawMessage `json:"aud"`
+	}
+	if err := token.UnsafeClaimsWithoutVerification(&a.claims, &audience); err != nil {
 		return nil, err
 	}
+	a.listed = !bytes.HasPrefix(audience.Raw, []byte(`"`))
 	if a.claims.Subject == "" || a.claims.Issuer != a.claims.Subject {
 		return nil, errors.New("iss and sub are not the client")
 	}
 	return a, nil
 }
 
-// checkAssertion checks signature, audience, times, and that its jti was never seen: RFC 7523 section 3.
-func (p *Provider) checkAssertion(ctx context.Context, c *Client, a *assertion) error {
-	if c.Registration.Keys == nil || len(a.token.Headers) != 1 {
-		return p.wrongClient(ctx, c.ID)
+// isRight checks signature, audience and times: RFC 7523 section 3, RFC 9126 section 2, and for its clients FAPI 2.0 Security Profile sections 5.3.2.1 and 5.4.
+func (p *Provider) isRight(c *Client, a *assertion) bool {
+	strict := c.Registration.Profile == ProfileFAPI2
+	if c.Registration.Keys == nil || len(a.token.Headers) != 1 || strict && a.token.Headers[0].Algorithm == string(jose.RS256) {
+		return false
 	}
 	verified := false
 	for _, key := range c.Registration.Keys.Keys {
@@ -159,29 +168,21 @@ func (p *Provider) checkAssertion(ctx context.Context, c *Client, a *assertion) 
 		}
 	}
 	now, claims := p.Now(), a.claims
-	audience := len(claims.Audience) == 1 && (claims.Audience[0] == p.Issuer || claims.Audience[0] == p.Issuer+tokenPath)
+	audience := len(claims.Audience) == 1 && claims.Audience[0] == p.Issuer && !(strict && a.listed) ||
+		!strict && len(claims.Audience) == 1 && (claims.Audience[0] == p.Issuer+tokenPath || claims.Audience[0] == p.Issuer+pushPath)
 	switch {
 	case !verified, !audience, claims.ID == "", len(claims.ID) > 200, claims.Expiry == nil,
 		!now.Before(claims.Expiry.Time().Add(clockSkew)),
 		claims.Expiry.Time().After(now.Add(maxAssertionLife + clockSkew)),
 		claims.NotBefore != nil && claims.NotBefore.Time().After(now.Add(clockSkew)),
 		claims.IssuedAt != nil && claims.IssuedAt.Time().After(now.Add(clockSkew)):
-		return p.wrongClient(ctx, c.ID)
+		return false
 	}
-	q := new(postgres.Query)
-	q.Finally(fmt.Sprintf(`INSERT INTO client_assertions (client_id, jti_hash, expires_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING`,
-		q.Bind(c.ID)+"::text", q.Bind(hashed(claims.ID))+"::bytea", q.Bind(claims.Expiry.Time().Add(time.Minute))+"::timestamptz"))
-	switch n, err := p.DB.Run(ctx, q); {
-	case err != nil:
-		return fmt.Errorf("store client assertion: %w", err)
-	case n == 0:
-		return p.wrongClient(ctx, c.ID) // seen before
-	}
-	return nil
+	return true
 }
 
 // libraryClient shows a client to the library as it wants to see one.
-type libraryClient struct{ *Client }
+type libraryClient struct{ *caller }
 
 // The methods below implement op.Client. The library uses id, method and grants; what it would decide by the others is decided here.
 

@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"mime"
@@ -19,8 +20,12 @@ const maxForm = 64 << 10
 // the query, and repeated ones (RFC 6749 section 3.2). It forbids caching of every answer.
 func (p *Provider) guardForm(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w = &backChannel{ResponseWriter: w, challenge: basicChallenge(r)}
+		channel := &backChannel{ResponseWriter: w, challenge: basicChallenge(r)}
+		w, r = channel, r.WithContext(context.WithValue(r.Context(), channelKey{}, channel))
 		p.allowOrigin(w, r)
+		if p.DPoPNonce && r.Header.Get("DPoP") != "" {
+			w.Header().Set("DPoP-Nonce", p.nonce(p.Now()))
+		}
 		if r.Method == http.MethodOptions {
 			w.WriteHeader(http.StatusNoContent)
 			return
@@ -67,11 +72,15 @@ func (p *Provider) guardForm(next http.Handler) http.Handler {
 	})
 }
 
-// guardBearer lets a token come in the header alone: RFC 6750 section 2.1.
+// guardBearer lets a token come in the header alone: RFC 6750 section 2.1, RFC 9449 section 7.1.
 func (p *Provider) guardBearer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w = &backChannel{ResponseWriter: w, challenge: `Bearer error="invalid_token"`}
+		channel := &backChannel{ResponseWriter: w, challenge: `Bearer error="invalid_token"`, method: r.Method}
+		w, r = channel, r.WithContext(context.WithValue(r.Context(), channelKey{}, channel))
 		p.allowOrigin(w, r)
+		if p.DPoPNonce && r.Header.Get("DPoP") != "" {
+			w.Header().Set("DPoP-Nonce", p.nonce(p.Now()))
+		}
 		switch r.Method {
 		case http.MethodOptions:
 			w.WriteHeader(http.StatusNoContent)
@@ -83,8 +92,10 @@ func (p *Provider) guardBearer(next http.Handler) http.Handler {
 			return
 		}
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		if !strings.EqualFold(scheme, "Bearer") || token == "" || len(r.Header.Values("Authorization")) != 1 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
+		channel.bound = strings.EqualFold(scheme, schemeDPoP)
+		if !channel.bound && !strings.EqualFold(scheme, zoidc.BearerToken) || token == "" || len(r.Header.Values("Authorization")) != 1 {
+			w.Header().Set("WWW-Authenticate", zoidc.BearerToken)
+			w.Header().Add("WWW-Authenticate", dpopChallenge(""))
 			writeError(w, http.StatusUnauthorized, errInvalidRequest("send the access token in the Authorization header"))
 			return
 		}
@@ -120,7 +131,8 @@ func (p *Provider) allowOrigin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Access-Control-Allow-Origin", asking)
-	w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+	w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type, DPoP")
+	w.Header().Set("Access-Control-Expose-Headers", "DPoP-Nonce, WWW-Authenticate")
 	w.Header().Set("Access-Control-Allow-Methods", "GET, POST")
 }
 
@@ -177,6 +189,25 @@ func writeError(w http.ResponseWriter, status int, e *zoidc.Error) {
 type backChannel struct {
 	http.ResponseWriter
 	challenge string
+	method    string // of the request, which the library is shown as a GET
+	bound     bool   // the access token came under the scheme DPoP
+}
+
+type channelKey struct{}
+
+// channelOf is what a request of the back channel is answered by.
+func channelOf(ctx context.Context) *backChannel { return ctx.Value(channelKey{}).(*backChannel) }
+
+// dpopChallenge is the WWW-Authenticate of RFC 9449 section 7.1.
+func dpopChallenge(code string) string {
+	var algs []string
+	for _, alg := range proofAlgs {
+		algs = append(algs, string(alg))
+	}
+	if code != "" {
+		code = `error="` + code + `", `
+	}
+	return schemeDPoP + " " + code + `algs="` + strings.Join(algs, " ") + `"`
 }
 
 // WriteHeader implements http.ResponseWriter.

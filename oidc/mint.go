@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,12 +38,13 @@ type grant struct {
 	AMR       pq.StringArray `db:"amr"`
 	AuthTime  *time.Time     `db:"auth_time"`
 	Claims    []byte         `db:"claims"`
+	Details   []byte         `db:"details"`
 	ExpiresAt time.Time      `db:"expires_at"`
 	Now       time.Time      `db:"now"`
 }
 
 // grantColumns of a row g.
-const grantColumns = `g.id, g.client_id, g.sub, g.subscriber_id, g.sid, g.scopes, g.acr, g.amr, g.auth_time, g.claims, g.expires_at, wall() AS now`
+const grantColumns = `g.id, g.client_id, g.sub, g.subscriber_id, g.sid, g.scopes, g.acr, g.amr, g.auth_time, g.claims, g.details, g.expires_at, wall() AS now`
 
 // authentication are the claims that say what happened: OpenID Connect Core section 2, RFC 9068 section 2.2.1. They are the same in every token of
 // a grant.
@@ -80,7 +82,34 @@ type accessClaims struct {
 	Expiry   int64  `json:"exp"`
 	ID       string `json:"jti"`
 	Scope    string `json:"scope,omitempty"`
+	bound
 	authentication
+}
+
+// bound is what else a token says of itself: what was allowed beside scopes (RFC 9396 section 9), and the key that it works with alone (RFC 9449 section 6).
+type bound struct {
+	Details      json.RawMessage `json:"authorization_details,omitempty"`
+	Confirmation *confirmation   `json:"cnf,omitempty"`
+}
+
+type confirmation struct {
+	Thumbprint string `json:"jkt"`
+}
+
+func boundTo(key *string, details []byte) bound {
+	b := bound{Details: details}
+	if key != nil {
+		b.Confirmation = &confirmation{*key}
+	}
+	return b
+}
+
+// key is the thumbprint of the key; "": whoever has the token may use it.
+func (b bound) key() string {
+	if b.Confirmation == nil {
+		return ""
+	}
+	return b.Confirmation.Thumbprint
 }
 
 // tokenID makes the jti of a signed access token: the grant's id and 128 random bits. It says nothing to anybody else, and lets this server's own
@@ -102,13 +131,13 @@ func grantOf(id string) (uuid.UUID, bool) {
 }
 
 // accessToken is a new access token of a grant. For a client that wants opaque ones it was stored already, in the statement that found the grant.
-func (p *Provider) accessToken(c *Client, g *grant, scopes []string, opaque string) (string, error) {
+func (p *Provider) accessToken(c *caller, g *grant, scopes []string, details []byte, opaque string) (string, error) {
 	if c.Registration.AccessTokenFormat == "opaque" {
 		return opaque, nil
 	}
 	return p.sign(accessTokenAlg, true, accessClaims{
 		Issuer: p.Issuer, Subject: g.Sub, Audience: p.Issuer, ClientID: c.ID, IssuedAt: g.Now.Unix(),
-		Expiry: p.accessExpiry(g).Unix(), ID: tokenID(g.ID), Scope: strings.Join(scopes, " "), authentication: g.authentication(),
+		Expiry: p.accessExpiry(g).Unix(), ID: tokenID(g.ID), Scope: strings.Join(scopes, " "), bound: boundTo(c.key(), details), authentication: g.authentication(),
 	})
 }
 
@@ -173,7 +202,7 @@ var errNotOurs = errors.New("oidc: not a token of this provider")
 
 // plainHeader reports whether the header of a JWS neither brings a key nor says where one is, nor asks to be read otherwise than others. Keys are
 // configuration: RFC 8725 section 3.10. It reads the header itself, because the library keeps x5c from its callers.
-func plainHeader(raw string) bool {
+func plainHeader(raw string, except ...string) bool {
 	encoded, _, _ := strings.Cut(raw, ".")
 	data, err := base64.RawURLEncoding.DecodeString(encoded)
 	var header map[string]json.RawMessage
@@ -181,7 +210,7 @@ func plainHeader(raw string) bool {
 		return false
 	}
 	for _, name := range []string{"jwk", "jku", "x5u", "x5c", "crit", "zip"} {
-		if _, has := header[name]; has {
+		if _, has := header[name]; has && !slices.Contains(except, name) {
 			return false
 		}
 	}

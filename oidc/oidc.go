@@ -5,7 +5,7 @@
 // A client's registration, signing keys, and grants. A grant is what one sign-in gave one application: its acr, amr, auth_time and
 // sid are said there once, and every token is minted from it. A refresh mints the same again; a step-up is a new grant.
 // Codes, refresh tokens and opaque access tokens are 256 random bits, stored hashed. A signed access token names its
-// grant in its jti, so that this server's own endpoints see a revocation at once.
+// grant in its jti, so that this server's own endpoints see a revocation at once. Tokens can be bound to a key of the client (DPoP, RFC 9449).
 //
 // # What is the library's and what is ours
 //
@@ -18,13 +18,21 @@
 // A code is redeemed, a refresh token rotated, in one statement, which also stores what follows from it. Whoever comes second
 // gets nothing and ends the grant, be it at the same moment.
 //
+// What a request brings with it and may bring only once, a client's assertion or a proof of possession, is stored by the statement that does what the
+// request asks for, as a plain INSERT: brought twice, the whole statement fails, and nothing has happened.
+//
+// # Requests that were pushed
+//
+// A pushed authorization request (RFC 9126) is checked by the code of the authorization endpoint and stored as a sign-in that has not begun. Opening it
+// copies it, as often as a browser loads the page; the statement that answers the application uses it up.
+//
 // # Errors
 //
 // A database that cannot answer is 503 temporarily_unavailable. It is never invalid_grant, invalid_client or active:false: applications
 // would throw good tokens away.
 //
-// The library's own packages are imported as zoidc and op. Tables: clients, signing_keys, grants, authz_codes, refresh_tokens,
-// access_tokens, client_assertions.
+// The library's own packages are imported as zoidc and op. Tables: clients, signing_keys, grants, pushed_requests, authz_codes, refresh_tokens,
+// access_tokens, client_assertions, dpop_proofs.
 package oidc
 
 import (
@@ -49,6 +57,7 @@ import (
 const (
 	discoveryPath  = "/.well-known/openid-configuration"
 	authorizePath  = "/authorize"
+	pushPath       = "/par"
 	tokenPath      = "/oauth/token" //nolint:gosec // a path
 	introspectPath = "/oauth/introspect"
 	revokePath     = "/oauth/revoke"
@@ -59,12 +68,13 @@ const (
 
 // Paths lists where the endpoints are, below the issuer.
 func Paths() []string {
-	return []string{discoveryPath, authorizePath, tokenPath, introspectPath, revokePath, userinfoPath, jwksPath, endSessionPath}
+	return []string{discoveryPath, authorizePath, pushPath, tokenPath, introspectPath, revokePath, userinfoPath, jwksPath, endSessionPath}
 }
 
 // Lives of what is issued.
 type Lives struct {
 	Code        time.Duration // default and ceiling 60 s
+	Pushed      time.Duration // of a request_uri, until it is opened; default 60 s, ceiling 600 s: RFC 9126 section 2.2, FAPI 2.0 Security Profile section 5.3.2.2
 	AccessToken time.Duration // default 10 min
 	IDToken     time.Duration // default 10 min
 	Refresh     time.Duration // of the whole line of refresh tokens; default 30 days
@@ -72,7 +82,7 @@ type Lives struct {
 
 // DefaultLives are those of RFC 9700 and FAPI 2.0.
 func DefaultLives() Lives {
-	return Lives{Code: time.Minute, AccessToken: 10 * time.Minute, IDToken: 10 * time.Minute, Refresh: 30 * 24 * time.Hour}
+	return Lives{Code: time.Minute, Pushed: time.Minute, AccessToken: 10 * time.Minute, IDToken: 10 * time.Minute, Refresh: 30 * 24 * time.Hour}
 }
 
 // Pages shows what a person sees. Package authn/web implements it.
@@ -92,7 +102,7 @@ type Pages interface {
 	SetCookie(w http.ResponseWriter, cookie authn.Cookie)
 }
 
-// Config of a provider. All fields but NoPKCE and Log are required.
+// Config of a provider. The fields up to Locales, and Now, are required.
 type Config struct {
 	Issuer  string // without a trailing slash
 	DB      *postgres.DB
@@ -103,6 +113,12 @@ type Config struct {
 	Lives   Lives
 	// Locales that pages come in, for discovery.
 	Locales []string
+	// Details are the types of authorization_details that clients can be registered for.
+	Details []DetailType
+	// RequirePush has every client push its requests, whatever it registered: RFC 9126 section 5.
+	RequirePush bool
+	// DPoPNonce has every proof of possession hold a nonce of ours: RFC 9449 section 8.
+	DPoPNonce bool
 	// NoPKCE names confidential web clients that may do without PKCE, for certification. Operator configuration only.
 	NoPKCE []string
 	// Now is this process's clock, for the times in client assertions.
@@ -151,6 +167,7 @@ func (p *Provider) Routes() http.Handler {
 	for _, path := range []string{tokenPath, introspectPath, revokePath} {
 		mux.Handle(path, p.guardForm(library))
 	}
+	mux.Handle(pushPath, p.guardForm(http.HandlerFunc(p.push)))
 	mux.Handle(userinfoPath, p.guardBearer(library))
 	mux.Handle(discoveryPath, p.guardDocument(library))
 	mux.Handle(jwksPath, p.guardDocument(library))
@@ -160,5 +177,5 @@ func (p *Provider) Routes() http.Handler {
 }
 
 func (p *Provider) noPKCE(c *Client) bool {
-	return !c.public() && c.Registration.ApplicationType == "web" && slices.Contains(p.NoPKCE, c.ID)
+	return !c.public() && c.Registration.Profile == "" && c.Registration.ApplicationType == "web" && slices.Contains(p.NoPKCE, c.ID)
 }

@@ -1,6 +1,9 @@
 package oidc
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/subtle"
 	"errors"
@@ -33,6 +36,17 @@ type Registration struct {
 	IDTokenAlg             string              `json:"id_token_signed_response_alg"`
 	AccessTokenFormat      string              `json:"access_token_format"` // "jwt" (default) or "opaque"
 
+	// RequirePush lets it ask by pushed requests alone, RFC 9126 section 6.
+	RequirePush bool `json:"require_pushed_authorization_requests,omitempty"`
+	// DPoPBound has every token of it bound to a key, RFC 9449 section 5.2.
+	DPoPBound bool `json:"dpop_bound_access_tokens,omitempty"`
+	// DetailTypes are the types of authorization_details that it may ask for, RFC 9396 section 10; default none.
+	DetailTypes []string `json:"authorization_details_types,omitempty"`
+	// Profile "fapi2" holds it to the FAPI 2.0 Security Profile: see [Registration.Validate].
+	Profile string `json:"profile,omitempty"`
+	// PaymentAccount has the tighter limits hold at it, of Regulation (EU) 2018/389 Art. 4(3).
+	PaymentAccount bool `json:"payment_account,omitempty"`
+
 	// FirstParty applications are the operator's own: consent is not asked.
 	FirstParty bool `json:"first_party,omitempty"`
 	// Floor is the least level of every sign-in to it; empty: the operator's policy.
@@ -42,6 +56,9 @@ type Registration struct {
 	// AllowHTTP lets redirects go to plain http on any host. For development alone; the program refuses it under an https issuer.
 	AllowHTTP bool `json:"allow_http,omitempty"`
 }
+
+// ProfileFAPI2 is the FAPI 2.0 Security Profile.
+const ProfileFAPI2 = "fapi2"
 
 // androidAppHash is the form of an app's hash.
 var androidAppHash = regexp.MustCompile(`^[A-Za-z0-9+/]{11}$`)
@@ -63,6 +80,10 @@ var ErrPlainHTTP = errors.New("is plain http")
 // Complete fills in defaults.
 func (r *Registration) Complete() {
 	setDefault(&r.ApplicationType, "web")
+	if r.Profile == ProfileFAPI2 {
+		setDefault(&r.AuthMethod, zoidc.AuthMethodPrivateKeyJWT)
+		setDefault(&r.IDTokenAlg, string(jose.ES256))
+	}
 	setDefault(&r.AuthMethod, zoidc.AuthMethodBasic)
 	setDefault(&r.IDTokenAlg, idTokenAlgs[0])
 	setDefault(&r.AccessTokenFormat, "jwt")
@@ -148,7 +169,68 @@ func (r *Registration) Validate() error {
 	if r.AccessTokenFormat != "jwt" && r.AccessTokenFormat != "opaque" {
 		complain("access_token_format: use jwt or opaque")
 	}
+	for _, name := range r.DetailTypes {
+		if !isScopeToken(name) {
+			complain("authorization_details_types: %q is not a name without spaces", name)
+		}
+	}
+	switch r.Profile {
+	case "":
+	case ProfileFAPI2:
+		r.validateFAPI2(complain)
+	default:
+		complain("profile: use fapi2, or leave it out")
+	}
 	return errors.Join(problems...)
+}
+
+// validateFAPI2 finds what the FAPI 2.0 Security Profile forbids. That the code lives 60 s at most, that PKCE with S256 is demanded and iss is in every answer
+// holds for every client.
+func (r *Registration) validateFAPI2(complain func(format string, args ...any)) {
+	if r.AuthMethod != zoidc.AuthMethodPrivateKeyJWT {
+		complain("token_endpoint_auth_method: profile fapi2 needs private_key_jwt (section 5.3.2.1; tls_client_auth is not offered)")
+	}
+	if r.Keys != nil {
+		for _, key := range r.Keys.Keys {
+			if !fapiKey(&key) {
+				complain("jwks: profile fapi2 takes keys for ES256 (P-256), PS256 (RSA of 2048 bits or more) and EdDSA (Ed25519) alone (section 5.4)")
+				break
+			}
+		}
+	}
+	if !r.RequirePush {
+		complain("require_pushed_authorization_requests: profile fapi2 needs pushed requests (section 5.3.2.2)")
+	}
+	if !r.DPoPBound {
+		complain("dpop_bound_access_tokens: profile fapi2 needs tokens that are bound to a key (section 5.3.2.1)")
+	}
+	if r.IDTokenAlg == string(jose.RS256) {
+		complain("id_token_signed_response_alg: profile fapi2 needs ES256 or EdDSA (section 5.4)")
+	}
+	if r.AllowHTTP {
+		complain("allow_http: profile fapi2 needs https (section 5.2)")
+	}
+	for _, uri := range append(slices.Clone(r.RedirectURIs), r.PostLogoutRedirectURIs...) {
+		if !strings.HasPrefix(uri, "https://") {
+			complain("redirect_uris: profile fapi2 needs https, which %q is not (section 5.3.2.2)", uri)
+		}
+	}
+}
+
+// fapiKey reports whether a key signs with an algorithm of FAPI 2.0 Security Profile section 5.4.
+func fapiKey(key *jose.JSONWebKey) bool {
+	alg := ""
+	switch k := key.Key.(type) {
+	case *rsa.PublicKey:
+		alg = string(jose.PS256)
+	case *ecdsa.PublicKey:
+		if k.Curve == elliptic.P256() {
+			alg = string(jose.ES256)
+		}
+	case ed25519.PublicKey:
+		alg = string(jose.EdDSA)
+	}
+	return alg != "" && (key.Algorithm == "" || key.Algorithm == alg)
 }
 
 func grantTypes() []zoidc.GrantType {
@@ -304,7 +386,8 @@ func (c *Client) scopes(asked []string) []string {
 // RelyingParty is what pages and policy know of the client when it is answered at redirectURI.
 func (c *Client) RelyingParty(redirectURI string) authn.RelyingParty {
 	return authn.RelyingParty{ID: c.ID, Name: c.Registration.Name, HomeURI: c.Registration.HomeURI, Origin: origin(redirectURI),
-		FirstParty: c.Registration.FirstParty, Floor: c.Registration.Floor, AppHash: c.Registration.AndroidAppHash}
+		FirstParty: c.Registration.FirstParty, Floor: c.Registration.Floor, AppHash: c.Registration.AndroidAppHash,
+		PaymentAccount: c.Registration.PaymentAccount}
 }
 
 // Requirement is that of an authorization request for these scopes and acr values and nothing else.

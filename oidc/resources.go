@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -60,14 +61,17 @@ type found struct {
 	Issued  int64          `db:"issued"`
 	JTI     string         `db:"-"`
 	Kind    string         `db:"kind"` // access_token or refresh_token
+	Key     *string        `db:"dpop_jkt"`
+	Allowed []byte         `db:"token_details"`
 }
 
-// find looks a token up, signed or opaque, in one round trip; nil when it is not good. Refresh tokens are found only if withRefresh.
-func (p *Provider) find(ctx context.Context, token string, withRefresh bool) (*found, error) {
+// find looks a token up for c, signed or opaque, in one round trip; nil when it is not good. Refresh tokens are found only if withRefresh.
+func (p *Provider) find(ctx context.Context, c *caller, token string, withRefresh bool) (*found, error) {
 	if len(token) > maxToken {
 		return nil, nil
 	}
 	q := new(postgres.Query)
+	c.spend(q)
 	var claims accessClaims
 	if strings.Contains(token, ".") {
 		if err := p.verify(token, "at+jwt", &claims); err != nil || claims.Issuer != p.Issuer || claims.Audience != p.Issuer {
@@ -77,7 +81,7 @@ func (p *Provider) find(ctx context.Context, token string, withRefresh bool) (*f
 		if !ok {
 			return nil, nil
 		}
-		q.Finally(fmt.Sprintf(`SELECT %s, %s AS token_scopes, %s AS expires, %s AS issued, 'access_token' AS kind FROM grants g
+		q.Finally(fmt.Sprintf(`SELECT %s, %s AS token_scopes, %s AS expires, %s AS issued, 'access_token' AS kind, NULL AS dpop_jkt, NULL AS token_details FROM grants g
 			WHERE g.id = %s AND %s AND to_timestamp(%s) > wall()
 			  AND NOT EXISTS (SELECT FROM access_tokens r WHERE r.hash = %s AND r.revoked_at IS NOT NULL)`,
 			grantColumns, q.Bind(pq.Array(strings.Fields(claims.Scope)))+"::text[]", q.Bind(claims.Expiry)+"::bigint", q.Bind(claims.IssuedAt)+"::bigint",
@@ -85,10 +89,10 @@ func (p *Provider) find(ctx context.Context, token string, withRefresh bool) (*f
 	} else {
 		hash := q.Bind(hashed(token)) + "::bytea"
 		statement := fmt.Sprintf(`SELECT %s, t.scopes AS token_scopes, extract(epoch FROM t.expires_at)::bigint AS expires,
-			extract(epoch FROM t.created_at)::bigint AS issued, 'access_token' AS kind FROM access_tokens t JOIN grants g ON g.id = t.grant_id
+			extract(epoch FROM t.created_at)::bigint AS issued, 'access_token' AS kind, t.dpop_jkt, t.details AS token_details FROM access_tokens t JOIN grants g ON g.id = t.grant_id
 			WHERE t.hash = %s AND t.expires_at > wall() AND t.revoked_at IS NULL AND %s`, grantColumns, hash, standing())
 		if withRefresh {
-			statement += fmt.Sprintf(` UNION ALL SELECT %s, g.scopes, extract(epoch FROM t.expires_at)::bigint, extract(epoch FROM t.created_at)::bigint, 'refresh_token'
+			statement += fmt.Sprintf(` UNION ALL SELECT %s, g.scopes, extract(epoch FROM t.expires_at)::bigint, extract(epoch FROM t.created_at)::bigint, 'refresh_token', t.dpop_jkt, g.details
 				FROM refresh_tokens t JOIN grants g ON g.id = t.grant_id
 				WHERE t.hash = %s AND t.expires_at > wall() AND t.used_at IS NULL AND %s`, grantColumns, hash, standing())
 		}
@@ -98,19 +102,64 @@ func (p *Provider) find(ctx context.Context, token string, withRefresh bool) (*f
 	if err := p.DB.Get(ctx, f, q); errors.Is(err, postgres.ErrNotFound) {
 		return nil, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("look up token: %w", err)
+		return nil, p.spent(ctx, c, fmt.Errorf("look up token: %w", err))
 	}
-	f.JTI = claims.ID
+	if f.JTI = claims.ID; f.JTI != "" {
+		f.Allowed = claims.Details
+		if key := claims.key(); key != "" {
+			f.Key = &key
+		}
+	}
 	return f, nil
+}
+
+// present finds the access token of a request to a resource of ours. A token that is bound to a key comes under the scheme DPoP with a proof by that key, any other
+// under Bearer: RFC 9449 section 7.
+func (s *server) present(ctx context.Context, header http.Header, path, token string) (*found, error) {
+	channel, c := channelOf(ctx), new(caller)
+	if channel.bound {
+		var err error
+		if c.proof, err = s.readProof(ctx, header, channel.method, path, token); err == nil && c.proof == nil {
+			err = errProof("send a DPoP proof")
+		}
+		if err != nil {
+			return nil, s.challenge(ctx, err)
+		}
+	}
+	f, err := s.find(ctx, c, token, false)
+	if err != nil {
+		return nil, s.challenge(ctx, err)
+	}
+	if f == nil {
+		return nil, s.challenge(ctx, errInvalidToken())
+	}
+	if (f.Key != nil) != channel.bound || channel.bound && *f.Key != c.proof.key {
+		channel.bound = true // and told how to come
+		return nil, s.challenge(ctx, errInvalidToken())
+	}
+	return f, nil
+}
+
+// challenge is [Provider.refuse] for a resource: what is wrong with a proof is 401 there, under the scheme that the token came by.
+func (s *server) challenge(ctx context.Context, err error) error {
+	err = s.refuse(ctx, err)
+	e, ok := errors.AsType[*zoidc.Error](err)
+	if channel := channelOf(ctx); ok && channel.bound {
+		channel.challenge = dpopChallenge(string(e.ErrorType))
+		if e.ErrorType != temporarilyUnavailable && e.ErrorType != zoidc.ServerError {
+			return op.NewStatusError(e, http.StatusUnauthorized)
+		}
+	}
+	return err
 }
 
 // UserInfo implements op.Server: OpenID Connect Core section 5.3.
 func (s *server) UserInfo(ctx context.Context, r *op.Request[zoidc.UserInfoRequest]) (*op.Response, error) {
-	f, err := s.find(ctx, r.Data.AccessToken, false)
+	f, err := s.present(ctx, r.Header, userinfoPath, r.Data.AccessToken)
 	if err != nil {
-		return nil, s.refuse(ctx, err)
+		return nil, err
 	}
-	if f == nil || f.Person == nil || !slices.Contains(f.Token, zoidc.ScopeOpenID) {
+	if f.Person == nil || !slices.Contains(f.Token, zoidc.ScopeOpenID) {
 		return nil, s.refuse(ctx, errInvalidToken())
 	}
 	c, err := s.Clients.Get(ctx, f.ClientID)
@@ -189,6 +238,7 @@ type introspection struct {
 	Audience  string `json:"aud,omitempty"`
 	Issuer    string `json:"iss,omitempty"`
 	ID        string `json:"jti,omitempty"`
+	bound
 	*authentication
 }
 
@@ -198,7 +248,7 @@ func (s *server) Introspect(ctx context.Context, r *op.Request[op.IntrospectionR
 	if err != nil {
 		return nil, s.refuse(ctx, err)
 	}
-	f, err := s.find(ctx, r.Data.Token, true)
+	f, err := s.find(ctx, c, r.Data.Token, true)
 	if err != nil {
 		return nil, s.refuse(ctx, err)
 	}
@@ -207,9 +257,12 @@ func (s *server) Introspect(ctx context.Context, r *op.Request[op.IntrospectionR
 	}
 	a := f.authentication()
 	answer := introspection{Active: true, Scope: strings.Join(f.Token, " "), ClientID: f.ClientID, Expiry: f.Expires, IssuedAt: f.Issued, Subject: f.Sub,
-		Issuer: s.Issuer, ID: f.JTI, authentication: &a}
+		Issuer: s.Issuer, ID: f.JTI, bound: boundTo(f.Key, f.Allowed), authentication: &a}
 	if f.Kind == "access_token" {
 		answer.TokenType, answer.Audience = zoidc.BearerToken, s.Issuer
+		if f.Key != nil {
+			answer.TokenType = schemeDPoP
+		}
 	}
 	return op.NewResponse(answer), nil
 }
@@ -217,12 +270,13 @@ func (s *server) Introspect(ctx context.Context, r *op.Request[op.IntrospectionR
 // Revocation implements op.Server: RFC 7009. A refresh token takes its whole grant along; an access token goes alone. Tokens of others, and
 // what is no token, are answered alike and left as they are.
 func (s *server) Revocation(ctx context.Context, r *op.ClientRequest[zoidc.RevocationRequest]) (*op.Response, error) {
-	c, token := r.Client.(libraryClient).Client, r.Data.Token
+	c, token := r.Client.(libraryClient).caller, r.Data.Token
 	ctx = context.WithoutCancel(ctx)
 	if len(token) > maxToken {
 		return op.NewResponse(struct{}{}), nil
 	}
 	q := new(postgres.Query)
+	c.spend(q)
 	client := q.Bind(c.ID) + "::text"
 	var claims accessClaims
 	if strings.Contains(token, ".") {
@@ -248,7 +302,7 @@ func (s *server) Revocation(ctx context.Context, r *op.ClientRequest[zoidc.Revoc
 		audit.Expressions{"object": "revoked.id::text"})
 	q.Finally("SELECT 1 FROM revoked")
 	if _, err := s.DB.Run(ctx, q); err != nil {
-		return nil, s.refuse(ctx, fmt.Errorf("revoke token: %w", err)) // never 200 while the token still works
+		return nil, s.refuse(ctx, s.spent(ctx, c, fmt.Errorf("revoke token: %w", err))) // never 200 while the token still works
 	}
 	return op.NewResponse(struct{}{}), nil
 }
@@ -258,9 +312,14 @@ func (s *server) Keys(context.Context, *op.Request[struct{}]) (*op.Response, err
 	return op.NewResponse(s.Provider.Keys.public()), nil
 }
 
-// discovery is the metadata of OpenID Connect Discovery 1.0 section 3, RFC 8414 section 2 and RFC 9207 section 3.
+// discovery is the metadata of OpenID Connect Discovery 1.0 section 3, RFC 8414 section 2, RFC 9126 section 5, RFC 9207 section 3, RFC 9396 section 10 and
+// RFC 9449 section 5.1.
 type discovery struct {
 	zoidc.DiscoveryConfiguration
+	PushEndpoint string   `json:"pushed_authorization_request_endpoint"`
+	RequirePush  bool     `json:"require_pushed_authorization_requests"`
+	DetailTypes  []string `json:"authorization_details_types_supported,omitempty"`
+	ProofAlgs    []string `json:"dpop_signing_alg_values_supported"`
 	IssParameter bool     `json:"authorization_response_iss_parameter_supported"`
 	Prompts      []string `json:"prompt_values_supported"` // Initiating User Registration 1.0 section 3
 }
@@ -268,9 +327,12 @@ type discovery struct {
 // Discovery implements op.Server.
 func (s *server) Discovery(context.Context, *op.Request[struct{}]) (*op.Response, error) {
 	methods := []zoidc.AuthMethod{zoidc.AuthMethodBasic, zoidc.AuthMethodPost, zoidc.AuthMethodPrivateKeyJWT}
-	var algs []string
+	var algs, proofs []string
 	for _, alg := range assertionAlgs {
 		algs = append(algs, string(alg))
+	}
+	for _, alg := range proofAlgs {
+		proofs = append(proofs, string(alg))
 	}
 	var locales zoidc.Locales
 	for _, l := range s.Locales {
@@ -292,6 +354,7 @@ func (s *server) Discovery(context.Context, *op.Request[struct{}]) (*op.Response
 			CodeChallengeMethodsSupported: []zoidc.CodeChallengeMethod{zoidc.CodeChallengeMethodS256},
 			UILocalesSupported:            locales,
 		},
+		PushEndpoint: s.Issuer + pushPath, RequirePush: s.RequirePush, DetailTypes: s.detailTypes(), ProofAlgs: proofs,
 		IssParameter: true, Prompts: []string{"none", "login", "consent"},
 	}), nil
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -948,6 +949,9 @@ func TestDiscovery(t *testing.T) { // CC-1 to CC-5
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	now := w.DB.Now(t)
+	w.change = func(cfg *oidc.Config) { cfg.Now = func() time.Time { return now } } // in production it asks nobody
+	w.provider, w.server = w.replica(t, w.DB.DB)
 	w.DB.SetMaxOpenConns(1)
 	trips := func(what string, want int64, do func()) {
 		t.Helper()
@@ -968,6 +972,20 @@ func TestRoundTrips(t *testing.T) {
 		trips("refresh", warm*1, func() { got = w.token(t, "web", refresh(got.Refresh)) })
 		trips("introspection", warm*1, func() { w.introspect(t, "web", got.Access) })
 		trips("UserInfo", warm*2, func() { w.userinfo(t, got.Access) })
+
+		// Who authenticates by key and proves possession of another costs no more.
+		var v url.Values
+		form, key := request("bank", set("scope", "openid offline_access"), details("["+one+"]"), set("client_assertion", w.assertion(t, nil))), newKey(t)
+		trips("push", warm*1, func() { v = w.pushed(t, "bank", func(v url.Values) { maps.Copy(v, form) }) })
+		trips("authorize what was pushed", warm*2, func() { a = b.authorize(t, v) }) // with the answer: the person is signed in
+		prove, assertion := w.by(t, key), w.assertion(t, nil)
+		trips("token, bound", warm*1, func() {
+			got = w.token(t, "bank", redeem("bank", a.param("code"), set("client_assertion", assertion)), prove)
+		})
+		prove, assertion = w.by(t, key), w.assertion(t, nil)
+		trips("refresh, bound", warm*1, func() { w.token(t, "bank", refresh(got.Refresh, set("client_assertion", assertion)), prove) })
+		show := w.with(t, key, got.Access, nil)
+		trips("UserInfo, bound", warm*2, func() { w.resource(t, w.server.URL, "DPoP", got.Access, show) })
 	}
 }
 

@@ -49,7 +49,9 @@ type world struct {
 	provider *oidc.Provider
 	server   *httptest.Server
 	secrets  map[string]string
+	bankKey  jose.JSONWebKey // of client bank, which authenticates with it
 	logs     *logtest.Buffer
+	change   func(*oidc.Config) // of every provider made from now on
 }
 
 func newWorld(t testing.TB, more ...factors.Factor) *world {
@@ -62,13 +64,17 @@ func newWorld(t testing.TB, more ...factors.Factor) *world {
 	w.Subscriber(t, "alice", "+12025550143")
 	w.register(t, "web", oidc.Registration{Name: "Web", RedirectURIs: []string{"https://rp.example/cb", "https://rp.example/cb2?a=b"},
 		PostLogoutRedirectURIs: []string{"https://rp.example/bye"}, FirstParty: true,
-		GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken, zoidc.GrantTypeClientCredentials}})
+		GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken, zoidc.GrantTypeClientCredentials}, DetailTypes: []string{"account", "limit"}})
 	w.register(t, "other", oidc.Registration{Name: "Other", RedirectURIs: []string{"https://other.example/cb"}, FirstParty: true, AccessTokenFormat: "opaque",
 		IDTokenAlg: "EdDSA", AuthMethod: zoidc.AuthMethodPost, GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken}})
 	w.register(t, "spa", oidc.Registration{Name: "Script", RedirectURIs: []string{"https://spa.example/cb"}, FirstParty: true, IDTokenAlg: "ES256",
 		AuthMethod: zoidc.AuthMethodNone, GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken}})
 	w.register(t, "third", oidc.Registration{Name: "Third party", RedirectURIs: []string{"https://third.example/cb"},
-		GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken}})
+		GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken}, DetailTypes: []string{"account"}})
+	w.bankKey = newKey(t)
+	w.register(t, "bank", oidc.Registration{Name: "Bank", RedirectURIs: []string{"https://bank.example/cb"}, FirstParty: true, Profile: oidc.ProfileFAPI2,
+		Keys: &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{w.bankKey.Public()}}, RequirePush: true, DPoPBound: true, DetailTypes: []string{"account"},
+		GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken, zoidc.GrantTypeClientCredentials}})
 	w.register(t, "native", oidc.Registration{Name: "Native", ApplicationType: "native", RedirectURIs: []string{"http://127.0.0.1/cb", "com.example.app:/cb"},
 		AuthMethod: zoidc.AuthMethodNone})
 	w.register(t, "gone", oidc.Registration{Name: "Gone", RedirectURIs: []string{"https://gone.example/cb"}})
@@ -82,11 +88,16 @@ func newWorld(t testing.TB, more ...factors.Factor) *world {
 func (w *world) replica(t testing.TB, db *postgres.DB) (*oidc.Provider, *httptest.Server) {
 	t.Helper()
 	service := w.Replica(t, db)
-	p, err := oidc.New(oidc.Config{
+	cfg := oidc.Config{
 		Issuer: "https://login.example", DB: db, SignIns: service, Clients: &oidc.Clients{DB: db}, Keys: &oidc.Keys{DB: db, Seal: w.World.Keys},
 		Levels: authn.DefaultLevelNames(), Lives: oidc.DefaultLives(), Locales: []string{"en", "de"}, NoPKCE: []string{"third", "spa"},
-		Now: func() time.Time { return w.DB.Now(t) }, Log: slog.New(slog.NewTextHandler(w.logs, nil)),
-	})
+		Details: detailTypes(),
+		Now:     func() time.Time { return w.DB.Now(t) }, Log: slog.New(slog.NewTextHandler(w.logs, nil)),
+	}
+	if w.change != nil {
+		w.change(&cfg)
+	}
+	p, err := oidc.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,9 +228,12 @@ func (p *pages) step(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (p *pages) Problem(w http.ResponseWriter, _ *http.Request, status int, id, _ string) {
+func (p *pages) Problem(w http.ResponseWriter, _ *http.Request, status int, id, detail string) {
 	w.WriteHeader(status)
 	io.WriteString(w, "problem "+id)
+	if code, _, named := strings.Cut(detail, ":"); named {
+		io.WriteString(w, " "+code)
+	}
 }
 
 func (p *pages) FormPost(w http.ResponseWriter, _ *http.Request, action string, values url.Values) {
@@ -299,7 +313,7 @@ func request(client string, change ...func(url.Values)) url.Values {
 	v := url.Values{"client_id": {client}, "response_type": {"code"}, "scope": {"openid profile"}, "state": {"the state"}, "nonce": {"the nonce"},
 		"code_challenge": {challenge()}, "code_challenge_method": {"S256"}, "redirect_uri": {map[string]string{
 			"web": "https://rp.example/cb", "other": "https://other.example/cb", "spa": "https://spa.example/cb", "third": "https://third.example/cb",
-			"native": "com.example.app:/cb", "gone": "https://gone.example/cb"}[client]}}
+			"bank": "https://bank.example/cb", "native": "com.example.app:/cb", "gone": "https://gone.example/cb"}[client]}}
 	for _, c := range change {
 		c(v)
 	}
@@ -327,14 +341,20 @@ func (b *browser) signIn(t testing.TB, a *answer) *answer {
 // walk is signIn that tells which steps it took.
 func (b *browser) walk(t testing.TB, a *answer) (steps []string, last *answer) {
 	t.Helper()
-	for strings.HasPrefix(a.location, "/login") && len(steps) < 4 {
+	return b.walkUpTo(t, a, 4)
+}
+
+// walkUpTo takes so many steps at most.
+func (b *browser) walkUpTo(t testing.TB, a *answer, most int) (steps []string, last *answer) {
+	t.Helper()
+	for strings.HasPrefix(a.location, "/login") && len(steps) < most {
 		flow, form := a.location, url.Values{}
 		step := strings.TrimPrefix(b.do(t, http.MethodGet, flow, nil).body, "step ")
 		switch step {
 		case fmt.Sprint(authn.StepPassword):
 			form = url.Values{"name": {cmp.Or(b.as, "alice")}, "password": {authntest.Password}}
 		case fmt.Sprint(authn.StepFactor):
-			id := uuid.MustParse(strings.TrimPrefix(flow, "/login?flow="))
+			id := flowOf(t, a)
 			p, err := b.w.provider.SignIns.Load(t.Context(), authn.Cookie(b.cookie), id)
 			if err != nil {
 				t.Fatal(err)
@@ -344,6 +364,16 @@ func (b *browser) walk(t testing.TB, a *answer) (steps []string, last *answer) {
 		steps, a = append(steps, step), b.do(t, http.MethodPost, flow, form)
 	}
 	return steps, a
+}
+
+// flowOf reads the sign-in that a leads to.
+func flowOf(t testing.TB, a *answer) uuid.UUID {
+	t.Helper()
+	id, err := uuid.Parse(strings.TrimPrefix(a.location, "/login?flow="))
+	if err != nil {
+		t.Fatalf("%d %q leads to no sign-in", a.status, a.location)
+	}
+	return id
 }
 
 // typed is the answer to the challenge that is due, which a person who has a device asks for first if they came with a session.
@@ -404,6 +434,11 @@ func (w *world) post(t testing.TB, base, path, client string, form url.Values, c
 		form.Set("client_secret", w.secrets[client])
 	case "spa", "native":
 		form.Set("client_id", client)
+	case "bank":
+		if !form.Has("client_assertion") {
+			form.Set("client_assertion", w.assertion(t, nil))
+		}
+		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+path, strings.NewReader(form.Encode()))
 	if err != nil {

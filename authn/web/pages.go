@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -473,6 +474,7 @@ func (h *Handler) getHelp(w http.ResponseWriter, r *http.Request) error {
 
 type consentBody struct {
 	Scopes  []template.HTML
+	Details [][]string // lines of each; the first names what it is
 	Account template.HTML
 }
 
@@ -491,6 +493,13 @@ func (h *Handler) getConsent(w http.ResponseWriter, r *http.Request) error {
 		} else {
 			body.Scopes = append(body.Scopes, f.say.say("consent.scope", values{"Scope": scope}))
 		}
+	}
+	for _, d := range p.SignIn.Requirement.Details {
+		lines := d.Lines[f.Lang]
+		if len(lines) == 0 {
+			return fmt.Errorf("detail of type %s says nothing in %s", d.Type, f.Lang)
+		}
+		body.Details = append(body.Details, lines)
 	}
 	f.Body = body
 	return h.render(w, r, http.StatusOK, "consent", f)

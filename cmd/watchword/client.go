@@ -50,8 +50,9 @@ func (p *Program) clientCommand() *cobra.Command {
 // registrationFlags are the flags that create and update share. Only those given are applied.
 type registrationFlags struct {
 	name, home, kind, method, alg, format, floor, keys, file string
-	redirects, logouts, grants, scopes, modes                []string
-	firstParty, allowHTTP                                    bool
+	profile                                                  string
+	redirects, logouts, grants, scopes, modes, details       []string
+	firstParty, allowHTTP, push, dpop, payment               bool
 }
 
 func (f *registrationFlags) add(flags *pflag.FlagSet) {
@@ -68,6 +69,11 @@ func (f *registrationFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.alg, "id-token-alg", "", "RS256, ES256 or EdDSA (default RS256)")
 	flags.StringVar(&f.format, "access-token", "", "jwt or opaque (default jwt)")
 	flags.StringVar(&f.floor, "acr", "", "least level of every sign-in, by its acr name")
+	flags.StringVar(&f.profile, "profile", "", "fapi2: refuse everything that the FAPI 2.0 Security Profile forbids")
+	flags.BoolVar(&f.push, "require-pushed-requests", false, "it has to push its authorization requests (RFC 9126); part of --profile fapi2")
+	flags.BoolVar(&f.dpop, "dpop", false, "its tokens have to be bound to a key (DPoP, RFC 9449); part of --profile fapi2")
+	flags.StringSliceVar(&f.details, "authorization-details-type", nil, "types of authorization_details (RFC 9396) that it may ask for (default none)")
+	flags.BoolVar(&f.payment, "payment-account", false, "people see or move money there: tighter limits on wrong answers, life of codes and idle browsers")
 	flags.BoolVar(&f.firstParty, "first-party", false, "your own application: nobody is asked for consent")
 	flags.BoolVar(&f.allowHTTP, "allow-http", false, "redirects may go to plain http; for development only")
 	flags.StringVar(&f.file, "file", "", "file with the whole registration, in the words of OpenID Connect Dynamic Client Registration 1.0; - is the standard input")
@@ -101,7 +107,7 @@ func (f *registrationFlags) apply(p *Program, flags *pflag.FlagSet, s *services,
 		to    *string
 	}{
 		"name": {f.name, &r.Name}, "home-uri": {f.home, &r.HomeURI}, "type": {f.kind, &r.ApplicationType},
-		"id-token-alg": {f.alg, &r.IDTokenAlg}, "access-token": {f.format, &r.AccessTokenFormat},
+		"id-token-alg": {f.alg, &r.IDTokenAlg}, "access-token": {f.format, &r.AccessTokenFormat}, "profile": {f.profile, &r.Profile},
 	}
 	for name, t := range texts {
 		if flags.Changed(name) {
@@ -113,7 +119,7 @@ func (f *registrationFlags) apply(p *Program, flags *pflag.FlagSet, s *services,
 		to    *[]string
 	}{
 		"redirect-uri": {f.redirects, &r.RedirectURIs}, "post-logout-redirect-uri": {f.logouts, &r.PostLogoutRedirectURIs},
-		"scope": {f.scopes, &r.Scopes}, "response-mode": {f.modes, &r.ResponseModes},
+		"scope": {f.scopes, &r.Scopes}, "response-mode": {f.modes, &r.ResponseModes}, "authorization-details-type": {f.details, &r.DetailTypes},
 	}
 	for name, l := range lists {
 		if flags.Changed(name) {
@@ -130,11 +136,19 @@ func (f *registrationFlags) apply(p *Program, flags *pflag.FlagSet, s *services,
 			set(&r.GrantTypes[len(r.GrantTypes)-1], grant)
 		}
 	}
-	if flags.Changed("first-party") {
-		r.FirstParty = f.firstParty
+	if f.profile == oidc.ProfileFAPI2 { // it has no meaning without these; whoever says --dpop=false is told so
+		r.RequirePush, r.DPoPBound = true, true
 	}
-	if flags.Changed("allow-http") {
-		r.AllowHTTP = f.allowHTTP
+	for name, b := range map[string]struct {
+		given bool
+		to    *bool
+	}{
+		"first-party": {f.firstParty, &r.FirstParty}, "allow-http": {f.allowHTTP, &r.AllowHTTP}, "require-pushed-requests": {f.push, &r.RequirePush},
+		"dpop": {f.dpop, &r.DPoPBound}, "payment-account": {f.payment, &r.PaymentAccount},
+	} {
+		if flags.Changed(name) {
+			*b.to = b.given
+		}
 	}
 	if flags.Changed("acr") {
 		level, known := s.levels.Level(f.floor)
@@ -185,7 +199,8 @@ func (p *Program) clientCreate() *cobra.Command {
 		Long: "Create registers an application and prints its secret, once: only a hash is stored.",
 		Example: "  watchword client create shop --name 'The Shop' --redirect-uri https://shop.example.com/callback\n" +
 			"  watchword client create trial --redirect-uri http://localhost:3000/callback --allow-http\n" +
-			"  watchword client create phone --name 'Shop for phones' --type native --auth-method none --redirect-uri com.example.shop:/callback",
+			"  watchword client create phone --name 'Shop for phones' --type native --auth-method none --redirect-uri com.example.shop:/callback\n" +
+			"  watchword client create bank --name 'The Bank' --profile fapi2 --payment-account --jwks-file bank.jwks --redirect-uri https://bank.example.com/callback",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
 				r := oidc.Registration{Name: args[0]}
@@ -350,7 +365,23 @@ func (p *Program) showClient(ctx context.Context, s *services, id, secret string
 		line("id_token_alg", out.IDTokenAlg)
 		line("access_token", out.AccessTokenFormat)
 		line("scopes", strings.Join(out.Scopes, " "))
+		line("authorization_details_types", strings.Join(out.DetailTypes, " "))
+		line("profile", out.Profile)
+		line("demands", out.demands()...)
 	})
+}
+
+// demands are the switches that are on.
+func (c *shownClient) demands() (on []string) {
+	for _, one := range []struct {
+		name string
+		on   bool
+	}{{"pushed requests", c.RequirePush}, {"dpop", c.DPoPBound}, {"limits of payment accounts", c.PaymentAccount}} {
+		if one.on {
+			on = append(on, one.name)
+		}
+	}
+	return on
 }
 
 func shownOf(c *oidc.Client, secret string) shownClient {

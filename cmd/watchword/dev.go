@@ -144,6 +144,7 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 	}
 	inbox, demo := "http://"+listeners[2].Addr().String(), "http://"+listeners[1].Addr().String()
 	level := new(slog.LevelVar)
+	s.details = append(s.details, demoDetails())
 	srv, err := newServer(s, p.logger(s.cfg, level))
 	if err != nil {
 		return errors.Join(err, s.db.Close())
@@ -385,6 +386,17 @@ func writeDevConfig(dir, dsn string, flags []string) error {
 	}
 	head := "# Written by watchword dev at every start, for the commands that administer this server: --config " + filepath.Join(dir, devConfig) + "\n"
 	return writeWhole(filepath.Join(dir, devConfig), append([]byte(head), data...))
+}
+
+// demoDetails is a type of authorization_details to try things with: --authorization-details-type demo_account.
+func demoDetails() oidc.DetailType {
+	return &oidc.TextDetails{
+		Name: "demo_account", Titles: map[string]string{"en": "see one account", "de": "ein Konto sehen"},
+		Fields: []oidc.TextField{
+			{Name: "account", Required: true, Labels: map[string]string{"en": "Account", "de": "Konto"}},
+			{Name: "note", Labels: map[string]string{"en": "What for", "de": "Wofür"}},
+		},
+	}
 }
 
 // furnish makes the demo user and the demo application, or finds them again.

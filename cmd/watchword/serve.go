@@ -172,8 +172,10 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 	srv.sealer = &audit.Sealer{DB: s.db, Keys: s.ring, Log: log}
 	lives := oidc.DefaultLives()
 	lives.Code, lives.AccessToken, lives.IDToken, lives.Refresh = s.cfg.Tokens.CodeTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.AccessTTL, s.cfg.Tokens.RefreshTTL
+	lives.Pushed = s.cfg.Tokens.PushedTTL
 	srv.provider, err = oidc.New(oidc.Config{
 		Issuer: s.cfg.Issuer, DB: s.db, SignIns: s.signIns, Clients: s.clients, Keys: s.keys, Levels: s.levels, Lives: lives,
+		Details: s.details, RequirePush: s.cfg.Clients.RequirePush, DPoPNonce: s.cfg.Tokens.DPoPNonce,
 		NoPKCE: s.cfg.Clients.PKCEExempt, Now: time.Now, Log: log,
 	})
 	if err != nil {

@@ -31,6 +31,7 @@ type services struct {
 	clients *oidc.Clients
 	keys    *oidc.Keys
 	levels  authn.LevelNames
+	details []oidc.DetailType // that applications can ask for by authorization_details
 
 	delivery  *delivery
 	mail      *mail.SMTP // nil: there is no mail server

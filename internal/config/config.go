@@ -123,6 +123,8 @@ type Session struct {
 // Tokens that applications get.
 type Tokens struct {
 	CodeTTL    time.Duration `key:"code_ttl" default:"60s" min:"5s" max:"60s" doc:"Life of an authorization code."`
+	PushedTTL  time.Duration `key:"pushed_ttl" default:"60s" min:"5s" max:"10m" doc:"How long a pushed authorization request may be opened (RFC 9126, 2.2)."`
+	DPoPNonce  bool          `key:"dpop_nonce" default:"false" doc:"Proofs of possession (DPoP) have to hold a nonce of this server, so that none can be made in advance (RFC 9449, 8). Costs applications a second request now and then."`
 	AccessTTL  time.Duration `key:"access_ttl" default:"10m" min:"1m" max:"1h" doc:"Life of an access token and of an ID Token."`
 	RefreshTTL time.Duration `key:"refresh_ttl" default:"720h" min:"1h" max:"8760h" doc:"Life of a refresh token, over all its rotations."`
 }
@@ -151,9 +153,10 @@ type Branding struct {
 	Contact          string `key:"contact" doc:"Whom people tell that something on their account was not them: a telephone number or a mail address of at most 24 characters, shown in notices. Never a web address. Empty: notices name your support."`
 }
 
-// Clients that an operator exempts by name.
+// Clients holds what an operator demands of applications, and the exceptions by name.
 type Clients struct {
-	PKCEExempt []string `key:"pkce_exempt" doc:"Ids of confidential applications that may come without PKCE. For certification only."`
+	RequirePush bool     `key:"require_pushed_requests" default:"false" doc:"Every application has to push its authorization requests (RFC 9126, 5). Otherwise those that are registered so."`
+	PKCEExempt  []string `key:"pkce_exempt" doc:"Ids of confidential applications that may come without PKCE. For certification only."`
 }
 
 // Webhooks are how programs are told what happened.

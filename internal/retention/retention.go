@@ -38,6 +38,7 @@ func Partitions() []Partitioned {
 		{"challenges", "created_at", 2 * day},         // states are readable for a day
 		{"messages", "created_at", 7 * day},           // receipts come for days
 		{"legs", "created_at", 7 * day},               // with their messages
+		{"pushed_requests", "created_at", 2 * day},    // with the sign-ins that they begin
 		{"authz_codes", "created_at", 2 * day},        // a code lives a minute; a replay is recognised for a day
 		{"access_tokens", "created_at", 2 * day},      // minutes
 		{"audit_events", "at", audit.Keep},            // more than a year
@@ -59,6 +60,7 @@ func swept() []string {
 		// What waits for an endpoint that was deleted, or disabled, in the moment when it was told; and for events that are over.
 		`DELETE FROM webhook_queue q WHERE event_at < wall() - interval '30 days' OR NOT EXISTS (SELECT FROM webhook_endpoints w WHERE w.id = q.endpoint_id AND w.disabled_at IS NULL)`,
 		`DELETE FROM client_assertions WHERE expires_at < wall() - interval '1 hour'`,
+		`DELETE FROM dpop_proofs WHERE expires_at < wall() - interval '1 hour'`,
 		`DELETE FROM authenticators WHERE pending_until < wall() - interval '1 hour'`, // proposed, and never proved
 		`DELETE FROM sessions WHERE ended_at < wall() - interval '1 day' OR created_at < wall() - interval '2 days' AND last_seen_at < wall() - interval '1 day'`,
 		`DELETE FROM grants WHERE expires_at < wall() - interval '1 day'`, // with their refresh tokens

@@ -1,0 +1,86 @@
+package oidc_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
+	"maps"
+	"net/http"
+	"testing"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/google/uuid"
+)
+
+// newKey makes a private key for ES256.
+func newKey(t testing.TB) jose.JSONWebKey {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return jose.JSONWebKey{Key: private}
+}
+
+func thumbprint(t testing.TB, key jose.JSONWebKey) string {
+	t.Helper()
+	sum, err := key.Thumbprint(crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.RawURLEncoding.EncodeToString(sum)
+}
+
+// signed signs claims.
+func signed(t testing.TB, alg jose.SignatureAlgorithm, key any, options *jose.SignerOptions, claims map[string]any) string {
+	t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := jwt.Signed(signer).Claims(claims).Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// assertion is one by which client bank authenticates. A claim that is changed to nil is left out.
+func (w *world) assertion(t testing.TB, change map[string]any) string {
+	t.Helper()
+	now := w.DB.Now(t).Unix()
+	claims := map[string]any{"iss": "bank", "sub": "bank", "aud": issuer, "jti": uuid.NewString(), "exp": now + 60, "iat": now}
+	return signed(t, jose.ES256, w.bankKey.Key, nil, changed(claims, change))
+}
+
+func changed(claims, change map[string]any) map[string]any {
+	maps.Copy(claims, change)
+	maps.DeleteFunc(claims, func(_ string, v any) bool { return v == nil })
+	return claims
+}
+
+// proof is a DPoP proof for a request. A claim that is changed to nil is left out.
+func (w *world) proof(t testing.TB, key jose.JSONWebKey, method, path string, change map[string]any) string {
+	t.Helper()
+	claims := map[string]any{"jti": uuid.NewString(), "htm": method, "htu": issuer + path, "iat": w.DB.Now(t).Unix()}
+	options := (&jose.SignerOptions{EmbedJWK: true}).WithType("dpop+jwt")
+	return signed(t, jose.ES256, key.Key, options, changed(claims, change))
+}
+
+// proven adds proofs to a request.
+func proven(proofs ...string) func(*http.Request) {
+	return func(r *http.Request) {
+		for _, proof := range proofs {
+			r.Header.Add("DPoP", proof)
+		}
+	}
+}
+
+// by proves possession of key to the token endpoint.
+func (w *world) by(t testing.TB, key jose.JSONWebKey) func(*http.Request) {
+	t.Helper()
+	return proven(w.proof(t, key, http.MethodPost, "/oauth/token", nil))
+}
