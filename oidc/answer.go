@@ -56,8 +56,8 @@ func (p *Provider) Finish(w http.ResponseWriter, r *http.Request, progress *auth
 		claims = string(request.Claims)
 	}
 	var details any
-	if len(request.Details) > 0 {
-		details = string(request.Details)
+	if request.Details != "" {
+		details = request.Details
 	}
 	q := new(postgres.Query)
 	p.SignIns.Complete(q, in, cookie)

@@ -34,7 +34,7 @@ type asked struct {
 	Scopes        []string        `json:"scopes"`
 	Claims        json.RawMessage `json:"claims,omitempty"`
 	ACRs          []string        `json:"acrs,omitempty"` // the levels' names that were asked for
-	Details       json.RawMessage `json:"authorization_details,omitempty"`
+	Details       string          `json:"authorization_details,omitempty"` // a text, because JSON within JSON is not kept byte for byte
 	Key           *string         `json:"dpop_jkt,omitempty"` // that the code is bound to
 	Pushed        []byte          `json:"pushed,omitempty"`   // hash of the request_uri; nil: the request came with the browser
 
@@ -263,7 +263,7 @@ func (p *Provider) check(c *Client, in *asked, parameters url.Values) (*authn.Be
 		if e != nil {
 			return nil, e
 		}
-		in.Details, required.Details = joined(details), details
+		in.Details, required.Details = string(joined(details)), details
 	}
 	if parameters.Has("dpop_jkt") {
 		key := parameters.Get("dpop_jkt")

@@ -1,17 +1,20 @@
 package oidc_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
+	"github.com/watchword-auth/watchword/oidc"
 )
 
 // serve runs one request through the provider without a network.
@@ -91,6 +94,99 @@ func BenchmarkProtocol(b *testing.B) {
 		for b.Loop() {
 			r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/userinfo", nil)
 			r.Header.Set("Authorization", "Bearer "+got.Access)
+			serve(b, routes, r, http.StatusOK)
+		}
+	})
+}
+
+// BenchmarkPushed measures what a client of the FAPI 2.0 Security Profile asks for. Each request brings an assertion and a proof of its own, whose signing is not
+// measured.
+func BenchmarkPushed(b *testing.B) {
+	w := newWorld(b)
+	now := w.DB.Now(b)
+	w.change = func(cfg *oidc.Config) { cfg.Now = func() time.Time { return now } }
+	w.provider, w.server = w.replica(b, w.DB.DB)
+	routes, key, browser := w.provider.Routes(), newKey(b), w.browser()
+	browser.code(b, request("web"))
+	session := &http.Cookie{Name: "session", Value: browser.cookie}
+	silent := request("bank", set("prompt", "none"), set("scope", "openid offline_access"), details("["+one+"]"))
+	// form is a request of client bank.
+	form := func(path string, v url.Values) *http.Request {
+		v = cloneForm(v)
+		v.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		v.Set("client_assertion", w.assertion(b, map[string]any{"exp": now.Unix() + 60}))
+		r := httptest.NewRequestWithContext(b.Context(), http.MethodPost, path, strings.NewReader(v.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("DPoP", w.proof(b, key, http.MethodPost, path, map[string]any{"iat": now.Unix()}))
+		return r
+	}
+	push := func() string {
+		var answer struct {
+			RequestURI string `json:"request_uri"`
+		}
+		if err := json.Unmarshal(serve(b, routes, form("/par", silent), http.StatusCreated).Body.Bytes(), &answer); err != nil {
+			b.Fatal(err)
+		}
+		return "/authorize?" + url.Values{"client_id": {"bank"}, "request_uri": {answer.RequestURI}}.Encode()
+	}
+	open := func(target string) string {
+		r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, target, nil)
+		r.AddCookie(session)
+		location, err := url.Parse(serve(b, routes, r, http.StatusSeeOther).Header().Get("Location"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		return location.Query().Get("code")
+	}
+	var got tokens
+	if err := json.Unmarshal(serve(b, routes, form("/oauth/token", redeem("bank", open(push()))), http.StatusOK).Body.Bytes(), &got); err != nil {
+		b.Fatal(err)
+	}
+
+	b.Run("push", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			b.StopTimer()
+			r := form("/par", silent)
+			b.StartTimer()
+			serve(b, routes, r, http.StatusCreated)
+		}
+	})
+	b.Run("authorize and answer", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			b.StopTimer()
+			target := push()
+			b.StartTimer()
+			open(target)
+		}
+	})
+	b.Run("token, bound", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			b.StopTimer()
+			r := form("/oauth/token", redeem("bank", open(push())))
+			b.StartTimer()
+			serve(b, routes, r, http.StatusOK)
+		}
+	})
+	b.Run("refresh, bound", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			b.StopTimer()
+			r := form("/oauth/token", refresh(got.Refresh))
+			b.StartTimer()
+			serve(b, routes, r, http.StatusOK)
+		}
+	})
+	b.Run("userinfo, bound", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			b.StopTimer()
+			r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/userinfo", nil)
+			r.Header.Set("Authorization", "DPoP "+got.Access)
+			r.Header.Set("DPoP", w.proof(b, key, http.MethodGet, "/userinfo", map[string]any{"ath": athOf(got.Access), "iat": now.Unix()}))
+			b.StartTimer()
 			serve(b, routes, r, http.StatusOK)
 		}
 	})

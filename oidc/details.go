@@ -25,8 +25,8 @@ const (
 // DetailType is one type of authorization_details, RFC 9396 section 2: it says what applications may ask for by it, and what people read of that. It needs no type
 // of this package, so that packages that know no protocol can have one. [Config.Details] installs types; each client is registered for those that it may use.
 //
-// An element is read once, when the request is checked or pushed. What Canonical made of it is what a person is shown ([authn.Requirement.Details]), what
-// the grant keeps, and what applications and APIs are told, byte for byte.
+// An element is read once, when the request is checked or pushed. What Canonical made of it is what a person is shown ([authn.Requirement.Details]) and what the
+// grant keeps, byte for byte, and what applications and APIs are told.
 type DetailType interface {
 	// Type is the member "type" of its elements.
 	Type() string
@@ -118,9 +118,9 @@ func joined(details []authn.Detail) json.RawMessage {
 }
 
 // mayStill reports whether client c is still registered for everything in details.
-func (p *Provider) mayStill(c *Client, details json.RawMessage) bool {
+func (p *Provider) mayStill(c *Client, details string) bool {
 	var elements []json.RawMessage
-	if len(details) > 0 && json.Unmarshal(details, &elements) != nil {
+	if details != "" && json.Unmarshal([]byte(details), &elements) != nil {
 		return false
 	}
 	for _, element := range elements {

@@ -59,7 +59,7 @@ func details(raw string) func(url.Values) { return set("authorization_details", 
 
 const (
 	one  = `{"account":"DE02100100109307118603","type":"account"}`
-	two  = `{"account":"FR1420041010050500013M02606","note":"rent","type":"account"}`
+	two  = `{"account":"FR1420041010050500013M02606","note":"rent & more","type":"account"}`
 	most = `{"type":"limit","most":100}`
 )
 
@@ -184,7 +184,7 @@ func TestAuthorizationDetails(t *testing.T) { // PAR-4
 			t.Fatalf("%+v, %v", p, err)
 		}
 		want := []authn.Detail{{Type: "account", Content: two, Lines: map[string][]string{
-			"en": {"see one account", "Account: FR1420041010050500013M02606", "What for: rent"}, "de": {"ein Konto sehen", "Konto: FR1420041010050500013M02606", "Wofür: rent"}}}}
+			"en": {"see one account", "Account: FR1420041010050500013M02606", "What for: rent & more"}, "de": {"ein Konto sehen", "Konto: FR1420041010050500013M02606", "Wofür: rent & more"}}}}
 		if diff := cmp.Diff(want, p.SignIn.Requirement.Details); diff != "" {
 			t.Error(diff)
 		}

@@ -51,8 +51,10 @@ func signed(t testing.TB, alg jose.SignatureAlgorithm, key any, options *jose.Si
 // assertion is one by which client bank authenticates. A claim that is changed to nil is left out.
 func (w *world) assertion(t testing.TB, change map[string]any) string {
 	t.Helper()
-	now := w.DB.Now(t).Unix()
-	claims := map[string]any{"iss": "bank", "sub": "bank", "aud": issuer, "jti": uuid.NewString(), "exp": now + 60, "iat": now}
+	claims := map[string]any{"iss": "bank", "sub": "bank", "aud": issuer, "jti": uuid.NewString()}
+	if _, told := change["exp"]; !told {
+		claims["exp"] = w.DB.Now(t).Unix() + 60
+	}
 	return signed(t, jose.ES256, w.bankKey.Key, nil, changed(claims, change))
 }
 
@@ -65,7 +67,10 @@ func changed(claims, change map[string]any) map[string]any {
 // proof is a DPoP proof for a request. A claim that is changed to nil is left out.
 func (w *world) proof(t testing.TB, key jose.JSONWebKey, method, path string, change map[string]any) string {
 	t.Helper()
-	claims := map[string]any{"jti": uuid.NewString(), "htm": method, "htu": issuer + path, "iat": w.DB.Now(t).Unix()}
+	claims := map[string]any{"jti": uuid.NewString(), "htm": method, "htu": issuer + path}
+	if _, told := change["iat"]; !told {
+		claims["iat"] = w.DB.Now(t).Unix()
+	}
 	options := (&jose.SignerOptions{EmbedJWK: true}).WithType("dpop+jwt")
 	return signed(t, jose.ES256, key.Key, options, changed(claims, change))
 }

@@ -110,6 +110,8 @@ func newWorld(t *testing.T, besides ...func(factors.Keys) factors.Factor) *world
 		if r.URL.Query().Has("consent") {
 			b.RelyingParty.FirstParty = false
 			b.Requirement.Scopes = []string{"profile", "offline_access", "payments:read"}
+			b.Requirement.Details = []authn.Detail{{Type: "account", Content: "{}", Lines: map[string][]string{
+				"en": {"see one account", "Account: <b>DE02</b>"}, "de": {"ein Konto sehen", "Konto: <b>DE02</b>"}}}}
 		}
 		p, err := w.Service.Begin(r.Context(), w.pages.Cookie(r), b)
 		if err == nil {
@@ -692,6 +694,9 @@ func TestCancelConsentSignOut(t *testing.T) {
 		t.Errorf("denied: %s", got.location)
 	}
 	consent = b.do(t, http.MethodGet, "/begin?consent", nil)
+	consent.want(t, "OAU-12 details are asked for again", http.StatusOK, "see one account", "Account: &lt;b&gt;DE02&lt;/b&gt;")
+	b.do(t, http.MethodGet, consent.url+"&lang=de", nil).want(t, "details in German", http.StatusOK, "ein Konto sehen", "Konto: &lt;b&gt;DE02")
+	b.do(t, http.MethodGet, consent.url+"&lang=en", nil)
 	if got := b.submit(t, consent, "/consent", url.Values{"answer": {"allow"}}); !strings.HasPrefix(got.location, "https://rp.example/cb?code=") {
 		t.Errorf("allowed: %s", got.location)
 	}

@@ -7,6 +7,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +29,8 @@ import (
 	"time"
 
 	goidc "github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/google/go-cmp/cmp"
 	"github.com/jmoiron/sqlx"
 	_ "github.com/lib/pq" // the invariants are read from the database
 	"golang.org/x/oauth2"
@@ -424,22 +429,12 @@ func TestNodeClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "node", "client.mjs", string(input))
-	cmd.Dir = "node"
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("node: %v\n%s\n(make test installs Node.js and the packages)", err, &stderr)
-	}
 	var got struct {
 		Claims, Info, Again, Told map[string]any
 		ActiveAfterRevocation     bool `json:"active_after_revocation"`
 		Secrets                   []string
 	}
-	if err := json.Unmarshal(out, &got); err != nil {
-		t.Fatal(err)
-	}
+	node(t, "client.mjs", input, &got)
 	for _, value := range got.Secrets {
 		s.secret(value, "token or code")
 	}
@@ -450,6 +445,86 @@ func TestNodeClient(t *testing.T) {
 	}
 	if got.Info["name"] != "Pat Example" || got.Info["sub"] != got.Claims["sub"] || got.ActiveAfterRevocation {
 		t.Errorf("UserInfo %v, active after revocation %v", got.Info, got.ActiveAfterRevocation)
+	}
+}
+
+// node runs a client that is written for Node.js, and reads what it prints.
+func node(t *testing.T, script string, input []byte, into any) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "node", script, string(input))
+	cmd.Dir = "node"
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("node: %v\n%s\n(make test installs Node.js and the packages)", err, &stderr)
+	}
+	if err := json.Unmarshal(out, into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNodeBank completes the flow of the FAPI 2.0 Security Profile with oauth4webapi: PAR, RAR, private_key_jwt and DPoP.
+func TestNodeBank(t *testing.T) {
+	t.Parallel()
+	s := running
+	who := s.person(t)
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := jose.JSONWebKey{Key: private}
+	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{key.Public()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.command(t, string(keys), "client", "create", "bank", "--name", "The Bank", "--profile", "fapi2", "--payment-account", "--jwks-file", "-",
+		"--redirect-uri", "https://bank.example/cb", "--grant-type", "authorization_code,refresh_token", "--authorization-details-type", "demo_account")
+	details := []map[string]string{{"type": "demo_account", "account": "DE02100100109307118603"}, {"type": "demo_account", "account": "FR1420041010050500013M02606", "note": "Miete & mehr"}}
+	input, err := json.Marshal(map[string]any{"issuer": s.Issuer, "inbox": s.Inbox, "client_id": "bank", "client_key": key, "redirect_uri": "https://bank.example/cb",
+		"username": who.Username, "password": who.Password, "phone": who.Phone, "details": details})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		ExpiresIn          int `json:"expires_in"`
+		Asked              string
+		OpenedAgain        bool `json:"opened_again"`
+		Claims, Info, Told map[string]any
+		JKT                string
+		TokenType          string `json:"token_type"`
+		Granted, Narrowed  []map[string]string
+		RefreshTokenKept   bool `json:"refresh_token_kept"`
+		Stolen             struct {
+			Status    int
+			Challenge string
+		}
+		Secrets []string
+	}
+	node(t, "bank.mjs", input, &got)
+	for _, value := range got.Secrets {
+		s.secret(value, "token or code")
+	}
+	for _, want := range []string{"The Bank wants to use your", "see one account Account: DE02100100109307118603", "see one account Account: FR1420041010050500013M02606 What for: Miete &amp; mehr"} {
+		if !strings.Contains(got.Asked, want) {
+			t.Errorf("the consent page lacks %q: %s", want, got.Asked)
+		}
+	}
+	if got.ExpiresIn != 60 || !got.OpenedAgain || got.Claims["acr"] != "urn:watchword:acr:2" || got.Info["sub"] != got.Claims["sub"] || got.TokenType != "dpop" || !got.RefreshTokenKept {
+		t.Errorf("told %+v", got)
+	}
+	if diff := cmp.Diff(details, got.Granted); diff != "" {
+		t.Errorf("granted: %s", diff)
+	}
+	if diff := cmp.Diff(details[1:], got.Narrowed); diff != "" {
+		t.Errorf("narrowed: %s", diff)
+	}
+	cnf, _ := got.Told["cnf"].(map[string]any)
+	if got.Told["token_type"] != "DPoP" || cnf["jkt"] != got.JKT || fmt.Sprint(got.Told["authorization_details"]) != fmt.Sprint([]any{map[string]any{"type": "demo_account", "account": "FR1420041010050500013M02606", "note": "Miete & mehr"}}) {
+		t.Errorf("introspection says %v", got.Told)
+	}
+	if got.Stolen.Status != http.StatusUnauthorized || !strings.HasPrefix(got.Stolen.Challenge, `DPoP error="invalid_token"`) {
+		t.Errorf("without the key: %+v", got.Stolen)
 	}
 }
 

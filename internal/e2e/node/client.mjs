@@ -1,6 +1,6 @@
-// An application that signs somebody in with oauth4webapi, a library that is certified for OpenID Connect. The browser's part is done by hand:
-// forms are read and posted as they are. It prints what it was told as JSON.
+// An application that signs somebody in with oauth4webapi, a library that is certified for OpenID Connect. It prints what it was told as JSON.
 import * as oauth from "oauth4webapi";
+import { browser, newestCode } from "./browser.mjs";
 
 const { issuer, client_id, client_secret, redirect_uri, username, password, inbox, phone } = JSON.parse(process.argv[2]);
 const options = { [oauth.allowInsecureRequests]: true };
@@ -18,41 +18,10 @@ start.search = new URLSearchParams({
   code_challenge: await oauth.calculatePKCECodeChallenge(verifier), code_challenge_method: "S256", acr_values: "urn:watchword:acr:2",
 }).toString();
 
-const jar = new Map();
-async function browse(url, init = {}) {
-  for (;;) {
-    const answer = await fetch(url, { ...init, redirect: "manual", headers: { ...init.headers, cookie: [...jar].map(([k, v]) => `${k}=${v}`).join("; ") } });
-    for (const line of answer.headers.getSetCookie()) {
-      const [pair] = line.split(";");
-      jar.set(pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1));
-    }
-    const next = answer.headers.get("location");
-    if (!next) return { url: String(url), html: await answer.text() };
-    url = new URL(next, url);
-    if (String(url).startsWith(redirect_uri)) return { url: String(url) };
-    init = {};
-  }
-}
-async function submit(page, path, fields) {
-  for (const [, attributes, body] of page.html.matchAll(/<form([^>]*)>(.*?)<\/form>/gs)) {
-    const action = attributes.match(/action="([^"]*)"/)[1].replaceAll("&amp;", "&");
-    if (!action.startsWith(path + "?")) continue;
-    const form = new URLSearchParams();
-    for (const [, name, value] of body.matchAll(/<input type="hidden" name="([^"]*)" value="([^"]*)"/g)) form.set(name, value);
-    for (const [name, value] of Object.entries(fields)) form.set(name, value);
-    return browse(new URL(action, page.url), { method: "POST", body: form });
-  }
-  throw new Error(`no form for ${path}`);
-}
-
+const { browse, submit } = browser(redirect_uri);
 let page = await browse(start);
 page = await submit(page, "/login", { username, password });
-let code;
-for (let i = 0; i < 100 && !code; i++) {
-  const texts = await (await fetch(`${inbox}/messages?to=${encodeURIComponent(phone)}`)).json();
-  code = texts[0]?.text.match(/#(\d{6})$/)?.[1];
-  if (!code) await new Promise((done) => setTimeout(done, 50));
-}
+const code = await newestCode(inbox, phone);
 page = await submit(page, "/login/code", { code });
 
 const parameters = oauth.validateAuthResponse(as, client, new URL(page.url), state); // checks iss, RFC 9207
