@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"mime"
@@ -66,7 +67,7 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	in := &asked{ClientID: client.ID, RedirectURI: parameters.Get("redirect_uri"), ResponseMode: "query"}
-	beginning, failure := p.check(client, in, parameters)
+	beginning, failure := p.check(r.Context(), client, in, parameters)
 	if failure == nil && (p.RequirePush || client.Registration.RequirePush) {
 		failure = errInvalidRequest("push the request first")
 	}
@@ -184,7 +185,7 @@ func (p *Provider) known(r *http.Request, id string) (c *Client, problem string,
 }
 
 // check reads the rest of the request. Every error goes to the application, by its redirect_uri.
-func (p *Provider) check(c *Client, in *asked, parameters url.Values) (*authn.Beginning, *zoidc.Error) {
+func (p *Provider) check(ctx context.Context, c *Client, in *asked, parameters url.Values) (*authn.Beginning, *zoidc.Error) {
 	// How and with what state the application is answered is read first, so that errors too reach it as it asked.
 	if mode := parameters.Get("response_mode"); mode != "" {
 		if !slices.Contains(c.Registration.ResponseModes, mode) {
@@ -259,7 +260,7 @@ func (p *Provider) check(c *Client, in *asked, parameters url.Values) (*authn.Be
 		return nil, e
 	}
 	if parameters.Has("authorization_details") {
-		details, e := p.readDetails(c, parameters.Get("authorization_details"))
+		details, e := p.readDetails(ctx, c, parameters.Get("authorization_details"))
 		if e != nil {
 			return nil, e
 		}

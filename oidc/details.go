@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func (p *Provider) detailTypes() (names []string) {
 }
 
 // readDetails reads the parameter authorization_details: RFC 9396 sections 2 and 5.
-func (p *Provider) readDetails(c *Client, raw string) ([]authn.Detail, *zoidc.Error) {
+func (p *Provider) readDetails(ctx context.Context, c *Client, raw string) ([]authn.Detail, *zoidc.Error) {
 	var elements []json.RawMessage
 	if len(raw) > maxDetails || !jsontext.Value(raw).IsValid() || json.Unmarshal([]byte(raw), &elements) != nil { // valid: in UTF-8, without repeated names
 		return nil, errDetails("authorization_details is not a JSON array of at most 4096 bytes without repeated names")
@@ -84,13 +85,13 @@ func (p *Provider) readDetails(c *Client, raw string) ([]authn.Detail, *zoidc.Er
 		}
 		canonical, err := t.Canonical(element)
 		if err != nil {
-			p.Log.Warn("authorization_details refused", "type", name, "client_id", c.ID, "error", err)
+			p.Log.WarnContext(ctx, "authorization_details refused", "type", name, "client_id", c.ID, "error", err)
 			return nil, errDetails("an element of authorization_details is not as its type wants it")
 		}
 		details[i] = authn.Detail{Type: name, Content: string(canonical), Lines: map[string][]string{}}
 		for _, locale := range p.Locales {
 			if details[i].Lines[locale] = t.Describe(locale, canonical); len(details[i].Lines[locale]) == 0 {
-				p.Log.Error("a type of authorization_details has no words for what is asked", "type", name, "locale", locale)
+				p.Log.ErrorContext(ctx, "a type of authorization_details has no words for what is asked", "type", name, "locale", locale)
 				return nil, &zoidc.Error{ErrorType: zoidc.ServerError}
 			}
 		}
@@ -132,8 +133,8 @@ func (p *Provider) mayStill(c *Client, details string) bool {
 }
 
 // narrow reads what of allowed a token request wants: RFC 9396 section 6.
-func (p *Provider) narrow(c *Client, allowed json.RawMessage, raw string) (json.RawMessage, *zoidc.Error) {
-	asked, e := p.readDetails(c, raw)
+func (p *Provider) narrow(ctx context.Context, c *Client, allowed json.RawMessage, raw string) (json.RawMessage, *zoidc.Error) {
+	asked, e := p.readDetails(ctx, c, raw)
 	if e != nil {
 		return nil, e
 	}

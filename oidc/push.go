@@ -68,7 +68,7 @@ func (p *Provider) keepRequest(r *http.Request) (*pushed, error) {
 	}
 	reference, hash := newToken()
 	in := &asked{ClientID: c.ID, RedirectURI: parameters.Get("redirect_uri"), ResponseMode: "query", Pushed: hash}
-	beginning, e := p.check(c.Client, in, parameters)
+	beginning, e := p.check(ctx, c.Client, in, parameters)
 	if e != nil {
 		return nil, e
 	}
@@ -127,8 +127,8 @@ func (p *Provider) authorizePushed(w http.ResponseWriter, r *http.Request, param
 		p.Pages.Problem(w, r, http.StatusBadRequest, "client", problem)
 		return
 	}
-	if r.Method == http.MethodPost && p.Pages.Cookie(r) == "" {
-		p.asGet(w, authorizePath, url.Values{"client_id": {c.ID}, "request_uri": {parameters.Get("request_uri")}})
+	if r.Method == http.MethodPost && p.Pages.Cookie(r) == "" &&
+		p.asGet(w, authorizePath, url.Values{"client_id": {c.ID}, "request_uri": {parameters.Get("request_uri")}}) {
 		return
 	}
 	q := new(postgres.Query)

@@ -178,6 +178,12 @@ func TestPushedRequests(t *testing.T) { // PAR-1
 		if a := w.browser().authorize(t, foreign); a.status != http.StatusBadRequest || a.location != "" {
 			t.Errorf("client_id repeated: %d %q", a.status, a.location)
 		}
+		posted := w.browser().do(t, http.MethodPost, "/authorize", v) // without a cookie: as a GET, without anything else
+		if posted.status != http.StatusSeeOther || posted.location != "/authorize?"+v.Encode() {
+			t.Errorf("posted: %d %q", posted.status, posted.location)
+		}
+		endless := url.Values{"client_id": {"web"}, "request_uri": {v.Get("request_uri") + strings.Repeat("A", 10<<10)}}
+		over(t, "posted, too long for an address", w.browser().do(t, http.MethodPost, "/authorize", endless))
 		if a := w.browser().authorize(t, v); !strings.HasPrefix(a.location, "/login") {
 			t.Errorf("its own client afterwards: %d %q", a.status, a.location)
 		}

@@ -168,7 +168,7 @@ func (p *Provider) narrowed(ctx context.Context, c *caller, table, secret string
 	} else if err != nil {
 		return nil, nil
 	}
-	asked, e := p.narrow(c.Client, allowed, form.Get("authorization_details"))
+	asked, e := p.narrow(ctx, c.Client, allowed, form.Get("authorization_details"))
 	if e != nil {
 		return nil, e
 	}
