@@ -34,10 +34,10 @@ type asked struct {
 	CodeChallenge string          `json:"code_challenge,omitempty"`
 	Scopes        []string        `json:"scopes"`
 	Claims        json.RawMessage `json:"claims,omitempty"`
-	ACRs          []string        `json:"acrs,omitempty"` // the levels' names that were asked for
+	ACRs          []string        `json:"acrs,omitempty"`                  // the levels' names that were asked for
 	Details       string          `json:"authorization_details,omitempty"` // a text, because JSON within JSON is not kept byte for byte
-	Key           *string         `json:"dpop_jkt,omitempty"` // that the code is bound to
-	Pushed        []byte          `json:"pushed,omitempty"`   // hash of the request_uri; nil: the request came with the browser
+	Key           *string         `json:"dpop_jkt,omitempty"`              // that the code is bound to
+	Pushed        []byte          `json:"pushed,omitempty"`                // hash of the request_uri; nil: the request came with the browser
 
 	essential bool // the levels were demanded by the claims parameter: what acr_values wishes besides does not count
 }
