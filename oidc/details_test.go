@@ -130,14 +130,11 @@ func TestAuthorizationDetails(t *testing.T) { // PAR-4
 	})
 
 	t.Run("PA-9", func(t *testing.T) {
-		for _, client := range []string{"web", "opaque"} {
-			if client == "opaque" {
-				r := registration(t, w, "web")
-				r.AccessTokenFormat = "opaque"
-				if err := w.provider.Clients.Update(t.Context(), "web", r); err != nil {
-					t.Fatal(err)
-				}
-				client = "web"
+		for _, format := range []string{"jwt", "opaque"} {
+			r := registration(t, w, "web")
+			r.AccessTokenFormat = format
+			if err := w.provider.Clients.Update(t.Context(), "web", r); err != nil {
+				t.Fatal(err)
 			}
 			later(t)
 			b := w.browser()

@@ -163,10 +163,11 @@ func (p *Provider) narrowed(ctx context.Context, c *caller, table, secret string
 	q.Finally(fmt.Sprintf("SELECT coalesce(g.details, '[]') FROM %s t JOIN grants g ON g.id = t.grant_id WHERE t.hash = %s AND t.client_id = %s LIMIT 1",
 		table, q.Bind(hashed(secret))+"::bytea", q.Bind(c.ID)+"::text"))
 	var allowed json.RawMessage
-	if err := p.DB.Get(ctx, &allowed, q); err != nil && !errors.Is(err, postgres.ErrNotFound) { // who has nothing is refused later, for that
-		return nil, fmt.Errorf("look up what was allowed: %w", err)
-	} else if err != nil {
+	switch err := p.DB.Get(ctx, &allowed, q); {
+	case errors.Is(err, postgres.ErrNotFound): // refused later, for that
 		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look up what was allowed: %w", err)
 	}
 	asked, e := p.narrow(ctx, c.Client, allowed, form.Get("authorization_details"))
 	if e != nil {
