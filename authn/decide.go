@@ -164,6 +164,9 @@ func (j *judgement) missing(least Strength) Decision {
 	case can:
 		return Decision{Step: StepFactor, Strength: least, Raises: raises}
 	case !j.required.Silent && len(j.session.Offers) == 0 && j.ruling.Enrol && j.bindable(least):
+		if password := j.newest(Knowledge, Knowledge); j.policy.Fresh > 0 && j.now.Sub(password.At) >= j.policy.Fresh {
+			return Decision{Step: StepPassword, Again: true} // what a change wants: see Service.Enrol
+		}
 		return Decision{Step: StepEnrol, Strength: least}
 	}
 	// Whoever has another factor is not led to bind one here: in its place it would be a way around it.
@@ -173,7 +176,7 @@ func (j *judgement) missing(least Strength) Decision {
 // bindable reports whether a factor is installed that would do.
 func (j *judgement) bindable(least Strength) bool {
 	for i := range j.policy.Installed {
-		if kind := &j.policy.Installed[i]; kind.Strength >= least && j.ruling.Takes(kind.Name) {
+		if kind := &j.policy.Installed[i]; kind.Strength >= least && !kind.NotFirst && j.ruling.Takes(kind.Name) {
 			return true
 		}
 	}
@@ -248,7 +251,9 @@ func (s *Service) Kinds() []Kind { return Kinds(s.Ledger.Factors()) }
 // Kinds lists factors by name.
 func Kinds(installed []factors.Factor) (kinds []Kind) {
 	for _, f := range installed {
-		kinds = append(kinds, Kind{Name: f.Kind(), Strength: strength(f)})
+		_, begins := f.(factors.Provisioner)
+		_, typed := f.(factors.Numbered)
+		kinds = append(kinds, Kind{Name: f.Kind(), Strength: strength(f), NotFirst: !begins && !typed || !factors.Serves(f, factors.StepUp)})
 	}
 	slices.SortFunc(kinds, func(a, b Kind) int { return strings.Compare(a.Name, b.Name) })
 	return kinds

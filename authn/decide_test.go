@@ -28,7 +28,7 @@ func app(at time.Time, in uuid.UUID) Event {
 	return Event{At: at, Strength: Unrestricted, Kind: "app", AMR: []string{"otp"}, SignInID: in}
 }
 
-var installed = []Kind{{"app", Unrestricted}, {"sms", Restricted}}
+var installed = []Kind{{Name: "app", Strength: Unrestricted}, {Name: "sms", Strength: Restricted}}
 
 func TestDecide(t *testing.T) {
 	t.Parallel()

@@ -30,6 +30,10 @@ var (
 	ErrNotFresh = errors.New("authn: a change of authenticators wants fresh proofs")
 	// ErrTooMany: that many of the kind are bound. One has to go first.
 	ErrTooMany = errors.New("authn: too many authenticators of that kind")
+	// ErrBoundAlready: it is bound to this subscriber. There is nothing to do.
+	ErrBoundAlready = errors.New("authn: bound already")
+	// ErrShared: as many others have bound the number as may. Another number has to do.
+	ErrShared = errors.New("authn: bound by too many others")
 	// ErrLastAuthenticator: it is the last that the policy's level can be reached with. Another has to come first.
 	ErrLastAuthenticator = errors.New("authn: the last authenticator that signing in needs")
 	// ErrNoAuthenticator: the subscriber has no such authenticator, or no such kind is installed.
@@ -136,6 +140,8 @@ type Enrolment struct {
 	Setup factors.Setup
 	// Challenge that binds it, by its right answer. Its id names the enrolment. nil: it is bound already.
 	Challenge *factors.State
+	// Now is the database's time when it was read; the zero value: it was just made.
+	Now time.Time
 }
 
 // Enrol makes a new authenticator of a kind that begins here (factors.Provisioner): it is proposed, or, if it is a set of answers, bound in place of the
@@ -162,7 +168,8 @@ func (s *Service) Enrol(ctx context.Context, cookie Cookie, kind, name string) (
 	return s.enrol(ctx, cookie, session, Binding{Authenticator: a}, setup, "")
 }
 
-// EnrolThis proposes an authenticator that its holder has already: a phone, by its number. A code is sent to it, in the language of locale.
+// EnrolThis proposes an authenticator that its holder has already: a phone, by its number. A code is sent to it, in the language of locale. What it Replaces
+// stays bound until then. Its errors are [ErrNotFresh], [ErrTooMany], [ErrBoundAlready], [ErrShared], [ErrNoAuthenticator] (none to replace) and factors.ErrName.
 func (s *Service) EnrolThis(ctx context.Context, cookie Cookie, b Binding, locale string) (*Enrolment, error) {
 	name, err := factors.ParseName(b.Authenticator.Name)
 	if err != nil {
@@ -179,11 +186,22 @@ func (s *Service) EnrolThis(ctx context.Context, cookie Cookie, b Binding, local
 func (s *Service) enrol(ctx context.Context, cookie Cookie, session *Session, b Binding, setup factors.Setup, locale string) (*Enrolment, error) {
 	a, by := b.Authenticator, factors.Subscriber(session.ID)
 	e := &Enrolment{Authenticator: a, Setup: setup}
-	err := s.change(ctx, cookie, session, ErrTooMany, func(q *postgres.Query) (done, refused string, err error) {
-		q.With("room", fmt.Sprintf(`SELECT id FROM changer WHERE %s > (
-			SELECT count(*) FROM authenticators WHERE subject = %s AND kind = %s AND unbound_at IS NULL AND id <> %s)`,
-			q.Bind(s.Config.PerKind)+"::int", q.Bind(a.Subject)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(a.ID)+"::uuid"))
-		refused = "NOT EXISTS (SELECT FROM room)"
+	factor, _ := s.Ledger.Factor(a.Kind)
+	refusals := map[string]error{"many": ErrTooMany, "already": ErrBoundAlready, "shared": ErrShared, "unknown": ErrNoAuthenticator}
+	err := s.change(ctx, cookie, session, refusals, func(q *postgres.Query) (done, refused string, err error) {
+		subject, kind, replaces := q.Bind(a.Subject)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(optional(a.Replaces))+"::uuid"
+		q.With("obstacle", fmt.Sprintf(`SELECT CASE
+			WHEN %[3]s IS NOT NULL AND NOT EXISTS (SELECT FROM authenticators WHERE id = %[3]s AND subject = %[1]s AND kind = %[2]s AND unbound_at IS NULL) THEN 'unknown'
+			WHEN %[4]s THEN 'already'
+			WHEN %[5]s <= (SELECT count(*) FROM authenticators WHERE subject = %[1]s AND kind = %[2]s AND unbound_at IS NULL AND id <> %[6]s AND id <> coalesce(%[3]s, %[6]s)) THEN 'many'
+			WHEN %[7]s <= %[8]s THEN 'shared' END AS reason FROM changer`,
+			subject, kind, replaces, s.Ledger.HasSQL(q, a.Kind, b.Unique, a.Subject), q.Bind(s.Config.PerKind)+"::int", q.Bind(a.ID)+"::uuid",
+			q.Bind(s.Config.PerNumber)+"::int", s.Ledger.HeldSQL(q, a.Kind, b.Unique, a.Subject)))
+		q.With("room", "SELECT changer.id FROM changer, obstacle WHERE obstacle.reason IS NULL")
+		q.With("obstructed", "SELECT reason FROM obstacle WHERE reason IS NOT NULL")
+		audit.Record(ctx, q, "obstructed", audit.Event{Name: "authenticator.propose", Outcome: audit.Refused, Actor: "subscriber",
+			Subject: session.Subscriber, Session: session.ID, Object: a.ID.String()}, audit.Expressions{"reason": "obstructed.reason"})
+		refused = "(SELECT reason FROM obstructed)"
 		if len(a.Codes) > 0 {
 			err := s.Ledger.BindBy(ctx, q, "room", a, b.Unique, by)
 			s.tellBound(ctx, q, a, "authenticator_bound", false)
@@ -191,6 +209,11 @@ func (s *Service) enrol(ctx context.Context, cookie Cookie, session *Session, b 
 		}
 		if err := s.Ledger.Propose(ctx, q, "room", a, b.Unique, proposal, by); err != nil {
 			return "", "", err
+		}
+		if factor.Restricted() { // whoever proposes one was told what it is not good for: SP 800-63B-4 section 3.2.9
+			q.With("authenticator_risked", "SELECT id FROM authenticator_proposed")
+			audit.Record(ctx, q, "authenticator_risked", audit.Event{Name: "authenticator.risk_told", Outcome: audit.Success, Reason: a.Kind, Actor: "subscriber",
+				Subject: session.Subscriber, Session: session.ID, Object: a.ID.String()}, nil)
 		}
 		id, err := s.Ledger.Open(ctx, q, "authenticator_proposed", a, proof(session), factors.Prompt{Locale: locale})
 		e.Challenge = &factors.State{ID: id, AuthenticatorID: a.ID, Kind: a.Kind, Purpose: factors.Enrol}
@@ -222,6 +245,7 @@ func (s *Service) enrolment(ctx context.Context, cookie Cookie, id uuid.UUID) (*
 	if e.Authenticator, e.Challenge, err = s.Ledger.Pending(ctx, id, proof(session)); err != nil {
 		return nil, nil, err
 	}
+	e.Now = e.Authenticator.ReadAt
 	factor, _ := s.Ledger.Factor(e.Authenticator.Kind)
 	if provisioner, ok := factor.(factors.Provisioner); ok {
 		if e.Setup, err = provisioner.Setup(e.Authenticator, session.Username); err != nil {
@@ -254,7 +278,11 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 		q.With("session_raised", fmt.Sprintf(`SELECT p.id FROM session_proved p JOIN sign_ins si ON si.session_id = p.id
 			WHERE si.id = %s AND si.done_at IS NULL AND si.expires_at > wall()`, q.Bind(signIn)+"::uuid"))
 		s.addEvent(q, "session_raised", event)
-		s.tellBound(ctx, q, a, "challenge_used", false)
+		q.With("added", "SELECT subject, kind, hint FROM challenge_bound WHERE NOT EXISTS (SELECT FROM challenge_replaced)")
+		s.tellBound(ctx, q, a, "added", false)
+		if a.Replaces != uuid.Nil {
+			s.Notices.Add(ctx, q, "challenge_replaced", notices.Event{Kind: notices.PhoneChanged, AlsoBound: "challenge_bound"}, notices.Expressions{"hint": "challenge_replaced.hint"})
+		}
 		return "(SELECT to_jsonb(true) FROM session_proved)"
 	})
 	if err != nil {
@@ -303,7 +331,19 @@ func (s *Service) Rename(ctx context.Context, cookie Cookie, id uuid.UUID, name 
 	}
 	return s.change(ctx, cookie, session, nil, func(q *postgres.Query) (done, refused string, err error) {
 		s.Ledger.Rename(ctx, q, "changer", session.Subscriber, id, name, factors.Subscriber(session.ID))
-		return "EXISTS (SELECT FROM authenticator_renamed)", "false", nil
+		return "EXISTS (SELECT FROM authenticator_renamed)", "NULL", nil
+	})
+}
+
+// Prefer makes an authenticator the one that its owner is asked for first. Its errors are [ErrNotFresh] and [ErrNoAuthenticator].
+func (s *Service) Prefer(ctx context.Context, cookie Cookie, id uuid.UUID) error {
+	session, err := s.signedIn(ctx, cookie)
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, cookie, session, nil, func(q *postgres.Query) (done, refused string, err error) {
+		s.Ledger.Prefer(ctx, q, "changer", session.Subscriber, id, factors.Subscriber(session.ID))
+		return "EXISTS (SELECT FROM authenticator_preferred)", "NULL", nil
 	})
 }
 
@@ -313,13 +353,13 @@ func (s *Service) Remove(ctx context.Context, cookie Cookie, id uuid.UUID) error
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, cookie, session, ErrLastAuthenticator, func(q *postgres.Query) (done, refused string, err error) {
+	return s.change(ctx, cookie, session, map[string]error{"last": ErrLastAuthenticator}, func(q *postgres.Query) (done, refused string, err error) {
 		s.Ledger.Unbind(ctx, q, "changer", session.Subscriber, id, s.needed(), factors.Subscriber(session.ID))
 		s.tellUnbound(ctx, q, false)
 		q.With("authenticator_stays", "SELECT id FROM authenticators_held WHERE id = "+q.Bind(id)+"::uuid AND NOT EXISTS (SELECT FROM authenticator_unbound)")
 		audit.Record(ctx, q, "authenticator_stays", audit.Event{Name: "authenticator.unbind", Outcome: audit.Refused, Reason: "last", Actor: "subscriber",
 			Subject: session.Subscriber, Session: session.ID, Object: id.String()}, nil)
-		return "EXISTS (SELECT FROM authenticator_unbound)", "EXISTS (SELECT FROM authenticator_stays)", nil
+		return "EXISTS (SELECT FROM authenticator_unbound)", "(SELECT 'last' FROM authenticator_stays)", nil
 	})
 }
 
@@ -333,8 +373,8 @@ func (s *Service) signedIn(ctx context.Context, cookie Cookie) (*Session, error)
 }
 
 // change runs what add makes depend on part `changer`, which has a row for as long as the session is the one that was read, and fresh. add says in SQL
-// whether it is done, and whether it is refused with refusal. That a session is not fresh is recorded.
-func (s *Service) change(ctx context.Context, cookie Cookie, session *Session, refusal error, add func(*postgres.Query) (done, refused string, err error)) error {
+// whether it is done, and why it is refused: a key of refusals, or NULL. That a session is not fresh is recorded.
+func (s *Service) change(ctx context.Context, cookie Cookie, session *Session, refusals map[string]error, add func(*postgres.Query) (done, refused string, err error)) error {
 	q := new(postgres.Query)
 	q.With("asker", fmt.Sprintf("SELECT s.id, %s AS fresh FROM sessions s WHERE s.token_hash = %s AND s.subscriber_id = %s AND %s",
 		s.freshSQL(q), q.Bind(cookie.hash())+"::bytea", q.Bind(session.Subscriber)+"::uuid", s.alive(q, "s")))
@@ -346,11 +386,11 @@ func (s *Service) change(ctx context.Context, cookie Cookie, session *Session, r
 	q.With("stale", "SELECT id FROM asker WHERE NOT fresh")
 	audit.Record(ctx, q, "stale", audit.Event{Name: "authenticator.change", Outcome: audit.Refused, Reason: "not_fresh", Actor: "subscriber",
 		Subject: session.Subscriber, Session: session.ID}, nil)
-	q.Finally("SELECT EXISTS (SELECT FROM changer) AS fresh, " + done + " AS done, " + refused + " AS refused")
+	q.Finally("SELECT EXISTS (SELECT FROM changer) AS fresh, " + done + " AS done, coalesce(" + refused + ", '') AS refused")
 	var got struct {
-		Fresh   bool `db:"fresh"`
-		Done    bool `db:"done"`
-		Refused bool `db:"refused"`
+		Fresh   bool   `db:"fresh"`
+		Done    bool   `db:"done"`
+		Refused string `db:"refused"`
 	}
 	if err := s.DB.Get(ctx, &got, q); err != nil {
 		return fmt.Errorf("change authenticators: %w", err)
@@ -360,8 +400,8 @@ func (s *Service) change(ctx context.Context, cookie Cookie, session *Session, r
 		return nil
 	case !got.Fresh:
 		return ErrNotFresh
-	case got.Refused:
-		return refusal
+	case refusals[got.Refused] != nil:
+		return refusals[got.Refused]
 	}
 	return ErrNoAuthenticator
 }

@@ -247,7 +247,7 @@ func TestChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.Sort(records)
-	if diff := cmp.Diff([]string{"authenticator.bind success backup_code", "authenticator.bind success sms", "authenticator.propose success sms", "authenticator.rename success totp",
+	if diff := cmp.Diff([]string{"authenticator.bind success backup_code", "authenticator.bind success sms", "authenticator.propose success sms", "authenticator.rename success totp", "authenticator.risk_told success sms",
 		"authenticator.unbind success sms"}, records); diff != "" {
 		t.Errorf("records (-want +got):\n%s", diff)
 	}

@@ -20,6 +20,8 @@ type Policy struct {
 	Floor Level
 	// MaxAge of any proof, whatever its session has been through since. Zero: no bound.
 	MaxAge time.Duration
+	// Fresh is how old the password may be of whoever is led to bind a factor. Zero: no bound. A [Service] sets it to [Config].Fresh.
+	Fresh time.Duration
 	// Enrol lets somebody who has no factor at all bind one during a sign-in, where no rule says otherwise.
 	Enrol bool
 	// Rules, the first that matches decides. Make them with [ParseRule].
@@ -32,6 +34,7 @@ type Policy struct {
 type Kind struct {
 	Name     string // "sms"
 	Strength Strength
+	NotFirst bool // nobody begins with it: it is not bound on pages, or adds nothing to a session
 }
 
 // Rule is one line of policy. Empty conditions match everything; all that are given have to hold.

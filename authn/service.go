@@ -36,6 +36,8 @@ type Config struct {
 	Fresh time.Duration
 	// PerKind is how many authenticators of one kind a subscriber may bind. Default 5.
 	PerKind int
+	// PerNumber is how many subscribers may bind the same number. Default 3.
+	PerNumber int
 	// Passwords wrong in a row, and from one address over all names. At applications with payment accounts the streak's tight limit holds.
 	Failures       limits.Streak
 	SourceFailures limits.Window
@@ -45,7 +47,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Policy: Policy{Floor: RestrictedLevel, MaxAge: 12 * time.Hour, Enrol: true},
-		Idle:   30 * time.Minute, Absolute: 12 * time.Hour, PaymentIdle: 5 * time.Minute, SignIn: time.Hour, Fresh: 10 * time.Minute, PerKind: 5,
+		Idle:   30 * time.Minute, Absolute: 12 * time.Hour, PaymentIdle: 5 * time.Minute, SignIn: time.Hour, Fresh: 10 * time.Minute, PerKind: 5, PerNumber: 3,
 		Failures:       limits.Streak{Scope: "password", DelayFrom: 5, Limit: 10, Tight: 5, Block: 15 * time.Minute, MaxBlock: 15 * time.Minute, Ceiling: 100},
 		SourceFailures: limits.Window{Name: "password-source", Burst: 30, Period: 5 * time.Minute},
 	}
@@ -182,7 +184,9 @@ func (s *Service) Load(ctx context.Context, cookie Cookie, id uuid.UUID) (*Progr
 // Decide asks [Decide] about a sign-in as it was read.
 func (s *Service) Decide(in *SignIn) Decision {
 	_, consent := in.NeedsConsent()
-	return Decide(in.Now, &in.Session, in.ID, &in.RelyingParty, &in.Requirement, consent, s.Config.Policy)
+	policy := s.Config.Policy
+	policy.Fresh = s.Config.Fresh
+	return Decide(in.Now, &in.Session, in.ID, &in.RelyingParty, &in.Requirement, consent, policy)
 }
 
 // Password tries a password. session is the one that the form was made for; uuid.Nil: that of the cookie, whichever it is. Where the decision is that the same person is asked [Decision.Again], name is ignored.

@@ -81,15 +81,15 @@ func (l *Ledger) keep(q *postgres.Query, part, from string, a Authenticator, uni
 		codes = pq.Array(a.Codes)
 	}
 	q.With(part, fmt.Sprintf(`
-		INSERT INTO authenticators AS x (id, subject, kind, data, fingerprint, hint, name, codes_left, unbound_at, pending_until)
-		SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM %s
+		INSERT INTO authenticators AS x (id, subject, kind, data, fingerprint, hint, name, codes_left, replaces, unbound_at, pending_until)
+		SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM %s
 		ON CONFLICT (id) DO UPDATE
 		   SET data = excluded.data, fingerprint = excluded.fingerprint, hint = excluded.hint, name = excluded.name, bound_at = wall(), last_used_at = NULL, counter = -1,
 		       codes_left = excluded.codes_left, codes_used = '{}', unbound_at = excluded.unbound_at, pending_until = excluded.pending_until
 		 WHERE x.subject = excluded.subject AND x.kind = excluded.kind AND excluded.unbound_at IS NULL
 		RETURNING id, subject, kind, data, hint`,
 		q.Bind(a.ID)+"::uuid", q.Bind(a.Subject)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(sealed)+"::bytea",
-		q.Bind(fingerprint)+"::bytea", q.Bind(a.Hint)+"::text", q.Bind(a.Name)+"::text", q.Bind(codes)+"::bytea[]", unbound, pending, from))
+		q.Bind(fingerprint)+"::bytea", q.Bind(a.Hint)+"::text", q.Bind(a.Name)+"::text", q.Bind(codes)+"::bytea[]", q.Bind(optional(a.Replaces))+"::uuid", unbound, pending, from))
 	return nil
 }
 
@@ -131,6 +131,17 @@ func (l *Ledger) Rename(ctx context.Context, q *postgres.Query, from string, sub
 		Actor: by.Actor, Subject: subject, Session: by.Session, Object: id.String()}, audit.Expressions{"reason": "authenticator_renamed.kind"})
 }
 
+// Prefer adds part `authenticator_preferred` to q: the subject wants to be asked for authenticator id first, for as long as part from has a row.
+func (l *Ledger) Prefer(ctx context.Context, q *postgres.Query, from string, subject, id uuid.UUID, by By) {
+	owner, object := q.Bind(subject)+"::uuid", q.Bind(id)+"::uuid"
+	q.With("authenticator_wanted", fmt.Sprintf("SELECT a.id, a.kind FROM authenticators a, %s WHERE a.id = %s AND a.subject = %s AND a.unbound_at IS NULL", from, object, owner))
+	q.With("authenticator_preferred", fmt.Sprintf(`
+		UPDATE authenticators a SET preferred = (a.id = w.id) FROM authenticator_wanted w
+		 WHERE a.subject = %s AND (a.preferred OR a.id = w.id) RETURNING a.id`, owner))
+	audit.Record(ctx, q, "authenticator_wanted", audit.Event{Name: "authenticator.prefer", Outcome: audit.Success,
+		Actor: by.Actor, Subject: subject, Session: by.Session, Object: id.String()}, audit.Expressions{"reason": "authenticator_wanted.kind"})
+}
+
 // Unbind adds part `authenticator_unbound` to q (columns id, subject, kind, hint): the subject's authenticator id is bound no more, what it knew is erased and
 // its challenges end, for as long as part from has a row. Of kinds enough one has to stay: the last is not unbound; nil: none has to.
 // Part `authenticators_held` has the id and kind of all that are bound, each row locked, so that two removals at once cannot leave nothing.
@@ -148,12 +159,37 @@ func (l *Ledger) Unbind(ctx context.Context, q *postgres.Query, from string, sub
 		   AND (%[2]s IS NULL OR kind <> ALL (%[2]s) OR EXISTS (SELECT FROM authenticators_held o WHERE o.id <> %[1]s AND o.kind = ANY (%[2]s)))`, object, needed))
 	q.With("authenticator_unbound", `
 		UPDATE authenticators a
-		   SET unbound_at = wall(), data = '', fingerprint = NULL, codes_left = NULL, codes_used = '{}'
+		   SET unbound_at = wall(), preferred = false, data = '', fingerprint = NULL, codes_left = NULL, codes_used = '{}'
 		  FROM authenticator_leaving l WHERE a.id = l.id AND a.unbound_at IS NULL
 		RETURNING a.id, a.subject, a.kind, a.hint`)
 	l.cancel(q, "authenticator_unbound", "c.subject = authenticator_unbound.subject AND c.authenticator_id = authenticator_unbound.id")
 	audit.Record(ctx, q, "authenticator_unbound", audit.Event{Name: "authenticator.unbind", Outcome: audit.Success,
 		Actor: by.Actor, Subject: subject, Session: by.Session, Object: id.String()}, audit.Expressions{"reason": "authenticator_unbound.kind"})
+}
+
+func optional(id uuid.UUID) any {
+	if id == uuid.Nil {
+		return nil
+	}
+	return id
+}
+
+// HeldSQL is an SQL expression for how many subjects other than subject have bound what is looked up as unique; the empty string is nobody's.
+func (l *Ledger) HeldSQL(q *postgres.Query, kind, unique string, subject uuid.UUID) string {
+	return fmt.Sprintf("(SELECT count(DISTINCT subject) FROM authenticators WHERE unbound_at IS NULL AND fingerprint = %s AND subject <> %s)", l.uniqueSQL(q, kind, unique), q.Bind(subject)+"::uuid")
+}
+
+// HasSQL is an SQL condition: subject has bound what is looked up as unique.
+func (l *Ledger) HasSQL(q *postgres.Query, kind, unique string, subject uuid.UUID) string {
+	return fmt.Sprintf("EXISTS (SELECT FROM authenticators WHERE unbound_at IS NULL AND fingerprint = %s AND subject = %s)", l.uniqueSQL(q, kind, unique), q.Bind(subject)+"::uuid")
+}
+
+func (l *Ledger) uniqueSQL(q *postgres.Query, kind, unique string) string {
+	var fingerprint []byte
+	if unique != "" {
+		fingerprint = l.fingerprint(kind, unique)
+	}
+	return q.Bind(fingerprint) + "::bytea"
 }
 
 // MaxName is how many characters the name of an authenticator may have.
@@ -176,12 +212,12 @@ func ParseName(typed string) (string, error) {
 
 // authenticatorSQL is row a of authenticators as jsonb, for [Ledger.DecodeBound].
 const authenticatorSQL = `jsonb_build_object('id', a.id, 'subject', a.subject, 'kind', a.kind, 'data', encode(a.data, 'base64'), 'hint', a.hint, 'name', a.name,
-		'bound_at', a.bound_at, 'last_used_at', a.last_used_at, 'left', cardinality(a.codes_left), 'counter', a.counter, 'read_at', wall())`
+		'bound_at', a.bound_at, 'last_used_at', a.last_used_at, 'left', cardinality(a.codes_left), 'counter', a.counter, 'read_at', wall(), 'preferred', a.preferred, 'replaces', a.replaces)`
 
-// BoundSQL is an SQL expression of type jsonb for all authenticators that the subject of SQL expression subject has bound, the last used
-// first. Read it with [Ledger.DecodeBound].
+// BoundSQL is an SQL expression of type jsonb for all authenticators that the subject of SQL expression subject has bound: the preferred one
+// first, then the last used. Read it with [Ledger.DecodeBound].
 func BoundSQL(subject string) string {
-	return fmt.Sprintf(`(SELECT coalesce(jsonb_agg(%s ORDER BY a.last_used_at DESC NULLS LAST, a.bound_at), '[]')
+	return fmt.Sprintf(`(SELECT coalesce(jsonb_agg(%s ORDER BY a.preferred DESC, a.last_used_at DESC NULLS LAST, a.bound_at), '[]')
 		FROM authenticators a WHERE a.subject = %s AND a.unbound_at IS NULL)`, authenticatorSQL, subject)
 }
 
@@ -199,6 +235,8 @@ func (l *Ledger) DecodeBound(data []byte) ([]Authenticator, error) {
 		Left       *int       `json:"left"`
 		Counter    int64      `json:"counter"`
 		ReadAt     time.Time  `json:"read_at"`
+		Preferred  bool       `json:"preferred"`
+		Replaces   *uuid.UUID `json:"replaces"`
 	}
 	if len(data) == 0 {
 		return nil, nil
@@ -216,7 +254,10 @@ func (l *Ledger) DecodeBound(data []byte) ([]Authenticator, error) {
 			return nil, err
 		}
 		a := Authenticator{ID: row.ID, Subject: row.Subject, Kind: row.Kind, Data: opened, Hint: row.Hint, Name: row.Name,
-			BoundAt: row.BoundAt, Left: row.Left, Counter: row.Counter, ReadAt: row.ReadAt}
+			BoundAt: row.BoundAt, Left: row.Left, Counter: row.Counter, ReadAt: row.ReadAt, Preferred: row.Preferred}
+		if row.Replaces != nil {
+			a.Replaces = *row.Replaces
+		}
 		if row.LastUsedAt != nil {
 			a.LastUsedAt = *row.LastUsedAt
 		}

@@ -7,7 +7,7 @@
 // A [Factor] makes what a challenge needs; the ledger keeps, counts, compares and consumes it. A factor whose codes the
 // server itself makes (text message) hands the code over and never sees it again. One that derives them
 // (authenticator app) or looks them up (backup codes) is a [Checker] besides: it says in SQL what is right and how that is used up, and the
-// ledger makes it part of the one statement. Further abilities are further interfaces: [Provisioner], [Paged], [Confined], [Dependent]. The ledger
+// ledger makes it part of the one statement. Further abilities are further interfaces: [Provisioner], [Numbered], [Paged], [Confined], [Dependent]. The ledger
 // never asks which factor it has: adding one is a folder and one line where the program is wired.
 //
 // # The laws of the ledger
@@ -80,7 +80,7 @@ type Check struct {
 type Provisioner interface {
 	Factor
 	// Provision makes an authenticator for subject, and what its holder is shown of it. One with Codes is ready to be bound; any other
-	// is to be proposed first, and bound by an answer: [Ledger.Propose].
+	// is to be proposed first, and bound by an answer: [Ledger.Propose]. The Data of what is bound in place of another differs from that.
 	Provision(subject uuid.UUID, account string) (Authenticator, Setup, error)
 	// Setup is what the holder of a is shown while it is not proved yet. Of what cannot be shown again it is empty.
 	Setup(a Authenticator, account string) (Setup, error)
@@ -103,6 +103,13 @@ func (Setup) GoString() string { return "[secret]" }
 type Paged interface {
 	Factor
 	Page() Page
+}
+
+// Numbered is a factor whose authenticators are made of a telephone number, which their holder types.
+type Numbered interface {
+	Reacher
+	// Number makes an authenticator of n for subject, ready to be proposed, and the form of it that may be looked up.
+	Number(subject uuid.UUID, n sms.Number) (a Authenticator, unique string)
 }
 
 // Page says how a person is asked.
@@ -201,6 +208,10 @@ type Authenticator struct {
 	Counter int64
 	// ReadAt is the database's time when this was read; zero: it was made here.
 	ReadAt time.Time
+	// Preferred says that its owner wants to be asked for it first.
+	Preferred bool
+	// Replaces is the authenticator that it takes the place of, once it is bound; uuid.Nil: none.
+	Replaces uuid.UUID
 	// Codes are keyed hashes of answers that are good once each. They are given when it is bound and never read again.
 	Codes [][]byte
 }

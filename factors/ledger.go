@@ -491,9 +491,10 @@ func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding, c com
 		changes += ", " + c.spend
 	}
 	if b.Purpose == Enrol {
-		q.With("challenge_bound", `SELECT a.id, a.kind FROM challenge_won w JOIN authenticators a ON a.id = w.authenticator_id WHERE a.pending_until IS NOT NULL`)
+		q.With("challenge_bound", `SELECT a.id, a.kind, a.subject, a.hint, a.data, a.replaces FROM challenge_won w JOIN authenticators a ON a.id = w.authenticator_id WHERE a.pending_until IS NOT NULL`)
 		audit.Record(ctx, q, "challenge_bound", audit.Event{Name: "authenticator.bind", Outcome: audit.Success, Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
 			audit.Expressions{"reason": "challenge_bound.kind", "object": "challenge_bound.id::text"})
+		l.replace(ctx, q, b)
 		changes += `, pending_until = NULL,
 			bound_at = CASE WHEN a.pending_until IS NULL THEN a.bound_at ELSE wall() END,
 			unbound_at = CASE WHEN a.pending_until IS NULL THEN a.unbound_at END`
@@ -504,6 +505,17 @@ func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding, c com
 	l.Outbox.Cancel(q, "challenge_closed", "f.won")
 	q.With("challenge_told", "SELECT * FROM challenge_paid WHERE won OR NOT remote") // the others are recorded when somebody has looked
 	recordAnswer(ctx, q, "challenge_told", b, c.used)
+}
+
+// replace adds part `challenge_replaced` (columns subject and hint, of what is bound now): what part challenge_bound takes the place of is bound no more.
+func (l *Ledger) replace(ctx context.Context, q *postgres.Query, b Binding) {
+	q.With("authenticator_left", `
+		UPDATE authenticators a SET unbound_at = wall(), preferred = false, data = '', fingerprint = NULL, codes_left = NULL, codes_used = '{}'
+		  FROM challenge_bound n WHERE a.id = n.replaces AND a.subject = n.subject AND a.kind = n.kind AND a.unbound_at IS NULL
+		RETURNING a.id, a.kind, a.subject, n.hint AS hint`)
+	q.With("challenge_replaced", "SELECT subject, hint FROM authenticator_left")
+	audit.Record(ctx, q, "authenticator_left", audit.Event{Name: "authenticator.unbind", Outcome: audit.Success, Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
+		audit.Expressions{"reason": "authenticator_left.kind", "object": "authenticator_left.id::text"})
 }
 
 // recordAnswer writes down what became of an answer: part from has id, won, attempts and max_attempts of its challenge, and used

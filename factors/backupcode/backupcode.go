@@ -112,6 +112,8 @@ func (*Factor) Parse(typed string) (string, error) {
 // whose id is the same every time.
 func (f *Factor) Provision(subject uuid.UUID, _ string) (factors.Authenticator, factors.Setup, error) {
 	a := factors.Authenticator{ID: uuid.NewSHA1(subject, []byte(Kind)), Subject: subject, Kind: Kind}
+	set := uuid.New() // tells one set from the next
+	a.Data = set[:]
 	var setup factors.Setup
 	for range Count {
 		random := make([]byte, size)

@@ -28,7 +28,7 @@ const (
 	MaxLife   = 10 * time.Minute // SP 800-63B-4 section 3.1.3.2
 )
 
-var _ factors.Reacher = (*Factor)(nil)
+var _ factors.Numbered = (*Factor)(nil)
 
 // Factor sends codes. Make one with [New].
 type Factor struct {
@@ -55,6 +55,11 @@ func New(texts *sms.Texts, digits int, life time.Duration) (*Factor, error) {
 // Phone makes an authenticator of a number, ready to be bound to subject, and the form of the number that may be looked up.
 func Phone(subject uuid.UUID, number sms.Number) (a factors.Authenticator, unique string) {
 	return factors.Authenticator{ID: uuid.New(), Subject: subject, Kind: Kind, Data: []byte(number.Reveal()), Hint: number.Hint()}, number.Reveal()
+}
+
+// Number implements factors.Numbered.
+func (*Factor) Number(subject uuid.UUID, n sms.Number) (a factors.Authenticator, unique string) {
+	return Phone(subject, n)
 }
 
 // Kind implements factors.Factor.
