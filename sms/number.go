@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/nyaruka/phonenumbers"
 	"golang.org/x/text/unicode/norm"
@@ -84,3 +85,24 @@ func (n Number) LogValue() slog.Value { return slog.StringValue(n.String()) }
 
 // MarshalText hides as String does: a number is not for documents.
 func (n Number) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
+// Regions lists the countries whose numbers are known, ISO 3166-1 alpha-2.
+func Regions() (all []string) {
+	for region := range phonenumbers.GetSupportedRegions() {
+		all = append(all, region)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// DialCode is what numbers of a country begin with after the +; 0: there is no such country.
+func DialCode(region string) int { return phonenumbers.GetCountryCodeForRegion(region) }
+
+// Example is a mobile number of a country as people there write it; "" where none is known.
+func Example(region string) string {
+	number := phonenumbers.GetExampleNumberForType(region, phonenumbers.MOBILE)
+	if number == nil {
+		return ""
+	}
+	return phonenumbers.Format(number, phonenumbers.NATIONAL)
+}

@@ -23,6 +23,8 @@ type texts struct {
 	tags    []language.Tag // the first is the default
 	matcher language.Matcher
 	cookie  string // keeps the language that a person chose; it says nothing about anybody
+	// countries that are texted, in the order of each language
+	countries map[language.Tag][]country
 }
 
 func newTexts(fallback, cookie string) (*texts, error) {

@@ -89,7 +89,7 @@ func TestIDs(t *testing.T) {
 		for _, found := range quoted.FindAllStringSubmatch(string(data), -1) {
 			used[found[1]] = true
 		}
-		if path == "answer.go" {
+		if path == "answer.go" || path == "enrol.go" {
 			for _, found := range named.FindAllStringSubmatch(string(data), -1) {
 				names[found[1]] = true
 			}
@@ -101,7 +101,7 @@ func TestIDs(t *testing.T) {
 	}
 	asked := func(id string) bool {
 		group, name, _ := strings.Cut(id, ".")
-		if !used[id] && slices.Contains([]string{"answer", "app", "backup"}, group) { // asked for by name, and by the group of the page
+		if !used[id] && slices.Contains([]string{"answer", "app", "backup", "enrolphone", "enrolapp", "enrolbackup", "enrolnew"}, group) { // asked for by name, and by the group of the page
 			return names[strings.TrimSuffix(strings.TrimSuffix(name, ".one"), ".other")]
 		}
 		return used[id] || group == "problem" || group == "consent" || slices.Contains([]string{"methods.sms", "methods.sms_down", "methods.totp", "methods.backup_code"}, id) || used[strings.TrimSuffix(strings.TrimSuffix(id, ".one"), ".other")] && name != ""
@@ -120,7 +120,7 @@ func TestIDs(t *testing.T) {
 	for id := range used {
 		_, single := english[id]
 		_, plural := english[id+".other"]
-		if group, _, _ := strings.Cut(id, "."); !single && !plural && slices.Contains([]string{"page", "login", "code", "answer", "send", "methods", "help", "consent", "signout", "formpost", "problem"}, group) &&
+		if group, _, _ := strings.Cut(id, "."); !single && !plural && slices.Contains([]string{"page", "login", "code", "enrol", "phone", "answer", "send", "methods", "help", "consent", "signout", "formpost", "problem"}, group) &&
 			!strings.HasSuffix(id, ".html") && !strings.HasSuffix(id, ".css") && !strings.HasSuffix(id, ".js") {
 			t.Errorf("%s has no text", id)
 		}

@@ -10,10 +10,10 @@ import (
 // request without pages is answered at once.
 func lacking(p *authn.Progress) bool {
 	d := &p.Decision
-	return d.Step == authn.StepEnrol || d.Step == authn.StepFail && d.Failure == authn.Unmet && d.Strength > 0 && !p.SignIn.Requirement.Silent
+	return d.Step == authn.StepFail && d.Failure == authn.Unmet && d.Strength > 0 && !p.SignIn.Requirement.Silent
 }
 
-// getUnmet says what is lacking, and that it is not the person's mistake. Where enrolment leads to pages of its own, StepEnrol does not come here.
+// getUnmet says what is lacking, and that it is not the person's mistake.
 func (h *Handler) getUnmet(w http.ResponseWriter, r *http.Request) error {
 	v, err := h.open(r)
 	if err != nil {

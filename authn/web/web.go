@@ -44,6 +44,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
+//go:embed enrol
 //go:embed layout.html login code answer methods help consent unmet signout problem formpost
 var templates embed.FS
 
@@ -72,6 +73,8 @@ type Config struct {
 	Help, Privacy, Accessibility string
 	// Outage, when set, says whether text messages do not get through at the moment: the first page tells people.
 	Outage func() bool
+	// Countries that are texted, ISO 3166-1 alpha-2. Nil: all of them.
+	Countries []string
 	// Dev shows developers what is wrong with a request.
 	Dev bool
 	Log *slog.Logger
@@ -89,6 +92,7 @@ type Handler struct {
 	pages  map[string]*template.Template
 	files  map[string]file // by the name in the address, which holds their hash
 	names  map[string]string
+	served map[string]bool // countries
 }
 
 type file struct {
@@ -116,6 +120,9 @@ func New(cfg Config) (*Handler, error) {
 	if err := h.loadFiles(); err != nil {
 		return nil, err
 	}
+	if err := h.serve(); err != nil {
+		return nil, err
+	}
 	layout, err := template.New("layout.html").Funcs(template.FuncMap{"asset": func(name string) string { return "/assets/" + h.names[name] }}).ParseFS(templates, "layout.html")
 	if err != nil {
 		return nil, err
@@ -131,6 +138,15 @@ func New(cfg Config) (*Handler, error) {
 			return nil, err
 		}
 		if h.pages[name], err = page.ParseFS(templates, name+"/page.html"); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range enrolTemplates {
+		page, err := layout.Clone()
+		if err != nil {
+			return nil, err
+		}
+		if h.pages["enrol_"+name], err = page.ParseFS(templates, "enrol/"+name+".html"); err != nil {
 			return nil, err
 		}
 	}
@@ -173,6 +189,11 @@ func (h *Handler) Routes() http.Handler {
 	}
 	for pattern, page := range pages {
 		mux.HandleFunc(pattern, h.handle(page))
+	}
+	for pattern, page := range h.enrolRoutes() {
+		_, path, _ := strings.Cut(pattern, " ")
+		mux.Handle(pattern, speaksJSON(h.handle(page)))
+		known[path] = true
 	}
 	mux.HandleFunc("GET /assets/{name}", h.asset)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -245,6 +266,11 @@ func (h *Handler) chooseLanguage(w http.ResponseWriter, r *http.Request, locale 
 	if flow := r.URL.Query().Get("flow"); flow != "" {
 		query.Set("flow", flow)
 	}
+	for _, name := range []string{"enrolment", "replace"} {
+		if id, err := uuid.Parse(r.URL.Query().Get(name)); err == nil {
+			query.Set(name, id.String())
+		}
+	}
 	target := r.URL.Path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
@@ -304,8 +330,8 @@ func (h *Handler) Next(w http.ResponseWriter, r *http.Request, p *authn.Progress
 		redirect(w, address("/login/"+due.Page.Name, p.SignIn.ID))
 	case authn.StepConsent:
 		redirect(w, address("/consent", p.SignIn.ID))
-	case authn.StepEnrol: // whoever may bind a factor here is told to ask for one, until there are pages for it
-		redirect(w, address("/login/unmet", p.SignIn.ID))
+	case authn.StepEnrol:
+		redirect(w, address("/enrol", p.SignIn.ID))
 	case authn.StepDone:
 		return h.App.Finish(w, r, p, cookie)
 	case authn.StepFail:
@@ -414,10 +440,12 @@ type frame struct {
 	Notice                 template.HTML // a status message
 	Languages              []lang
 	Path                   string
+	Keep                   template.URL // what else of the address a link to the same page needs
 	Help, Privacy, Access  string
 	Body                   any
 	say                    *tongue
 	formAction, retryAfter string
+	code                   string // says to programs what is wrong
 }
 
 // fault is one thing to mend, said in the summary and beside its field.
@@ -468,6 +496,9 @@ func (h *Handler) render(w http.ResponseWriter, r *http.Request, status int, nam
 	if len(f.Errors) > 0 {
 		f.Title = f.say.say("page.error", values{"Title": f.Title})
 	}
+	if inJSON(r) {
+		return h.renderJSON(w, status, name, f)
+	}
 	var html bytes.Buffer
 	if err := h.pages[name].ExecuteTemplate(&html, "layout.html", f); err != nil {
 		return fmt.Errorf("render %s: %w", name, err)
@@ -508,7 +539,7 @@ func retry(now, at time.Time) string {
 // Problem implements oidc.Pages.
 func (h *Handler) Problem(w http.ResponseWriter, r *http.Request, status int, id, detail string) {
 	f := h.bare(r, "")
-	f.Title = f.T("problem." + id)
+	f.Title, f.code = f.T("problem."+id), id
 	body := map[string]template.HTML{
 		"Text":      f.say.say("problem."+id+"_body", values{"Issuer": h.Issuer, "Service": h.Service}),
 		"Reference": "",

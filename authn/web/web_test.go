@@ -92,7 +92,8 @@ func newWorld(t *testing.T, besides ...func(factors.Keys) factors.Factor) *world
 	t.Cleanup(w.server.Close)
 	var err error
 	w.pages, err = web.New(web.Config{SignIns: w.Service, Keys: w.Keys, Issuer: w.server.URL, Service: "Watchword", Help: "https://help.example/", Outage: func() bool { return w.outage.Load() },
-		Log: slog.New(slog.NewTextHandler(w.logs, nil))})
+		Countries: []string{"AT", "CH", "DE", "FR", "GB", "US", "IT", "ES", "NL", "BE", "IN"},
+		Log:       slog.New(slog.NewTextHandler(w.logs, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,12 +5,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/watchword-auth/watchword/authn/web"
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/oidc"
 	"github.com/watchword-auth/watchword/sms"
@@ -26,7 +28,7 @@ func (srv *server) routes() (http.Handler, error) {
 	pages, err := web.New(web.Config{
 		SignIns: srv.signIns, Keys: srv.ring, Issuer: srv.cfg.Issuer, Service: srv.cfg.Branding.Name, Default: srv.cfg.DefaultLocale,
 		Help: srv.cfg.Branding.SupportURL, Privacy: srv.cfg.Branding.PrivacyURL, Accessibility: srv.cfg.Branding.AccessibilityURL,
-		Outage: srv.delivery.routing.Down,
+		Outage: srv.delivery.routing.Down, Countries: served(srv.cfg.SMS.Countries),
 		Dev:    issuer.Scheme == "http", Log: srv.log, // plain http is for this machine alone, where whoever looks is a developer
 	})
 	if err != nil {
@@ -45,6 +47,14 @@ func (srv *server) routes() (http.Handler, error) {
 	mux.Handle("/", pages.Routes())
 	inner := httpkit.OnlyHost(issuer.Host, http.HandlerFunc(pages.WrongHost), httpkit.Recover(srv.log, http.HandlerFunc(pages.Failed), mux))
 	return httpkit.Identify(httpkit.Trust{Proxies: srv.cfg.TrustedProxies}, srv.observe(inner)), nil
+}
+
+// served lists the countries that are texted; nil: all of them.
+func served(countries []string) []string {
+	if slices.Contains(countries, config.AllCountries) {
+		return nil
+	}
+	return countries
 }
 
 // observe logs and counts every request by its route, never by its URL: those hold codes and hints.

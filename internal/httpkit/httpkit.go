@@ -3,10 +3,13 @@
 package httpkit
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -110,14 +113,10 @@ const MaxForm = 4 << 10
 // ReadForm reads a form that a page of ours posted. origin is the issuer's: a browser that says where a request comes from has to say that. Sibling
 // subdomains and "null" are foreign; a browser that hides the origin of its referrer sends null, but then Sec-Fetch-Site tells.
 func ReadForm(w http.ResponseWriter, r *http.Request, origin string) (url.Values, error) {
-	site, from := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
-	switch {
-	case site != "" && site != "same-origin":
-		return nil, ErrForeign
-	case from != "" && from != origin && !(from == "null" && site == "same-origin"):
+	if foreign(r, origin) {
 		return nil, ErrForeign
 	}
-	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(kind), "application/x-www-form-urlencoded") {
+	if !isType(r, "application/x-www-form-urlencoded") {
 		return nil, ErrMediaType
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, MaxForm)
@@ -133,6 +132,60 @@ func ReadForm(w http.ResponseWriter, r *http.Request, origin string) (url.Values
 		}
 	}
 	return r.PostForm, nil
+}
+
+// ReadObject is ReadForm for a JSON object whose values are strings. A page of another site cannot send that type without asking first, and is
+// never allowed to.
+func ReadObject(w http.ResponseWriter, r *http.Request, origin string) (url.Values, error) {
+	if foreign(r, origin) {
+		return nil, ErrForeign
+	}
+	if !isType(r, "application/json") {
+		return nil, ErrMediaType
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxForm))
+	if err != nil {
+		if _, large := errors.AsType[*http.MaxBytesError](err); large {
+			return nil, ErrTooLarge
+		}
+		return nil, ErrForm
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
+		return nil, ErrForm
+	}
+	values := url.Values{}
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return nil, ErrForm
+		}
+		value, err := decoder.Token()
+		text, isText := value.(string)
+		key, isKey := name.(string)
+		if err != nil || !isText || !isKey || values.Has(key) {
+			return nil, ErrForm
+		}
+		values.Set(key, text)
+	}
+	if _, err := decoder.Token(); err != nil { // the closing brace
+		return nil, ErrForm
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, ErrForm
+	}
+	return values, nil
+}
+
+// foreign reports whether a browser says that the request comes from elsewhere.
+func foreign(r *http.Request, origin string) bool {
+	site, from := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
+	return site != "" && site != "same-origin" || from != "" && from != origin && !(from == "null" && site == "same-origin")
+}
+
+func isType(r *http.Request, kind string) bool {
+	is, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(is), kind)
 }
 
 // RequestID is the request's id, for pages.

@@ -21,6 +21,17 @@
     field.form.addEventListener("submit", () => show(false));
   }
 
+  for (const button of document.querySelectorAll("button.print")) {
+    button.hidden = false;
+    button.addEventListener("click", () => print());
+  }
+  for (const button of document.querySelectorAll("button.copy")) {
+    if (!navigator.clipboard) break;
+    button.hidden = false;
+    button.addEventListener("click", () => navigator.clipboard.writeText(document.getElementById(button.dataset.copy).innerText.trim())
+      .then(() => { document.getElementById("status").textContent = button.dataset.done; }).catch(() => {}));
+  }
+
   let reading; // the browser's own look at the text message
   for (const form of document.querySelectorAll("form[data-working]")) {
     form.addEventListener("submit", (event) => {
