@@ -335,18 +335,6 @@ func (s *Service) Rename(ctx context.Context, cookie Cookie, id uuid.UUID, name 
 	})
 }
 
-// Prefer makes an authenticator the one that its owner is asked for first. Its errors are [ErrNotFresh] and [ErrNoAuthenticator].
-func (s *Service) Prefer(ctx context.Context, cookie Cookie, id uuid.UUID) error {
-	session, err := s.signedIn(ctx, cookie)
-	if err != nil {
-		return err
-	}
-	return s.change(ctx, cookie, session, nil, func(q *postgres.Query) (done, refused string, err error) {
-		s.Ledger.Prefer(ctx, q, "changer", session.Subscriber, id, factors.Subscriber(session.ID))
-		return "EXISTS (SELECT FROM authenticator_preferred)", "NULL", nil
-	})
-}
-
 // Remove unbinds an authenticator. Its errors are [ErrNotFresh], [ErrLastAuthenticator] and [ErrNoAuthenticator].
 func (s *Service) Remove(ctx context.Context, cookie Cookie, id uuid.UUID) error {
 	session, err := s.signedIn(ctx, cookie)

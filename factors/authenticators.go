@@ -131,17 +131,6 @@ func (l *Ledger) Rename(ctx context.Context, q *postgres.Query, from string, sub
 		Actor: by.Actor, Subject: subject, Session: by.Session, Object: id.String()}, audit.Expressions{"reason": "authenticator_renamed.kind"})
 }
 
-// Prefer adds part `authenticator_preferred` to q: the subject wants to be asked for authenticator id first, for as long as part from has a row.
-func (l *Ledger) Prefer(ctx context.Context, q *postgres.Query, from string, subject, id uuid.UUID, by By) {
-	owner, object := q.Bind(subject)+"::uuid", q.Bind(id)+"::uuid"
-	q.With("authenticator_wanted", fmt.Sprintf("SELECT a.id, a.kind FROM authenticators a, %s WHERE a.id = %s AND a.subject = %s AND a.unbound_at IS NULL", from, object, owner))
-	q.With("authenticator_preferred", fmt.Sprintf(`
-		UPDATE authenticators a SET preferred = (a.id = w.id) FROM authenticator_wanted w
-		 WHERE a.subject = %s AND (a.preferred OR a.id = w.id) RETURNING a.id`, owner))
-	audit.Record(ctx, q, "authenticator_wanted", audit.Event{Name: "authenticator.prefer", Outcome: audit.Success,
-		Actor: by.Actor, Subject: subject, Session: by.Session, Object: id.String()}, audit.Expressions{"reason": "authenticator_wanted.kind"})
-}
-
 // Unbind adds part `authenticator_unbound` to q (columns id, subject, kind, hint): the subject's authenticator id is bound no more, what it knew is erased and
 // its challenges end, for as long as part from has a row. Of kinds enough one has to stay: the last is not unbound; nil: none has to.
 // Part `authenticators_held` has the id and kind of all that are bound, each row locked, so that two removals at once cannot leave nothing.
@@ -159,7 +148,7 @@ func (l *Ledger) Unbind(ctx context.Context, q *postgres.Query, from string, sub
 		   AND (%[2]s IS NULL OR kind <> ALL (%[2]s) OR EXISTS (SELECT FROM authenticators_held o WHERE o.id <> %[1]s AND o.kind = ANY (%[2]s)))`, object, needed))
 	q.With("authenticator_unbound", `
 		UPDATE authenticators a
-		   SET unbound_at = wall(), preferred = false, data = '', fingerprint = NULL, codes_left = NULL, codes_used = '{}'
+		   SET unbound_at = wall(), data = '', fingerprint = NULL, codes_left = NULL, codes_used = '{}'
 		  FROM authenticator_leaving l WHERE a.id = l.id AND a.unbound_at IS NULL
 		RETURNING a.id, a.subject, a.kind, a.hint`)
 	l.cancel(q, "authenticator_unbound", "c.subject = authenticator_unbound.subject AND c.authenticator_id = authenticator_unbound.id")
@@ -212,12 +201,12 @@ func ParseName(typed string) (string, error) {
 
 // authenticatorSQL is row a of authenticators as jsonb, for [Ledger.DecodeBound].
 const authenticatorSQL = `jsonb_build_object('id', a.id, 'subject', a.subject, 'kind', a.kind, 'data', encode(a.data, 'base64'), 'hint', a.hint, 'name', a.name,
-		'bound_at', a.bound_at, 'last_used_at', a.last_used_at, 'left', cardinality(a.codes_left), 'counter', a.counter, 'read_at', wall(), 'preferred', a.preferred, 'replaces', a.replaces)`
+		'bound_at', a.bound_at, 'last_used_at', a.last_used_at, 'left', cardinality(a.codes_left), 'counter', a.counter, 'read_at', wall(), 'replaces', a.replaces)`
 
-// BoundSQL is an SQL expression of type jsonb for all authenticators that the subject of SQL expression subject has bound: the preferred one
-// first, then the last used. Read it with [Ledger.DecodeBound].
+// BoundSQL is an SQL expression of type jsonb for all authenticators that the subject of SQL expression subject has bound, the last used
+// first. Read it with [Ledger.DecodeBound].
 func BoundSQL(subject string) string {
-	return fmt.Sprintf(`(SELECT coalesce(jsonb_agg(%s ORDER BY a.preferred DESC, a.last_used_at DESC NULLS LAST, a.bound_at), '[]')
+	return fmt.Sprintf(`(SELECT coalesce(jsonb_agg(%s ORDER BY a.last_used_at DESC NULLS LAST, a.bound_at), '[]')
 		FROM authenticators a WHERE a.subject = %s AND a.unbound_at IS NULL)`, authenticatorSQL, subject)
 }
 
@@ -235,7 +224,6 @@ func (l *Ledger) DecodeBound(data []byte) ([]Authenticator, error) {
 		Left       *int       `json:"left"`
 		Counter    int64      `json:"counter"`
 		ReadAt     time.Time  `json:"read_at"`
-		Preferred  bool       `json:"preferred"`
 		Replaces   *uuid.UUID `json:"replaces"`
 	}
 	if len(data) == 0 {
@@ -254,7 +242,7 @@ func (l *Ledger) DecodeBound(data []byte) ([]Authenticator, error) {
 			return nil, err
 		}
 		a := Authenticator{ID: row.ID, Subject: row.Subject, Kind: row.Kind, Data: opened, Hint: row.Hint, Name: row.Name,
-			BoundAt: row.BoundAt, Left: row.Left, Counter: row.Counter, ReadAt: row.ReadAt, Preferred: row.Preferred}
+			BoundAt: row.BoundAt, Left: row.Left, Counter: row.Counter, ReadAt: row.ReadAt}
 		if row.Replaces != nil {
 			a.Replaces = *row.Replaces
 		}

@@ -208,8 +208,6 @@ type Authenticator struct {
 	Counter int64
 	// ReadAt is the database's time when this was read; zero: it was made here.
 	ReadAt time.Time
-	// Preferred says that its owner wants to be asked for it first.
-	Preferred bool
 	// Replaces is the authenticator that it takes the place of, once it is bound; uuid.Nil: none.
 	Replaces uuid.UUID
 	// Codes are keyed hashes of answers that are good once each. They are given when it is bound and never read again.

@@ -510,7 +510,7 @@ func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding, c com
 // replace adds part `challenge_replaced` (columns subject and hint, of what is bound now): what part challenge_bound takes the place of is bound no more.
 func (l *Ledger) replace(ctx context.Context, q *postgres.Query, b Binding) {
 	q.With("authenticator_left", `
-		UPDATE authenticators a SET unbound_at = wall(), preferred = false, data = '', fingerprint = NULL, codes_left = NULL, codes_used = '{}'
+		UPDATE authenticators a SET unbound_at = wall(), data = '', fingerprint = NULL, codes_left = NULL, codes_used = '{}'
 		  FROM challenge_bound n WHERE a.id = n.replaces AND a.subject = n.subject AND a.kind = n.kind AND a.unbound_at IS NULL
 		RETURNING a.id, a.kind, a.subject, n.hint AS hint`)
 	q.With("challenge_replaced", "SELECT subject, hint FROM authenticator_left")

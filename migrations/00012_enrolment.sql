@@ -1,8 +1,7 @@
 -- +goose Up
 
-ALTER TABLE authenticators
-    ADD COLUMN replaces  uuid,                            -- proposed in place of this one, which is unbound by the proof
-    ADD COLUMN preferred boolean NOT NULL DEFAULT false;  -- its owner wants to be asked for it first
+-- Proposed in place of that one, which is unbound by the proof.
+ALTER TABLE authenticators ADD COLUMN replaces uuid;
 
 -- +goose Down
-ALTER TABLE authenticators DROP COLUMN replaces, DROP COLUMN preferred;
+ALTER TABLE authenticators DROP COLUMN replaces;

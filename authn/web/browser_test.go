@@ -30,6 +30,32 @@ func (v *visit) enrol(n int) {
 	v.w.Subscriber(v.t, v.name, fmt.Sprintf("+1202555%04d", 200+n))
 }
 
+// bare enrols nobody's factor: the sign-in leads to setting one up.
+func (v *visit) bare(query string) {
+	v.name += "bare"
+	v.w.Subscriber(v.t, v.name, "")
+	v.begin(query)
+	v.password(authntest.Password)
+}
+
+func (v *visit) toPhone() { v.bare(""); v.Click("a[href^='/enrol/phone']") }
+
+func (v *visit) number(number string) {
+	v.Type("#number", number)
+	v.send()
+}
+
+func (v *visit) send() { v.Click("main form[action*='/enrol/'] button[type=submit]") }
+
+// own is somebody who has signed in with an app, and may change things.
+func (v *visit) own() {
+	code := v.toApp().Code(v.t, 0)
+	v.begin("?consent")
+	v.answer(code)
+}
+
+func (v *visit) open(path string) { v.Go(v.w.server.URL + path) }
+
 func (v *visit) begin(query string) { v.Go(v.w.server.URL + "/begin" + query) }
 
 func (v *visit) password(password string) {
@@ -82,15 +108,67 @@ func (v *visit) answer(code string) {
 	v.Click("main form button[type=submit]")
 }
 
-// states lead a browser into every state of every page.
-func states() []struct {
+// state of a page, and how a browser is led into it.
+type state struct {
 	name  string
 	reach func(v *visit)
-} {
-	return []struct {
-		name  string
-		reach func(v *visit)
-	}{
+}
+
+// enrolStates are those of the pages under /enrol.
+func enrolStates() []state {
+	return []state{
+		{"enrol choice", func(v *visit) { v.bare("") }},
+		{"phone first", func(v *visit) { v.toPhone() }},
+		{"phone empty", func(v *visit) { v.toPhone(); v.send() }},
+		{"phone landline", func(v *visit) { v.toPhone(); v.number("+49 30 123456") }},
+		{"phone country", func(v *visit) { v.toPhone(); v.number("+53 5 1234567") }},
+		{"phone vendor down", func(v *visit) {
+			v.bare("")
+			v.w.Outage.Store(true)
+			v.Click("a[href^='/enrol/phone']")
+			v.w.Outage.Store(false)
+		}},
+		{"phone code", func(v *visit) { v.toPhone(); v.number("+1202555" + fmt.Sprint(5000+len(v.name))) }},
+		{"phone code wrong", func(v *visit) { v.toPhone(); v.number("+12025556001"); v.answer("000000") }},
+		{"phone code used up", func(v *visit) {
+			v.toPhone()
+			v.number("+12025556002")
+			for range 5 {
+				v.answer("000000")
+			}
+		}},
+		{"phone over", func(v *visit) { v.toPhone(); v.number("+12025556003"); v.w.DB.Advance(v.t, 11*time.Minute); v.again() }},
+		{"app start", func(v *visit) { v.bare("?strong") }},
+		{"app start long name", func(v *visit) { v.bare("?strong"); v.Type("#name", strings.Repeat("x", 41)); v.send() }},
+		{"app setup", func(v *visit) { v.bare("?strong"); v.Type("#name", "Red phone"); v.send() }},
+		{"app setup wrong", func(v *visit) { v.bare("?strong"); v.send(); v.answer("000000"); v.answer("000000") }},
+		{"app setup used up", func(v *visit) {
+			v.bare("?strong")
+			v.send()
+			for range 5 {
+				v.answer("000000")
+			}
+		}},
+		{"enrol choice of the account", func(v *visit) { v.own(); v.open("/enrol") }},
+		{"phone of the account", func(v *visit) { v.own(); v.open("/enrol/phone") }},
+		{"backup start", func(v *visit) { v.own(); v.open("/enrol/backup") }},
+		{"backup codes", func(v *visit) { v.own(); v.open("/enrol/backup"); v.send() }},
+		{"backup codes again", func(v *visit) { v.own(); v.w.Paper(v.t, v.w.find(v.t, v.name)); v.open("/enrol/backup") }},
+		{"backup last used", func(v *visit) {
+			codes := v.toPaper()
+			v.sql("UPDATE authenticators SET codes_left = codes_left[1:1] WHERE codes_left IS NOT NULL")
+			v.begin("?consent")
+			v.Click("a[href^='/login/methods']")
+			v.Pick("#method-1")
+			v.Click("form[action^='/login/methods'] button[type=submit]")
+			v.answer(codes[0])
+		}},
+	}
+}
+
+// states lead a browser into every state of every other page.
+func states() []state {
+	return []state{
 		{"login first", func(v *visit) { v.begin("?login_hint=pat") }},
 		{"login text outage", func(v *visit) { v.w.outage.Store(true); v.begin(""); v.w.outage.Store(false) }},
 		{"login empty", func(v *visit) { v.begin(""); v.Click("form[action^='/login?'] button[type=submit]") }},
@@ -223,6 +301,16 @@ func states() []struct {
 // TestPages shows every state of every page to people of different tastes, and to a machine that checks pages.
 func TestPages(t *testing.T) {
 	t.Parallel()
+	show(t, states())
+}
+
+// TestEnrolPages shows those on which factors are set up.
+func TestEnrolPages(t *testing.T) {
+	t.Parallel()
+	show(t, enrolStates())
+}
+
+func show(t *testing.T, all []state) {
 	tastes := []browsertest.Taste{
 		{Locale: "en", Width: 1280}, {Locale: "de", Width: 320, Dark: true}, {Locale: "en", Width: 320, ForcedColors: true},
 	}
@@ -231,7 +319,7 @@ func TestPages(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			tab := browsertest.Open(t, taste, w.server.URL)
-			for n, state := range states() {
+			for n, state := range all {
 				tab.Forget()
 				v := &visit{Tab: tab, w: w, t: t}
 				v.enrol(n)
@@ -306,6 +394,54 @@ func TestAnswersWithoutScript(t *testing.T) {
 	if got := v.Text("h1"); got != "Allow access" {
 		t.Errorf("after the backup code: %q", got)
 	}
+}
+
+// TestEnrolWithoutScript sets up an app, a phone and backup codes where pages may not run a script.
+func TestEnrolWithoutScript(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := &visit{Tab: browsertest.Open(t, browsertest.Taste{NoScript: true}, w.server.URL, "https://rp.example"), w: w, t: t, name: "pat"}
+	v.bare("?consent")
+	v.Click("a[href^='/enrol/app']")
+	v.Type("#name", "Red phone")
+	v.send()
+	if !strings.Contains(v.Text("main"), "It will be called Red phone.") {
+		t.Errorf("P8 says %q", v.Text("main"))
+	}
+	v.answer("000000")
+	if got := v.Text("#code-fault"); !strings.Contains(got, "Enter the one that your app shows now") {
+		t.Errorf("fault %q", got)
+	}
+	v.answer(w.codeOf(t, v.Text("#secret")))
+	if got := v.Text("h1"); got != "Allow access" {
+		t.Fatalf("after the app's code: %q", got)
+	}
+	v.open("/enrol/phone")
+	v.number("030 123456")
+	if got := v.Text("#number-fault"); !strings.Contains(got, "in full, like") && !strings.Contains(got, "landline") {
+		t.Errorf("fault %q", got)
+	}
+	v.number("+12025550177")
+	v.answer(w.Code(t, w.challenge(t)))
+	if !strings.HasSuffix(v.URL(), "/account") {
+		t.Errorf("after the phone's code: %s", v.URL())
+	}
+	v.open("/enrol/backup")
+	v.send()
+	codes := v.Text("#codes")
+	if strings.Count(codes, "-") != 30 {
+		t.Errorf("codes %q", codes)
+	}
+	var file string
+	v.Evaluate(`fetch(document.querySelector("a[download]").href).then(r => r.headers.get("content-disposition") + r.url)`, &file)
+	if !strings.HasPrefix(file, "attachment") {
+		t.Errorf("the file: %q", file)
+	}
+	v.send()
+	if !strings.HasSuffix(v.URL(), "/account") {
+		t.Errorf("after the codes were saved: %s", v.URL())
+	}
+	w.wantKinds(t, "in the end", "patbare", "backup_code", "sms77", "totp")
 }
 
 // TestScriptComforts checks what the script adds: the error summary has the focus, the password can be shown, a code from a text message is filled in and never

@@ -34,9 +34,9 @@ var enrolTemplates = []string{"choice", "phone", "code", "start", "setup", "code
 // phonePage is where telephone numbers are set up.
 const phonePage = "phone"
 
-// accountPath is where whoever is signed in looks at the account, and confirmPath where they give the proofs that a change wants.
+// homePath is where whoever is signed in looks at the account, and confirmPath where they give the proofs that a change wants.
 const (
-	accountPath = "/account"
+	homePath    = "/account"
 	confirmPath = "/account/confirm"
 )
 
@@ -78,7 +78,7 @@ func (h *Handler) enrols(name string) bool {
 // enrolRoutes are the pages under /enrol.
 func (h *Handler) enrolRoutes() map[string]func(http.ResponseWriter, *http.Request) error {
 	routes := map[string]func(http.ResponseWriter, *http.Request) error{
-		"GET /enrol": h.getEnrol, "POST /enrol/continue": h.postContinue, "POST /enrol/first": h.postFirst,
+		"GET /enrol": h.getEnrol, "POST /enrol/continue": h.postContinue,
 	}
 	for _, p := range h.enrolPages() {
 		path := "/enrol/" + p.name
@@ -175,8 +175,8 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, step string) (*e
 	return e, nil
 }
 
-// changing is enter for what changes something, or leads to it: where the session is not fresh, or another step of the sign-in is due, it leads there.
-func (h *Handler) changing(w http.ResponseWriter, r *http.Request, step string) (*enrolling, error) {
+// setting is enter for what changes something, or leads to it: where the session is not fresh, or another step of the sign-in is due, it leads there.
+func (h *Handler) setting(w http.ResponseWriter, r *http.Request, step string) (*enrolling, error) {
 	e, err := h.enter(w, r, step)
 	switch {
 	case e == nil || err != nil:
@@ -193,7 +193,7 @@ func (h *Handler) changing(w http.ResponseWriter, r *http.Request, step string) 
 func (h *Handler) confirm(w http.ResponseWriter, r *http.Request) error {
 	target := r.URL.Path
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		target = accountPath
+		target = homePath
 		for _, p := range h.enrolPages() {
 			if path := "/enrol/" + p.name; strings.HasPrefix(r.URL.Path+"/", path+"/") {
 				target = path
@@ -231,7 +231,7 @@ func (h *Handler) enrolled(w http.ResponseWriter, r *http.Request, e *enrolling,
 	h.SetCookie(w, cookie)
 	h.keep(w, nil)
 	if e.p == nil {
-		redirect(w, accountPath)
+		redirect(w, homePath)
 		return nil
 	}
 	p, err := h.SignIns.Load(r.Context(), cookie, e.p.SignIn.ID)
@@ -249,7 +249,7 @@ func (h *Handler) enrolFrame(r *http.Request, e *enrolling, step string) *frame 
 		return f
 	}
 	f := h.bare(r, "")
-	f.Client, f.HomeURI = string(f.T("enrol.account")), accountPath
+	f.Client, f.HomeURI = string(f.T("enrol.account")), homePath
 	f.Proof, f.Keep = h.proof(e.session.ID, uuid.Nil, step), kept(r)
 	return f
 }
@@ -311,7 +311,7 @@ func (t *tongue) enrol(page, name string, fill values) template.HTML {
 
 // getEnrol asks what to set up, where there is a choice.
 func (h *Handler) getEnrol(w http.ResponseWriter, r *http.Request) error {
-	e, err := h.changing(w, r, "")
+	e, err := h.setting(w, r, "")
 	if e == nil {
 		return err
 	}
@@ -351,29 +351,6 @@ func (h *Handler) postContinue(w http.ResponseWriter, r *http.Request) error {
 		return authn.ErrSignInOver
 	}
 	return h.Next(w, r, e.p, e.cookie)
-}
-
-// postFirst makes an authenticator the one that its owner is asked for first. Its form is on the account page.
-func (h *Handler) postFirst(w http.ResponseWriter, r *http.Request) error {
-	e, err := h.changing(w, r, "enrol first")
-	if e == nil {
-		return err
-	}
-	id, err := uuid.Parse(e.form.Get("id"))
-	if err == nil {
-		err = h.SignIns.Prefer(r.Context(), e.cookie, id)
-	}
-	switch {
-	case errors.Is(err, authn.ErrNotFresh):
-		return h.notFresh(w, r, e)
-	case err != nil && !errors.Is(err, authn.ErrNoAuthenticator) && id != uuid.Nil:
-		return err
-	case err != nil:
-		h.Problem(w, r, http.StatusNotFound, "not_found", "")
-		return nil
-	}
-	redirect(w, accountPath)
-	return nil
 }
 
 // ---------------------------------------------------------------- P6, a phone
@@ -419,9 +396,9 @@ func (p enrolPage) getPhone(w http.ResponseWriter, r *http.Request) error {
 	return p.phone(w, r, e, old, http.StatusOK, number, region, "")
 }
 
-// due is changing for a page that something fitting is set up on.
+// due is setting for a page that something fitting is set up on.
 func (p enrolPage) due(w http.ResponseWriter, r *http.Request, step string) (*enrolling, factors.Authenticator, error) {
-	e, err := p.changing(w, r, step)
+	e, err := p.setting(w, r, step)
 	if e == nil {
 		return nil, factors.Authenticator{}, err
 	}
@@ -966,7 +943,7 @@ func (p enrolPage) postSaved(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p.keep(w, nil)
-	redirect(w, accountPath)
+	redirect(w, homePath)
 	return nil
 }
 

@@ -414,7 +414,7 @@ func TestChangePhone(t *testing.T) { // EN-4
 func TestEnrolWants(t *testing.T) { // EN-1, EN-10, TP-10: proofs, and a form of ours
 	t.Parallel()
 	w := newWorld(t)
-	b, app := w.changing(t)
+	b, _ := w.changing(t)
 	p := b.do(t, http.MethodGet, "/enrol/phone", nil)
 	backup := b.do(t, http.MethodGet, "/enrol/backup", nil)
 	for name, header := range map[string]http.Header{"site": {"Sec-Fetch-Site": {"cross-site"}}, "sibling": {"Sec-Fetch-Site": {"same-site"}}, "origin": {"Origin": {"https://evil.example"}}} {
@@ -423,8 +423,8 @@ func TestEnrolWants(t *testing.T) { // EN-1, EN-10, TP-10: proofs, and a form of
 		b.submit(t, backup, "/enrol/backup", nil).want(t, "EN-10 "+name, http.StatusForbidden)
 	}
 	b.header = http.Header{}
-	for _, path := range []string{"/enrol/phone", "/enrol/app", "/enrol/backup", "/enrol/first"} {
-		b.do(t, http.MethodPost, path, url.Values{"number": {"+12025550177"}, "id": {app.Authenticator.ID.String()}}).want(t, "EN-10 without a proof: "+path, http.StatusForbidden)
+	for _, path := range []string{"/enrol/phone", "/enrol/app", "/enrol/backup"} {
+		b.do(t, http.MethodPost, path, url.Values{"number": {"+12025550177"}}).want(t, "EN-10 without a proof: "+path, http.StatusForbidden)
 	}
 	foreign, _ := w.newcomer(t, "")
 	form := url.Values{"number": {"+12025550177"}}
@@ -570,29 +570,6 @@ func TestLastBackupCode(t *testing.T) { // P4 → P9
 	if err := w.DB.GetContext(t.Context(), &left, "SELECT DISTINCT hint FROM notices WHERE kind = 'backup_code_used'"); err != nil || left != "0" {
 		t.Errorf("BC-9: told that %s are left, %v", left, err)
 	}
-}
-
-func TestPreferredPhone(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	b, app := w.changing(t)
-	second := bind(t, w, w.find(t, "alice"), "+12025550177")
-	first := func(id string) *page { // as the account page does it
-		session, err := w.Service.Current(t.Context(), cookieOf(t, b))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b.do(t, http.MethodPost, "/enrol/first", url.Values{"id": {id}, "proof": {w.pages.Proof(session.ID, uuid.Nil, "enrol first")}})
-	}
-	wantAt(t, "the second phone first", first(second.String()), "/account")
-	if _, p := w.as(t, "alice", ""); !strings.Contains(p.html, "<bdi>77</bdi>") {
-		t.Errorf("asked for: %s\n%s", p.url, p.html)
-	}
-	wantAt(t, "the app first", first(app.Authenticator.ID.String()), "/account")
-	_, p := w.as(t, "alice", "")
-	wantAt(t, "asked for the app", p, "/login/app")
-	first(uuid.NewString()).want(t, "somebody else's", http.StatusNotFound)
-	first("x").want(t, "no id", http.StatusNotFound)
 }
 
 // TestProofRace has one enrolment confirmed by two hundred requests over two replicas, and by two browsers of its owner.

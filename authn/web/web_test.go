@@ -715,6 +715,7 @@ func TestCancelConsentSignOut(t *testing.T) {
 func TestUnmet(t *testing.T) { // TX-14, SUP-2: a person is told, then the application
 	t.Parallel()
 	w := newWorld(t)
+	w.Service.Config.Policy.Enrol = false
 	w.Subscriber(t, "bare", "")
 	for name, who := range map[string]struct{ username, says string }{
 		"a phone is not enough": {"alice", "stronger way to sign in than those that you have set up"},
@@ -744,7 +745,7 @@ func TestUnmet(t *testing.T) { // TX-14, SUP-2: a person is told, then the appli
 		b := w.browser(t)
 		p := b.do(t, http.MethodGet, "/begin", nil)
 		p = b.submit(t, p, "/login", url.Values{"username": {"bare"}, "password": {authntest.Password}})
-		p.want(t, "led to enrolment", http.StatusOK, "your account has no second way to sign in")
+		p.want(t, "told", http.StatusOK, "your account has no second way to sign in")
 		u, err := w.Service.Find(t.Context(), "bare")
 		if err != nil {
 			t.Fatal(err)

@@ -193,6 +193,16 @@ func (s *system) person(t *testing.T) person {
 	return p
 }
 
+// newcomer is a person whose phone nobody knows yet.
+func (s *system) newcomer(t *testing.T) person {
+	t.Helper()
+	n := s.people.Add(1)
+	p := person{Username: fmt.Sprintf("newcomer%d", n), Password: fmt.Sprintf("quiet harbour number %d", n), Phone: fmt.Sprintf("+1202555%04d", 200+n)}
+	s.command(t, p.Password, "user", "create", p.Username, "--name", "Pat Example", "--email", p.Username+"@mail.example", "--password-file", "-")
+	s.secret(p.Password, "password")
+	return p
+}
+
 // secret remembers what must not turn up anywhere.
 func (s *system) secret(value, what string) string {
 	s.mu.Lock()
