@@ -135,7 +135,7 @@ func (h answerPage) post(w http.ResponseWriter, r *http.Request) error {
 	}
 	next, err := h.SignIns.Answer(r.Context(), v.cookie, p, v.form.Get("code"))
 	if err == nil {
-		if way.Left != nil && *way.Left == 1 && next.Decision.Step == authn.StepDone && h.enrols(h.name) { // that was the last: see P9
+		if way.Left != nil && *way.Left == 1 && proved(next) && h.enrols(h.name) { // that was the last: see P9
 			h.SetCookie(w, next.Cookie)
 			redirect(w, address("/enrol/"+h.name, v.flow))
 			return nil

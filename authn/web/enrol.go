@@ -750,7 +750,7 @@ func (p enrolPage) getSetup(w http.ResponseWriter, r *http.Request) error {
 		if e == nil {
 			return err
 		}
-		if e.p.Decision.Step == authn.StepDone { // the last of what runs out was just used
+		if proved(e.p) && p.spent(e) {
 			return p.last(w, r, e)
 		}
 	}
@@ -759,6 +759,18 @@ func (p enrolPage) getSetup(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return p.start(w, r, e, http.StatusOK, "", nil)
+}
+
+// proved reports whether a sign-in lacks no proof any more.
+func proved(p *authn.Progress) bool {
+	return p.Decision.Step == authn.StepDone || p.Decision.Step == authn.StepConsent
+}
+
+// spent reports whether the last of what is set up here was used.
+func (p enrolPage) spent(e *enrolling) bool {
+	return slices.ContainsFunc(e.session.Bound, func(a factors.Authenticator) bool {
+		return a.Kind == p.factor.Kind() && a.Left != nil && *a.Left == 0
+	})
 }
 
 func (p enrolPage) start(w http.ResponseWriter, r *http.Request, e *enrolling, status int, name string, wrong *fault) error {
