@@ -30,6 +30,23 @@ func app(at time.Time, in uuid.UUID) Event {
 
 var installed = []Kind{{Name: "app", Strength: Unrestricted}, {Name: "sms", Strength: Restricted}}
 
+func TestDecideEnrolsFresh(t *testing.T) { // LIM-9: whoever is led to bind a factor has just given the password
+	t.Parallel()
+	policy := Policy{Floor: RestrictedLevel, Enrol: true, Fresh: 10 * time.Minute, Installed: installed}
+	for age, want := range map[time.Duration]Step{10*time.Minute - time.Second: StepEnrol, 10 * time.Minute: StepPassword, time.Hour: StepPassword} {
+		session := &Session{Subscriber: alice, Events: []Event{pwd(noon.Add(-age), this)}}
+		d := Decide(noon, session, this, &RelyingParty{}, &Requirement{MaxAge: -1}, false, policy)
+		if d.Step != want || d.Again != (want == StepPassword) {
+			t.Errorf("a password %v old: %+v, want step %d", age, d, want)
+		}
+	}
+	policy.Installed = []Kind{{Name: "paper", Strength: Restricted, NotFirst: true}}
+	session := &Session{Subscriber: alice, Events: []Event{pwd(noon, this)}}
+	if d := Decide(noon, session, this, &RelyingParty{}, &Requirement{MaxAge: -1}, false, policy); d.Step != StepFail || d.Failure != Unmet {
+		t.Errorf("nothing that one begins with: %+v", d)
+	}
+}
+
 func TestDecide(t *testing.T) {
 	t.Parallel()
 	minutes := func(n int) time.Time { return noon.Add(-time.Duration(n) * time.Minute) }
