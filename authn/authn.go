@@ -19,7 +19,7 @@
 // It knows neither OpenID Connect nor text messages: the protocol's request is carried opaque in [SignIn.Payload], and factors
 // are known by kind, strength and amr alone.
 //
-// Tables: subscribers, identifiers, sessions, session_events, sign_ins, consents.
+// Tables: subscribers, identifiers, sessions, session_events, sign_ins, consents, browsers.
 package authn
 
 import (
@@ -96,16 +96,17 @@ type Strength uint8
 
 // Strengths.
 const (
-	Knowledge    Strength = iota + 1 // the password
-	Restricted                       // possession that SP 800-63B-4 section 3.2.9 restricts: SMS, voice; also a backup code
-	Unrestricted                     // possession: an authenticator app
+	Recognised   Strength = iota // nothing: the browser is one that its person had remembered
+	Knowledge                    // the password
+	Restricted                   // possession that SP 800-63B-4 section 3.2.9 restricts: SMS, voice; also a backup code
+	Unrestricted                 // possession: an authenticator app
 )
 
 // Event is one proof that succeeded.
 type Event struct {
 	At              time.Time `json:"at"`
 	Strength        Strength  `json:"strength"`
-	Kind            string    `json:"kind"` // of the factor; "" for the password
+	Kind            string    `json:"kind"` // of the factor; "" for the password, [BrowserKind] for a remembered browser
 	AMR             []string  `json:"amr"`  // RFC 8176 section 2, without "mfa"
 	AuthenticatorID uuid.UUID `json:"authenticator_id"`
 	SignInID        uuid.UUID `json:"sign_in_id"`
@@ -143,6 +144,8 @@ type Requirement struct {
 	Consent bool `json:"consent,omitempty"`
 	// Subject that the application expects, from id_token_hint or the claims parameter; "": anybody.
 	Subject string `json:"subject,omitempty"`
+	// Strongest wants proofs as for changes of what the person can be asked for: see [ErrNotFresh].
+	Strongest bool `json:"strongest,omitempty"`
 	// Scopes that a person has to allow, unless the application is the operator's own: all that it will get, and never none, so that whoever signs in
 	// to it for the first time is asked.
 	Scopes []string `json:"scopes,omitempty"`
@@ -168,6 +171,7 @@ type RelyingParty struct {
 	AppHash    string `json:"app_hash,omitempty"`    // of the Android app that reads the texts; "": a browser does
 	// PaymentAccount says that people see or move money there: the tighter limits hold, of Regulation (EU) 2018/389 Art. 4(3).
 	PaymentAccount bool `json:"payment_account,omitempty"`
+	Own            bool `json:"own,omitempty"` // not an application: the subscriber's own account, see [Service.Account]
 }
 
 // SignIn is one attempt to sign in.

@@ -45,6 +45,7 @@ type Decision struct {
 	Level    Level
 	Password *Event // the proof of knowledge that Level rests on
 	Factor   *Event // the proof of possession; nil for a password alone
+	Browser  *Event // in place of a proof of possession: that the browser is remembered. Level is that of the password
 	AuthTime time.Time
 
 	// With StepPassword: the same person is asked again, who is named.
@@ -53,6 +54,8 @@ type Decision struct {
 	// StepFail where it is a factor that the subscriber lacks: a person can be told.
 	Strength Strength
 	Raises   bool
+	// With StepFactor: policy lets the person have this browser remembered, for sign-ins like this one.
+	Rememberable bool
 }
 
 // AMR lists the methods of RFC 8176 section 2 that the decision rests on.
@@ -64,6 +67,9 @@ func (d *Decision) AMR() []string {
 	if d.Factor != nil {
 		amr = append(amr, d.Factor.AMR...)
 	}
+	if d.Browser != nil {
+		amr = append(amr, d.Browser.AMR...)
+	}
 	if d.Password != nil && d.Factor != nil {
 		amr = append(amr, "mfa") // two kinds: something known, something had
 	}
@@ -74,7 +80,10 @@ func (d *Decision) AMR() []string {
 // all times are the database's. signIn is the attempt that asks; consent says that a person still has to allow something.
 func Decide(now time.Time, session *Session, signIn uuid.UUID, rp *RelyingParty, required *Requirement, consent bool, policy Policy) Decision {
 	c := caseOf(session, rp, required)
-	j := judgement{now: now, session: session, signIn: signIn, required: required, policy: policy, ruling: policy.Ruling(&c)}
+	j := judgement{now: now, session: session, signIn: signIn, rp: rp, required: required, policy: policy, ruling: policy.Ruling(&c)}
+	if rp.Own {
+		j.ruling = j.ruling.own(session)
+	}
 	d := j.decide(consent)
 	d.Ruling = j.ruling
 	return d
@@ -85,6 +94,7 @@ type judgement struct {
 	now      time.Time
 	session  *Session
 	signIn   uuid.UUID
+	rp       *RelyingParty
 	required *Requirement
 	policy   Policy
 	ruling   Ruling
@@ -115,13 +125,19 @@ func (j *judgement) decide(consent bool) Decision {
 			least = Unrestricted
 		}
 		factor := j.newest(least, Unrestricted)
-		if factor == nil {
+		switch {
+		case factor != nil:
+			done.Factor = factor
+			done.Level = factor.Strength.level()
+			if factor.At.Before(done.AuthTime) {
+				done.AuthTime = factor.At
+			}
+		case j.plain(least):
+			if done.Browser = j.newest(Recognised, Recognised); done.Browser == nil {
+				return j.missing(least)
+			}
+		default:
 			return j.missing(least)
-		}
-		done.Factor = factor
-		done.Level = factor.Strength.level()
-		if factor.At.Before(done.AuthTime) {
-			done.AuthTime = factor.At
 		}
 	}
 	if consent {
@@ -154,7 +170,7 @@ func (j *judgement) offers(i int) Strength {
 
 // missing says how a factor of the least strength can be had.
 func (j *judgement) missing(least Strength) Decision {
-	can, raises := false, raised(j.session)
+	can, raises := false, j.raises()
 	for i := range j.session.Offers {
 		can = can || j.offers(i) >= least && !(raises && j.session.loginOnly(i))
 	}
@@ -162,7 +178,7 @@ func (j *judgement) missing(least Strength) Decision {
 	case j.required.Silent && can:
 		return Decision{Step: StepFail, Failure: InteractionRequired}
 	case can:
-		return Decision{Step: StepFactor, Strength: least, Raises: raises}
+		return Decision{Step: StepFactor, Strength: least, Raises: raises, Rememberable: j.plain(least)}
 	case !j.required.Silent && len(j.session.Offers) == 0 && j.ruling.Enrol && j.bindable(least):
 		if password := j.newest(Knowledge, Knowledge); j.policy.Fresh > 0 && j.now.Sub(password.At) >= j.policy.Fresh {
 			return Decision{Step: StepPassword, Again: true} // what a change wants: see Service.Enrol
@@ -183,8 +199,41 @@ func (j *judgement) bindable(least Strength) bool {
 	return false
 }
 
+// plain reports whether a remembered browser may stand in for the factor that a sign-in lacks: policy says so, and nobody asked for more. A floor of
+// the operator's that any factor meets gives way to the operator's own remember=on; that of an application's registration never does, nor one with payment accounts, nor
+// whatever a request says of levels and of time. What adds to a session, and what leads to the account, wants the factor itself.
+func (j *judgement) plain(least Strength) bool {
+	if !j.ruling.Remember || least > Restricted || j.rp.Own || j.rp.PaymentAccount || j.rp.Floor > PasswordLevel || j.required.Fresh || j.required.MaxAge >= 0 || j.required.Strongest || raised(j.session) {
+		return false
+	}
+	for _, level := range j.required.Levels {
+		if level > PasswordLevel {
+			return false
+		}
+	}
+	for i := range j.session.Offers {
+		if j.offers(i) >= least {
+			return true
+		}
+	}
+	return false
+}
+
+// raises reports whether what is asked for adds to a session, or counts as much.
+func (j *judgement) raises() bool { return j.required.Strongest || raised(j.session) }
+
 // loginOnly reports whether the i-th authenticator adds nothing to a session that has a factor already.
 func (s *Session) loginOnly(i int) bool { return i < len(s.LoginOnly) && s.LoginOnly[i] }
+
+// adds reports whether a factor of that kind is bound, and good for more than signing in.
+func (s *Session) adds(kind string) bool {
+	for i := range s.Bound {
+		if s.Bound[i].Kind == kind && !s.loginOnly(i) {
+			return true
+		}
+	}
+	return false
+}
 
 // raised reports whether the session had a factor already: what is asked now adds to it.
 func raised(session *Session) bool {
@@ -202,6 +251,13 @@ func (j *judgement) target() Level {
 	target := j.ruling.Floor
 	if len(j.session.Offers) > 0 {
 		target = max(target, RestrictedLevel)
+	}
+	if j.required.Strongest {
+		for i := range j.session.Offers {
+			if !j.session.loginOnly(i) {
+				target = max(target, j.offers(i).level())
+			}
+		}
 	}
 	if len(j.required.Levels) == 0 {
 		return target
@@ -281,7 +337,7 @@ func (j *judgement) strongest() *Event {
 func (j *judgement) counts(e *Event) bool {
 	age := j.now.Sub(e.At)
 	switch {
-	case e.Strength > Knowledge && !j.ruling.Takes(e.Kind):
+	case e.Strength > Knowledge && !j.ruling.Takes(e.Kind), e.Strength > Knowledge && j.required.Strongest && !j.session.adds(e.Kind):
 		return false
 	case j.policy.MaxAge > 0 && age > j.policy.MaxAge:
 		return false

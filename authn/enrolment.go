@@ -60,18 +60,24 @@ func (s *Service) Holdings(ctx context.Context, cookie Cookie) (*Holdings, error
 		(SELECT username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
 		(SELECT subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject, %s AS events, %s AS bound, %s AS fresh, wall() AS now
 		FROM sessions s WHERE s.token_hash = %s AND s.subscriber_id IS NOT NULL AND %s`,
-		eventsSQL, factors.BoundSQL("s.subscriber_id"), s.freshSQL(q), q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
-	var row struct {
-		sessionRow
-		Bound []byte    `db:"bound"`
-		Fresh bool      `db:"fresh"`
-		Now   time.Time `db:"now"`
-	}
+		eventsSQL(), factors.BoundSQL("s.subscriber_id"), s.freshSQL(q), q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
+	var row holdingsRow
 	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
 		return nil, ErrNotFresh
 	} else if err != nil {
 		return nil, fmt.Errorf("read authenticators: %w", err)
 	}
+	return s.holdings(&row)
+}
+
+type holdingsRow struct {
+	sessionRow
+	Bound []byte    `db:"bound"`
+	Fresh bool      `db:"fresh"`
+	Now   time.Time `db:"now"`
+}
+
+func (s *Service) holdings(row *holdingsRow) (*Holdings, error) {
 	session, err := row.session()
 	if err != nil {
 		return nil, err
@@ -331,6 +337,8 @@ func (s *Service) Rename(ctx context.Context, cookie Cookie, id uuid.UUID, name 
 	}
 	return s.change(ctx, cookie, session, nil, func(q *postgres.Query) (done, refused string, err error) {
 		s.Ledger.Rename(ctx, q, "changer", session.Subscriber, id, name, factors.Subscriber(session.ID))
+		s.Notices.Add(ctx, q, "authenticator_renamed", notices.Event{Kind: notices.FactorRenamed},
+			notices.Expressions{"about": "authenticator_renamed.kind", "hint": "authenticator_renamed.hint"})
 		return "EXISTS (SELECT FROM authenticator_renamed)", "NULL", nil
 	})
 }

@@ -90,6 +90,16 @@ type Ruling struct {
 // Takes reports whether a factor of that kind counts, for asking as for what was proven earlier.
 func (r *Ruling) Takes(kind string) bool { return r.Factors == nil || slices.Contains(r.Factors, kind) }
 
+// own is what holds of the way to somebody's own account: whatever factors they have are taken there, because it is where they mend them, and none is spared.
+// Who has none has to reach the floor like anywhere.
+func (r Ruling) own(session *Session) Ruling {
+	r.Factors, r.Remember = nil, false
+	if len(session.Offers) > 0 {
+		r.Floor = min(r.Floor, RestrictedLevel)
+	}
+	return r
+}
+
 // Verdict is what one rule did in one case.
 type Verdict struct {
 	Rule Rule

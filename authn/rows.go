@@ -15,9 +15,12 @@ import (
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
-// eventsSQL lists the events of session s.
-const eventsSQL = `(SELECT coalesce(jsonb_agg(jsonb_build_object('at', e.at, 'strength', e.strength, 'kind', e.kind, 'amr', to_jsonb(e.amr),
-	'authenticator_id', e.authenticator_id, 'sign_in_id', e.sign_in_id) ORDER BY e.at), '[]') FROM session_events e WHERE e.session_id = s.id)`
+// eventsSQL lists the events of session s. That a browser was recognised counts for as long as it is remembered.
+func eventsSQL() string {
+	return `(SELECT coalesce(jsonb_agg(jsonb_build_object('at', e.at, 'strength', e.strength, 'kind', e.kind, 'amr', to_jsonb(e.amr),
+	'authenticator_id', e.authenticator_id, 'sign_in_id', e.sign_in_id) ORDER BY e.at), '[]') FROM session_events e WHERE e.session_id = s.id
+	   AND (e.kind <> '` + BrowserKind + `' OR EXISTS (SELECT FROM browsers b WHERE b.id = e.authenticator_id AND b.subscriber_id = s.subscriber_id AND ` + browserStands("b") + `)))`
+}
 
 // StandingSQL is an SQL condition: what the subscriber of that id was given at the time that expression since gives still stands. It does not when
 // the subscriber is disabled, nor when the password was changed or everything was signed out later than that. Both expressions have to name
@@ -65,7 +68,7 @@ func (s *Service) columns(q *postgres.Query) string {
 		(SELECT u.subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject,
 		(SELECT u.groups FROM subscribers u WHERE u.id = s.subscriber_id) AS groups,
 		(SELECT c.scopes FROM consents c WHERE c.subscriber_id = s.subscriber_id AND c.relying_party = si.relying_party->>'id') AS allowed,
-		` + eventsSQL + ` AS events, ` + factors.BoundSQL("s.subscriber_id") + ` AS bound, ` + s.Ledger.StateSQL(q, "si.challenge_id") + ` AS challenge`
+		` + eventsSQL() + ` AS events, ` + factors.BoundSQL("s.subscriber_id") + ` AS bound, ` + s.Ledger.StateSQL(q, "si.challenge_id") + ` AS challenge`
 }
 
 type sessionRow struct {

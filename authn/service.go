@@ -34,6 +34,8 @@ type Config struct {
 	SignIn time.Duration
 	// Fresh is how long ago proofs may be for somebody to change what they can be asked for. Default 10 min, ceiling 20 min: ASVS 7.5.1.
 	Fresh time.Duration
+	// Remember is how long a browser is remembered, where policy lets it be. Default and ceiling 30 days.
+	Remember time.Duration
 	// PerKind is how many authenticators of one kind a subscriber may bind. Default 5.
 	PerKind int
 	// PerNumber is how many subscribers may bind the same number. Default 3.
@@ -47,7 +49,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Policy: Policy{Floor: RestrictedLevel, MaxAge: 12 * time.Hour, Enrol: true},
-		Idle:   30 * time.Minute, Absolute: 12 * time.Hour, PaymentIdle: 5 * time.Minute, SignIn: time.Hour, Fresh: 10 * time.Minute, PerKind: 5, PerNumber: 3,
+		Idle:   30 * time.Minute, Absolute: 12 * time.Hour, PaymentIdle: 5 * time.Minute, SignIn: time.Hour, Fresh: 10 * time.Minute, Remember: 30 * 24 * time.Hour, PerKind: 5, PerNumber: 3,
 		Failures:       limits.Streak{Scope: "password", DelayFrom: 5, Limit: 10, Tight: 5, Block: 15 * time.Minute, MaxBlock: 15 * time.Minute, Ceiling: 100},
 		SourceFailures: limits.Window{Name: "password-source", Burst: 30, Period: 5 * time.Minute},
 	}
@@ -62,6 +64,8 @@ type Service struct {
 	Config    Config
 	// Notices tells people what happened to their accounts. Nil: nobody does.
 	Notices *notices.Notices
+	// Applications knows what other programs were given. Nil: nothing is known of any.
+	Applications Applications
 }
 
 // Cookie is the value of a browser's session cookie; it prints as nothing.
@@ -81,6 +85,10 @@ type Progress struct {
 	Decision Decision
 	// Cookie to set. Empty: the browser keeps the one it has.
 	Cookie Cookie
+	// Remember is set by whoever calls [Service.Answer] for a person who wants this browser remembered. Where the decision is not that it may be, nothing comes of it.
+	Remember bool
+	// Browser is the cookie that this browser is remembered by: the one it sent, for [Service.Answer], and then the one to set; empty: nothing to set.
+	Browser Cookie
 	// Asked is the authenticator that this step has opened a challenge for. uuid.Nil: it opened none.
 	Asked uuid.UUID
 }
@@ -195,11 +203,16 @@ func (s *Service) Decide(in *SignIn) Decision {
 // The attempt is paid, for the name and for the address, before the password is looked at, and given back if it was not looked at after all. A
 // right one gives the session a new cookie; if a factor is due, its challenge and message are stored in the same statement.
 func (s *Service) Password(ctx context.Context, cookie Cookie, session, id uuid.UUID, name, password, locale string) (*Progress, error) {
+	return s.PasswordFrom(ctx, cookie, "", session, id, name, password, locale)
+}
+
+// PasswordFrom is [Service.Password] in a browser that was remembered, by its other cookie. Whoever has both may be spared the factor.
+func (s *Service) PasswordFrom(ctx context.Context, cookie, browser Cookie, session, id uuid.UUID, name, password, locale string) (*Progress, error) {
 	canonical, err := Canonical(name)
 	if err != nil || !usable(password) {
 		canonical = "" // counted and refused like any other name that does not exist
 	}
-	tried, err := s.payPassword(ctx, cookie, session, id, canonical)
+	tried, err := s.payPassword(ctx, cookie, browser, session, id, canonical)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +227,7 @@ func (s *Service) Password(ctx context.Context, cookie Cookie, session, id uuid.
 	if !right || !usable(password) {
 		return nil, errors.Join(ErrWrongPair, s.recordWrong(ctx, tried))
 	}
-	return s.passPassword(ctx, cookie, tried, updated, locale)
+	return s.passPassword(ctx, cookie, browser, tried, updated, locale)
 }
 
 // triedPassword is what the paying statement found.
@@ -228,11 +241,12 @@ type triedPassword struct {
 	hash       string
 	disabled   bool
 	bound      []factors.Authenticator
+	browser    recognised
 	key        []byte // what the failure was counted under
 	failures   int    // in a row, with this one; 0: it was not counted
 }
 
-func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uuid.UUID, canonical string) (*triedPassword, error) {
+func (s *Service) payPassword(ctx context.Context, cookie, browser Cookie, session, id uuid.UUID, canonical string) (*triedPassword, error) {
 	// Whether the name on the page or the one of the session counts depends on the sign-in, which this statement reads too.
 	fingerprint := s.Keys.Fingerprint("identifier", canonical)
 	q := new(postgres.Query)
@@ -254,13 +268,14 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 			"reason":  "CASE WHEN (SELECT allowed FROM limit_taken) THEN 'blocked' ELSE 'source_limit' END",
 			"subject": "(SELECT id FROM found)", "session_id": "(SELECT session_id FROM attempt)",
 		})
+	remembered, copied := recognise(q, "f.id", browser)
 	q.Finally(fmt.Sprintf(`
-		SELECT a.*, t.key AS counted, f.id AS found_id, f.username AS found_name, f.subject AS found_subject, f.groups AS found_groups, f.password_hash, f.disabled_at IS NOT NULL AS disabled,
+		SELECT a.*, t.key AS counted, %s AS browser_id, %s AS browser_copied, f.id AS found_id, f.username AS found_name, f.subject AS found_subject, f.groups AS found_groups, f.password_hash, f.disabled_at IS NOT NULL AS disabled,
 		       %s AS found_bound, (SELECT failures FROM streak_paid) AS failures,
 		       (SELECT allowed FROM limit_taken) AS source_allowed, (SELECT retry_at FROM limit_taken) AS source_retry_at,
 		       %s AS blocked_until
 		  FROM attempt a, tried t LEFT JOIN found f ON true`,
-		factors.BoundSQL("f.id"), s.Config.Failures.BlockedUntil(q, "t.key")))
+		remembered, copied, factors.BoundSQL("f.id"), s.Config.Failures.BlockedUntil(q, "t.key")))
 	var row struct {
 		signInRow
 		Counted       []byte         `db:"counted"`
@@ -270,6 +285,8 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 		FoundGroups   pq.StringArray `db:"found_groups"`
 		PasswordHash  *string        `db:"password_hash"`
 		Disabled      *bool          `db:"disabled"`
+		BrowserID     *uuid.UUID     `db:"browser_id"`
+		BrowserCopied bool           `db:"browser_copied"`
 		FoundBound    []byte         `db:"found_bound"`
 		Failures      *int           `db:"failures"`
 		SourceAllowed bool           `db:"source_allowed"`
@@ -312,6 +329,9 @@ func (s *Service) payPassword(ctx context.Context, cookie Cookie, session, id uu
 	if row.FoundID != nil {
 		tried.subscriber, tried.subject, tried.username, tried.disabled = *row.FoundID, *row.FoundSubject, *row.FoundName, *row.Disabled
 		tried.groups = row.FoundGroups
+		if row.BrowserID != nil {
+			tried.browser = recognised{*row.BrowserID, row.BrowserCopied}
+		}
 		if row.PasswordHash != nil {
 			tried.hash = *row.PasswordHash
 		}
@@ -372,7 +392,7 @@ func (s *Service) recordWrong(ctx context.Context, tried *triedPassword) error {
 	return nil
 }
 
-func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedPassword, updated, locale string) (*Progress, error) {
+func (s *Service) passPassword(ctx context.Context, cookie, browser Cookie, tried *triedPassword, updated, locale string) (*Progress, error) {
 	in, token := *tried.signIn, Cookie(keyring.Token())
 	event := Event{At: in.Now, Strength: Knowledge, AMR: []string{"pwd"}, SignInID: in.ID}
 	stranger := in.Session.Subscriber != uuid.Nil && in.Session.Subscriber != tried.subscriber
@@ -382,7 +402,11 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 	in.Session.Subscriber, in.Session.Subject, in.Session.Username, in.Session.Groups = tried.subscriber, tried.subject, tried.username, tried.groups
 	in.Session.Events = append(in.Session.Events, event)
 	s.offer(&in, tried.bound)
-	decision := s.Decide(&in)
+	decision, known := s.recognise(&in, tried.browser)
+	agent, err := s.sealAgent(ctx, "session", in.Session.ID)
+	if err != nil {
+		return nil, err
+	}
 
 	q := new(postgres.Query)
 	hash, subscriber := q.Bind(token.hash())+"::bytea", q.Bind(tried.subscriber)+"::uuid"
@@ -397,14 +421,23 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 	if stranger { // another person at the same browser: another session
 		q.With("session_left", `UPDATE sessions SET ended_at = wall(), end_reason = 'replaced' FROM attempt WHERE sessions.id = attempt.session_id`)
 		q.With("session_passed", fmt.Sprintf(`
-			INSERT INTO sessions (id, token_hash, sid, subscriber_id) SELECT %s, %s, %s, %s FROM attempt RETURNING id`,
-			q.Bind(in.Session.ID)+"::uuid", hash, q.Bind(in.Session.SID)+"::text", subscriber))
+			INSERT INTO sessions (id, token_hash, sid, subscriber_id, agent) SELECT %s, %s, %s, %s, %s FROM attempt RETURNING id`,
+			q.Bind(in.Session.ID)+"::uuid", hash, q.Bind(in.Session.SID)+"::text", subscriber, q.Bind(agent)+"::bytea"))
 	} else {
 		q.With("session_passed", fmt.Sprintf(`
-			UPDATE sessions SET token_hash = %s, subscriber_id = %s, created_at = wall(), last_seen_at = wall()
-			  FROM attempt WHERE sessions.id = attempt.session_id AND coalesce(subscriber_id, %[2]s) = %[2]s RETURNING sessions.id`, hash, subscriber))
+			UPDATE sessions SET token_hash = %s, subscriber_id = %s, agent = %s, created_at = wall(), last_seen_at = wall()
+			  FROM attempt WHERE sessions.id = attempt.session_id AND coalesce(subscriber_id, %[2]s) = %[2]s RETURNING sessions.id`, hash, subscriber, q.Bind(agent)+"::bytea"))
 	}
 	s.addEvent(q, "session_passed", event)
+	recognised, next := "false", Cookie("")
+	switch {
+	case known != nil:
+		next = Cookie(keyring.Token())
+		useBrowser(ctx, q, "session_passed", *known, tried.subscriber, browser, next)
+		recognised = "EXISTS (SELECT FROM browser_used)"
+	case tried.browser.copied:
+		dropCopied(ctx, q, "session_passed", tried.browser.id, tried.subscriber)
+	}
 	s.Config.Failures.Clear(q, "session_passed", q.Bind(tried.key)+"::bytea")
 	limits.Refund(q, "session_passed", s.sourceHit(ctx)...)
 	if updated != "" {
@@ -435,10 +468,11 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 		q.With("signed_in", fmt.Sprintf("SELECT %s AS subject FROM sign_in_moved WHERE failures >= %d", subscriber, suspicious))
 		s.Notices.Add(ctx, q, "signed_in", notices.Event{Kind: notices.SignInAfterFailures}, nil)
 	}
-	q.Finally("SELECT (SELECT wall() FROM session_passed) AS passed_at, EXISTS (SELECT FROM outdated) AS outdated")
+	q.Finally("SELECT (SELECT wall() FROM session_passed) AS passed_at, EXISTS (SELECT FROM outdated) AS outdated, " + recognised + " AS recognised")
 	var got struct {
-		PassedAt *time.Time `db:"passed_at"`
-		Outdated bool       `db:"outdated"`
+		PassedAt   *time.Time `db:"passed_at"`
+		Outdated   bool       `db:"outdated"`
+		Recognised bool       `db:"recognised"`
 	}
 	switch err := s.DB.Get(ctx, &got, q); {
 	case err != nil:
@@ -449,7 +483,11 @@ func (s *Service) passPassword(ctx context.Context, cookie Cookie, tried *triedP
 		return nil, ErrSignInOver // ended in another tab meanwhile
 	}
 	in.Now = *got.PassedAt
-	return &Progress{SignIn: &in, Decision: decision, Cookie: token, Asked: asked}, nil
+	if known != nil && !got.Recognised { // forgotten meanwhile
+		in.Session.Events = in.Session.Events[:len(in.Session.Events)-1]
+		decision, next = s.Decide(&in), ""
+	}
+	return &Progress{SignIn: &in, Decision: decision, Cookie: token, Browser: next, Asked: asked}, nil
 }
 
 // Code tries an answer on the sign-in's challenge. Its errors are [factors.ErrMismatch], [factors.ErrOver], a
@@ -484,14 +522,24 @@ func (s *Service) Answer(ctx context.Context, cookie Cookie, p *Progress, typed 
 	}
 	token := Cookie(keyring.Token())
 	event := Event{At: in.Now, Strength: strength(factor), Kind: a.Kind, AMR: factor.AMR(), AuthenticatorID: a.ID, SignInID: in.ID}
+	var browser *newBrowser
+	if p.Remember && p.Decision.Rememberable {
+		if browser, err = s.newBrowser(ctx); err != nil {
+			return nil, err
+		}
+	}
 	at, err := s.Ledger.Answer(ctx, in.Challenge.ID, a, s.binding(in, p.Decision), answer, func(q *postgres.Query, won string) string {
 		q.With("session_raised", fmt.Sprintf(`
 			UPDATE sessions SET token_hash = %s, last_seen_at = wall() FROM %s
-			 WHERE sessions.id = %s AND token_hash = %s AND ended_at IS NULL AND subscriber_id = %s.subject RETURNING sessions.id`,
+			 WHERE sessions.id = %s AND token_hash = %s AND ended_at IS NULL AND subscriber_id = %s.subject
+			RETURNING sessions.id, sessions.subscriber_id, sessions.created_at`,
 			q.Bind(token.hash())+"::bytea", won, q.Bind(in.Session.ID)+"::uuid", q.Bind(cookie.hash())+"::bytea", won))
 		s.addEvent(q, "session_raised", event)
 		if a.Left != nil {
 			s.Notices.Add(ctx, q, "challenge_used", notices.Event{Kind: notices.BackupCodeUsed}, notices.Expressions{"hint": "challenge_used.answers_left::text"})
+		}
+		if browser != nil {
+			s.remember(ctx, q, "session_raised", browser, p.Browser)
 		}
 		if !p.Decision.Raises { // or else the person had been here already
 			q.With("signed_in", fmt.Sprintf(`SELECT %[1]s.subject FROM %[1]s, session_raised, sign_ins si
@@ -508,7 +556,24 @@ func (s *Service) Answer(ctx context.Context, cookie Cookie, p *Progress, typed 
 	}
 	event.At = in.Now
 	in.Session.Events = append(in.Session.Events, event)
-	return &Progress{SignIn: in, Decision: s.Decide(in), Cookie: token}, nil
+	next := &Progress{SignIn: in, Decision: s.Decide(in), Cookie: token}
+	if browser != nil {
+		next.Browser = browser.token
+	}
+	return next, nil
+}
+
+// recognise decides about a sign-in whose browser says that it is remembered. known is the event that the decision then rests on; nil: it rests on none.
+func (s *Service) recognise(in *SignIn, browser recognised) (d Decision, known *Event) {
+	without := len(in.Session.Events)
+	if browser.id != uuid.Nil && !browser.copied {
+		in.Session.Events = append(in.Session.Events, Event{At: in.Now, Strength: Recognised, Kind: BrowserKind, AMR: []string{browserAMR}, AuthenticatorID: browser.id, SignInID: in.ID})
+	}
+	if d = s.Decide(in); d.Browser != nil && len(in.Session.Events) > without {
+		return d, &in.Session.Events[without]
+	}
+	in.Session.Events = in.Session.Events[:without]
+	return d, nil
 }
 
 // prompt says for whom a code of the sign-in is made.
@@ -652,7 +717,7 @@ func (s *Service) Current(ctx context.Context, cookie Cookie) (Session, error) {
 	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at,
 		(SELECT username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
 		(SELECT subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject, %s AS events
-		FROM sessions s WHERE s.token_hash = %s AND %s`, eventsSQL, q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
+		FROM sessions s WHERE s.token_hash = %s AND %s`, eventsSQL(), q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
 	var row sessionRow
 	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
 		return Session{}, nil
@@ -762,6 +827,9 @@ func (s *Service) offer(in *SignIn, bound []factors.Authenticator) {
 	s.weigh(&in.Session, bound)
 	c := caseOf(&in.Session, &in.RelyingParty, &in.Requirement)
 	ruling := s.Config.Policy.Ruling(&c)
+	if in.RelyingParty.Own {
+		ruling = ruling.own(&in.Session)
+	}
 	for i, a := range in.Session.Bound {
 		if !ruling.Takes(a.Kind) {
 			in.Session.Offers[i] = 0

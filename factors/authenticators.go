@@ -125,10 +125,22 @@ func (l *Ledger) Pending(ctx context.Context, id uuid.UUID, b Binding) (Authenti
 func (l *Ledger) Rename(ctx context.Context, q *postgres.Query, from string, subject, id uuid.UUID, name string, by By) {
 	q.With("authenticator_renamed", fmt.Sprintf(`
 		UPDATE authenticators a SET name = %s FROM %s
-		 WHERE a.id = %s AND a.subject = %s AND a.unbound_at IS NULL RETURNING a.id, a.subject, a.kind`,
+		 WHERE a.id = %s AND a.subject = %s AND a.unbound_at IS NULL RETURNING a.id, a.subject, a.kind, a.hint`,
 		q.Bind(name)+"::text", from, q.Bind(id)+"::uuid", q.Bind(subject)+"::uuid"))
 	audit.Record(ctx, q, "authenticator_renamed", audit.Event{Name: "authenticator.rename", Outcome: audit.Success,
 		Actor: by.Actor, Subject: subject, Session: by.Session, Object: id.String()}, audit.Expressions{"reason": "authenticator_renamed.kind"})
+}
+
+// Prefer adds part `authenticator_preferred` to q: the subject is asked for authenticator id before the others, for as long as part from has a row.
+func (l *Ledger) Prefer(ctx context.Context, q *postgres.Query, from string, subject, id uuid.UUID, by By) {
+	q.With("authenticator_chosen", fmt.Sprintf(`
+		UPDATE authenticators a SET chosen_at = CASE WHEN a.id = %[1]s THEN wall() END FROM %[2]s
+		 WHERE a.subject = %[3]s AND a.unbound_at IS NULL AND (a.id = %[1]s OR a.chosen_at IS NOT NULL)
+		   AND EXISTS (SELECT FROM authenticators c WHERE c.id = %[1]s AND c.subject = %[3]s AND c.unbound_at IS NULL) RETURNING a.id, a.kind, a.chosen_at`,
+		q.Bind(id)+"::uuid", from, q.Bind(subject)+"::uuid"))
+	q.With("authenticator_preferred", "SELECT id, kind FROM authenticator_chosen WHERE chosen_at IS NOT NULL")
+	audit.Record(ctx, q, "authenticator_preferred", audit.Event{Name: "authenticator.prefer", Outcome: audit.Success,
+		Actor: by.Actor, Subject: subject, Session: by.Session, Object: id.String()}, audit.Expressions{"reason": "authenticator_preferred.kind"})
 }
 
 // Unbind adds part `authenticator_unbound` to q (columns id, subject, kind, hint): the subject's authenticator id is bound no more, what it knew is erased and
@@ -201,12 +213,12 @@ func ParseName(typed string) (string, error) {
 
 // authenticatorSQL is row a of authenticators as jsonb, for [Ledger.DecodeBound].
 const authenticatorSQL = `jsonb_build_object('id', a.id, 'subject', a.subject, 'kind', a.kind, 'data', encode(a.data, 'base64'), 'hint', a.hint, 'name', a.name,
-		'bound_at', a.bound_at, 'last_used_at', a.last_used_at, 'left', cardinality(a.codes_left), 'counter', a.counter, 'read_at', wall(), 'replaces', a.replaces)`
+		'bound_at', a.bound_at, 'last_used_at', a.last_used_at, 'chosen', a.chosen_at IS NOT NULL, 'left', cardinality(a.codes_left), 'counter', a.counter, 'read_at', wall(), 'replaces', a.replaces)`
 
-// BoundSQL is an SQL expression of type jsonb for all authenticators that the subject of SQL expression subject has bound, the last used
-// first. Read it with [Ledger.DecodeBound].
+// BoundSQL is an SQL expression of type jsonb for all authenticators that the subject of SQL expression subject has bound: the one that its holder prefers, then the
+// last used first. Read it with [Ledger.DecodeBound].
 func BoundSQL(subject string) string {
-	return fmt.Sprintf(`(SELECT coalesce(jsonb_agg(%s ORDER BY a.last_used_at DESC NULLS LAST, a.bound_at), '[]')
+	return fmt.Sprintf(`(SELECT coalesce(jsonb_agg(%s ORDER BY a.chosen_at IS NULL, a.last_used_at DESC NULLS LAST, a.bound_at), '[]')
 		FROM authenticators a WHERE a.subject = %s AND a.unbound_at IS NULL)`, authenticatorSQL, subject)
 }
 
@@ -221,6 +233,7 @@ func (l *Ledger) DecodeBound(data []byte) ([]Authenticator, error) {
 		Name       string     `json:"name"`
 		BoundAt    time.Time  `json:"bound_at"`
 		LastUsedAt *time.Time `json:"last_used_at"`
+		Chosen     bool       `json:"chosen"`
 		Left       *int       `json:"left"`
 		Counter    int64      `json:"counter"`
 		ReadAt     time.Time  `json:"read_at"`
@@ -242,7 +255,7 @@ func (l *Ledger) DecodeBound(data []byte) ([]Authenticator, error) {
 			return nil, err
 		}
 		a := Authenticator{ID: row.ID, Subject: row.Subject, Kind: row.Kind, Data: opened, Hint: row.Hint, Name: row.Name,
-			BoundAt: row.BoundAt, Left: row.Left, Counter: row.Counter, ReadAt: row.ReadAt}
+			BoundAt: row.BoundAt, Chosen: row.Chosen, Left: row.Left, Counter: row.Counter, ReadAt: row.ReadAt}
 		if row.Replaces != nil {
 			a.Replaces = *row.Replaces
 		}

@@ -202,6 +202,7 @@ type Authenticator struct {
 	Name       string // what its owner calls it; may be empty
 	BoundAt    time.Time
 	LastUsedAt time.Time // zero: never
+	Chosen     bool      // its owner wants to be asked for it first
 	// Left is how many answers are still good, once each; nil: it does not run out.
 	Left *int
 	// Counter is the last that was accepted, of what only rises, as it stood at ReadAt; a [Check] compares with column counter.

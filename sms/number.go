@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/nyaruka/phonenumbers"
 	"golang.org/x/text/unicode/norm"
@@ -105,4 +106,13 @@ func Example(region string) string {
 		return ""
 	}
 	return phonenumbers.Format(number, phonenumbers.NATIONAL)
+}
+
+// Words are its digits as somebody might type them: in full, and without its first ones, such as the country's. No password should be built from them.
+func (n Number) Words() (words []string) {
+	const least = 6
+	for digits := strings.TrimPrefix(n.e164, "+"); len(digits) >= least; digits = digits[1:] {
+		words = append(words, digits)
+	}
+	return words
 }

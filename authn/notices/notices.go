@@ -49,6 +49,7 @@ type Kind string
 const (
 	FactorAdded         Kind = "factor_added"      // about, hint
 	FactorRemoved       Kind = "factor_removed"    // about, hint
+	FactorRenamed       Kind = "factor_renamed"    // about, hint
 	PhoneChanged        Kind = "phone_changed"     // hint of the new one; AlsoBound
 	EmailChanged        Kind = "email_changed"     // AlsoProfile
 	PasswordChanged     Kind = "password_changed"  //
@@ -58,6 +59,7 @@ const (
 	BackupCodesMade     Kind = "backup_codes_made" //
 	BackupCodeUsed      Kind = "backup_code_used"  // hint: how many are left
 	BrowserRemembered   Kind = "browser_remembered"
+	SessionsEnded       Kind = "sessions_ended"
 	FactorBlocked       Kind = "factor_blocked" // until
 	FactorWarning       Kind = "factor_warning" // the block for good is near
 	FactorClosed        Kind = "factor_closed"  // blocked for good
@@ -71,8 +73,8 @@ const (
 // Kinds lists them all.
 func Kinds() []Kind {
 	return []Kind{
-		FactorAdded, FactorRemoved, PhoneChanged, EmailChanged, PasswordChanged, RecoveryStarted, RecoveryFinished, RecoveryCanceled, BackupCodesMade, BackupCodeUsed,
-		BrowserRemembered, FactorBlocked, FactorWarning, FactorClosed, PasswordBlocked, PasswordWarning, PasswordClosed, SignInAfterFailures, TextsStopped,
+		FactorAdded, FactorRemoved, FactorRenamed, PhoneChanged, EmailChanged, PasswordChanged, RecoveryStarted, RecoveryFinished, RecoveryCanceled, BackupCodesMade, BackupCodeUsed,
+		BrowserRemembered, SessionsEnded, FactorBlocked, FactorWarning, FactorClosed, PasswordBlocked, PasswordWarning, PasswordClosed, SignInAfterFailures, TextsStopped,
 	}
 }
 

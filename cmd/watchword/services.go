@@ -96,10 +96,11 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	levels := levelNames(cfg)
 	rules := authn.DefaultConfig()
 	rules.Idle, rules.Absolute, rules.SignIn, rules.Policy.MaxAge = cfg.Session.Idle, cfg.Session.Absolute, cfg.Session.SignIn, cfg.Session.Absolute
+	rules.Remember = cfg.Session.Remember
 	s := &services{
 		cfg: cfg, db: db, ring: ring, delivery: carry, mail: mailer, texts: texts, guard: guard, news: news,
 		endpoints: &events.Endpoints{DB: db, Keys: ring, Guard: guard, Actor: audit.Operator},
-		signIns:   &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules, Notices: told},
+		signIns:   &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules, Notices: told, Applications: &oidc.Grants{DB: db}},
 		clients:   &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,
 	}
 	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())

@@ -93,7 +93,7 @@ func (p *Program) userCreate() *cobra.Command {
 						return err
 					}
 					profile["phone_number"] = number.Reveal()
-					words = append(words, numberWords(number)...)
+					words = append(words, number.Words()...)
 					a, unique := smsotp.Phone(uuid.Nil, number)
 					bound = append(bound, authn.Binding{Authenticator: a, Unique: unique})
 				}
@@ -184,15 +184,6 @@ func parsePhone(text string, countries []string) (sms.Number, error) {
 		return sms.Number{}, fail(exitRefused, "add "+number.Country()+" to sms.countries to serve it", "texts to %s are not allowed", number.Country())
 	}
 	return number, nil
-}
-
-// numberWords are the digits of a number as somebody might type them: in full, and without its first ones, such as the country's.
-func numberWords(number sms.Number) (words []string) {
-	const least = 6
-	for digits := strings.TrimPrefix(number.Reveal(), "+"); len(digits) >= least; digits = digits[1:] {
-		words = append(words, digits)
-	}
-	return words
 }
 
 // password asks for a new one and holds it against the rules. alone says that no second factor follows it. words are what belongs to its owner.
@@ -319,7 +310,7 @@ func (p *Program) userSetPassword() *cobra.Command {
 				words := []string{u.Username, old.Name, old.Email}
 				for _, a := range u.Bound {
 					if number, err := sms.ParseNumber(string(a.Data), ""); err == nil && a.Kind == smsotp.Kind {
-						words = append(words, numberWords(number)...)
+						words = append(words, number.Words()...)
 					}
 				}
 				password, err := p.password(s, file, len(u.Bound) == 0, words...)

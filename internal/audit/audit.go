@@ -54,6 +54,8 @@ const (
 type Context struct {
 	Source    netip.Addr
 	RequestID string
+	// Agent is how the caller's browser calls itself. No record repeats it.
+	Agent string
 	// Operator names who gave the command, where the actor is an operator.
 	Operator string
 }

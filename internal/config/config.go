@@ -118,6 +118,7 @@ type Session struct {
 	Idle     time.Duration `key:"idle" default:"30m" min:"1m" max:"1h" doc:"A session that nobody used this long ends (NIST SP 800-63B-4, 5.2)."`
 	Absolute time.Duration `key:"absolute" default:"12h" min:"5m" max:"24h" doc:"Every session ends after this long."`
 	SignIn   time.Duration `key:"sign_in" default:"1h" min:"5m" max:"1h" doc:"How long one sign-in may take."`
+	Remember time.Duration `key:"remember" default:"720h" min:"1h" max:"720h" doc:"How long a browser is remembered, where policy.rules say remember=on."`
 }
 
 // Tokens that applications get.

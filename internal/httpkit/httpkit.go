@@ -63,7 +63,7 @@ func Identify(trust Trust, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := "req_" + strings.ToLower(rand.Text())
 		w.Header().Set("X-Request-Id", id)
-		next.ServeHTTP(w, r.WithContext(audit.With(r.Context(), audit.Context{Source: trust.Source(r), RequestID: id})))
+		next.ServeHTTP(w, r.WithContext(audit.With(r.Context(), audit.Context{Source: trust.Source(r), RequestID: id, Agent: r.UserAgent()})))
 	})
 }
 
