@@ -85,8 +85,8 @@ const (
 	shownSeats       = 100
 )
 
-// activities are the names of records that people are shown. Each has a text.
-func activities() []string {
+// Activities are the names of records that people are shown. Each has a text.
+func Activities() []string {
 	return []string{
 		"password.check", "password.set", "challenge.answer", "authenticator.bind", "authenticator.unbind", "authenticator.rename", "authenticator.prefer",
 		"browser.remember", "browser.forget", "session.end", "grant.issue", "consent.give", "consent.withdraw", "email.set", "account.export",
@@ -99,7 +99,7 @@ func (s *Service) Account(ctx context.Context, cookie, browser Cookie) (*Account
 	q := new(postgres.Query)
 	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at, u.username, u.subject, u.groups, %s AS events, %s AS bound,
 		%s AS fresh, wall() AS now, %s FROM sessions s JOIN subscribers u ON u.id = s.subscriber_id WHERE s.token_hash = %s AND %s`,
-		eventsSQL(), factors.BoundSQL("s.subscriber_id"), s.freshSQL(q), s.possessions(q, "s.subscriber_id", browser, activities(), shownActivity),
+		eventsSQL(), factors.BoundSQL("s.subscriber_id"), s.freshSQL(q), s.possessions(q, "s.subscriber_id", browser, Activities(), shownActivity),
 		q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
 	var row struct {
 		holdingsRow
@@ -249,7 +249,7 @@ func (s *Service) alter(ctx context.Context, cookie Cookie, add func(q *postgres
 	if err != nil {
 		return err
 	}
-	err = s.change(ctx, cookie, session, nil, func(q *postgres.Query) (done, refused string, err error) { return add(q, session), "false", nil })
+	err = s.change(ctx, cookie, session, nil, func(q *postgres.Query) (done, refused string, err error) { return add(q, session), "NULL", nil })
 	if errors.Is(err, ErrNoAuthenticator) {
 		return ErrNothingThere
 	}
@@ -318,7 +318,7 @@ func (s *Service) Prefer(ctx context.Context, cookie Cookie, id uuid.UUID) error
 	}
 	return s.change(ctx, cookie, session, nil, func(q *postgres.Query) (done, refused string, err error) {
 		s.Ledger.Prefer(ctx, q, "changer", session.Subscriber, id, factors.Subscriber(session.ID))
-		return "EXISTS (SELECT FROM authenticator_preferred)", "false", nil
+		return "EXISTS (SELECT FROM authenticator_preferred)", "NULL", nil
 	})
 }
 
@@ -434,6 +434,21 @@ func (s *Service) Export(ctx context.Context, subscriber uuid.UUID, by factors.B
 	a := &Account{Profile: u.Profile}
 	a.Now, a.Session = row.Now, Session{Subscriber: u.ID, Subject: u.Subject, Username: u.Username, Groups: u.Groups, Bound: u.Bound}
 	return a, u, s.possess(ctx, a, &row.possessionsRow)
+}
+
+// Seats reads the sessions and remembered browsers of a subscriber. It is the operator's door.
+func (s *Service) Seats(ctx context.Context, subscriber uuid.UUID) (*Account, error) {
+	q := new(postgres.Query)
+	q.Finally("SELECT " + s.possessions(q, "u.id", "", []string{}, 0) + " FROM subscribers u WHERE u.id = " + q.Bind(subscriber) + "::uuid")
+	var row possessionsRow
+	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
+		return nil, ErrNoSubscriber
+	} else if err != nil {
+		return nil, fmt.Errorf("read sessions: %w", err)
+	}
+	a := new(Account)
+	a.Session.Subscriber = subscriber
+	return a, s.possess(ctx, a, &row)
 }
 
 // ExportOwn is [Service.Export] by the person. Its error is [ErrNotFresh].

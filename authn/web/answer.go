@@ -39,6 +39,9 @@ type answerBody struct {
 	Hint   template.HTML
 	Closed bool // no answer is looked at: something else has to be done first
 	Again  bool // asking anew is what has to be done
+	// This browser can be remembered, and is to be.
+	Remember template.HTML
+	Chosen   bool
 }
 
 // due loads the sign-in of a request and makes sure that this page is the one that is due; otherwise it leads to the one that is and gives nil.
@@ -82,7 +85,7 @@ func (h answerPage) show(w http.ResponseWriter, r *http.Request, p *authn.Progre
 	in, f := p.SignIn, h.page(r, p.SignIn, h.name)
 	say := func(name string) template.HTML { return f.say.of(h.name, name, values{"Service": h.Service}) }
 	f.Title = say("title")
-	body := answerBody{Page: way.Page, Intro: say("intro"), Label: say("label"), Hint: say("hint")}
+	body := answerBody{Page: way.Page, Intro: say("intro"), Label: say("label"), Hint: say("hint"), Remember: h.remembering(f.say, p), Chosen: p.Remember}
 	problem, again := h.state(f.say, in)
 	body.Closed, body.Again = problem != "", again
 	switch {
@@ -133,6 +136,7 @@ func (h answerPage) post(w http.ResponseWriter, r *http.Request) error {
 	if p == nil {
 		return err
 	}
+	h.takeRemember(r, v.form, p)
 	next, err := h.SignIns.Answer(r.Context(), v.cookie, p, v.form.Get("code"))
 	if err == nil {
 		if way.Left != nil && *way.Left == 1 && proved(next) && h.enrols(h.name) { // that was the last: see P9
@@ -153,11 +157,13 @@ func (h answerPage) post(w http.ResponseWriter, r *http.Request) error {
 		return h.elsewhere(w, r, v, err)
 	}
 	// The page tells how things stand now, hence they are read again.
+	remember := p.Remember
 	v.form = nil
 	p, way, problem := h.due(w, r, v)
 	if p == nil {
 		return problem
 	}
+	p.Remember = remember
 	if isBlocked {
 		w.Header().Set("Retry-After", retry(p.SignIn.Now, blocked.Until))
 		return h.show(w, r, p, way, http.StatusTooManyRequests, say.say("login.rate", values{"Time": say.clock(blocked.Until)}))

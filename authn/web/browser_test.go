@@ -74,6 +74,13 @@ func (v *visit) code(code string) {
 	v.Click("form[action^='/login/code?'] button[type=submit]")
 }
 
+// toAccount leads to the account, through a text.
+func (v *visit) toAccount() {
+	v.Go(v.w.server.URL + "/account")
+	v.password(authntest.Password)
+	v.code(v.w.Code(v.t, v.w.challenge(v.t)))
+}
+
 func (v *visit) resend() { v.Click("form[action^='/login/code/resend'] button") }
 
 func (v *visit) again() { v.Go(v.URL()) }
@@ -291,6 +298,45 @@ func states() []state {
 			v.code(v.w.Code(v.t, v.w.challenge(v.t)))
 			v.Go(v.w.server.URL + "/logout")
 			v.Click("form[action='/logout/confirm'] button")
+		}},
+		{"code remember", func(v *visit) {
+			v.w.letRemember(v.t)
+			v.toCode("")
+			v.w.Service.Config.Policy.Rules = nil
+		}},
+		{"account", func(v *visit) { v.toAccount() }},
+		{"account of everything", func(v *visit) {
+			v.w.App(v.t, v.w.find(v.t, v.name))
+			v.w.Paper(v.t, v.w.find(v.t, v.name))
+			v.w.letRemember(v.t)
+			v.toCode("")
+			if v.Text("h1") == "" {
+				v.t.Fatal("nothing")
+			}
+			v.w.Service.Config.Policy.Rules = nil
+			v.Forget()
+			v.toAccount()
+		}},
+		{"account factor", func(v *visit) { v.toAccount(); v.Click("a[href^='/account/factor']") }},
+		{"account factor bad name", func(v *visit) {
+			v.toAccount()
+			v.Click("a[href^='/account/factor']")
+			v.Type("#name", strings.Repeat("x", 41))
+			v.Click("form[action='/account/rename'] button")
+		}},
+		{"account renamed", func(v *visit) {
+			v.toAccount()
+			v.Click("a[href^='/account/factor']")
+			v.Type("#name", "Work")
+			v.Click("form[action='/account/rename'] button")
+		}},
+		{"account confirm", func(v *visit) { v.toAccount(); v.w.DB.Advance(v.t, 11*time.Minute); v.again() }},
+		{"account password", func(v *visit) { v.toAccount(); v.Click("a[href='/account/password']") }},
+		{"account password short", func(v *visit) {
+			v.toAccount()
+			v.Click("a[href='/account/password']")
+			v.Type("#password", "short")
+			v.Click("form[action='/account/password'] button[type=submit]")
 		}},
 		{"problem page expired", func(v *visit) { v.toCode(""); v.w.DB.Advance(v.t, 61*time.Minute); v.again() }},
 		{"problem cookies", func(v *visit) { v.Go(v.w.server.URL + "/login?flow=0") }},

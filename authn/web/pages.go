@@ -7,7 +7,6 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -65,7 +64,7 @@ func (h *Handler) postLogin(w http.ResponseWriter, r *http.Request) error {
 	var next *authn.Progress
 	if password != "" && (strings.TrimSpace(username) != "" || !v.form.Has("username")) {
 		say := h.texts.pick(r, v.form.Get("locales"))
-		next, err = h.SignIns.Password(r.Context(), v.cookie, session, v.flow, username, password, say.tag.String())
+		next, err = h.SignIns.PasswordFrom(r.Context(), v.cookie, h.browserCookie(r), session, v.flow, username, password, say.tag.String())
 		if err == nil {
 			return h.Next(w, r, next, v.cookie)
 		}
@@ -140,7 +139,7 @@ func (h *Handler) postCancel(w http.ResponseWriter, r *http.Request) error {
 	if !h.proven(v.form, p.SignIn.Session.ID, v.flow, "cancel") {
 		return errProof
 	}
-	return h.App.Refuse(w, r, p, v.cookie, authn.AccessDenied)
+	return h.answers(p).Refuse(w, r, p, v.cookie, authn.AccessDenied)
 }
 
 // ---------------------------------------------------------------- P2, the code
@@ -154,6 +153,8 @@ type codeBody struct {
 	Wait      template.HTML // how long until then
 	ExpiresAt string        // for scripts
 	Slow      string        // for scripts: when a message counts as late
+	Remember  template.HTML // this browser can be remembered
+	Chosen    bool          // and is to be
 }
 
 // slowAfter is when a text without a report counts as late.
@@ -175,7 +176,7 @@ func (h *Handler) code(w http.ResponseWriter, r *http.Request, p *authn.Progress
 	in, f := p.SignIn, h.page(r, p.SignIn, "code")
 	f.Title = f.T("code.title")
 	c := in.Challenge
-	body := codeBody{}
+	body := codeBody{Remember: h.remembering(f.say, p), Chosen: p.Remember}
 	due, err := h.SignIns.Due(p)
 	if err != nil {
 		return err
@@ -286,6 +287,7 @@ func (h *Handler) postCode(w http.ResponseWriter, r *http.Request) error {
 	if _, here := h.here(p, factors.MessagePage); !here {
 		return h.Next(w, r, p, v.cookie)
 	}
+	h.takeRemember(r, v.form, p)
 	next, err := h.SignIns.Answer(r.Context(), v.cookie, p, v.form.Get("code"))
 	if err == nil {
 		return h.Next(w, r, next, v.cookie)
@@ -307,6 +309,7 @@ func (h *Handler) postCode(w http.ResponseWriter, r *http.Request) error {
 		if _, here := h.here(p, factors.MessagePage); !here {
 			return h.Next(w, r, p, v.cookie)
 		}
+		p.Remember = v.form.Get("remember") == "yes"
 		if isBlocked {
 			w.Header().Set("Retry-After", retry(p.SignIn.Now, blocked.Until))
 			return h.code(w, r, p, http.StatusTooManyRequests, &fault{"code", say.say("login.rate", values{"Time": say.clock(blocked.Until)})})
@@ -488,11 +491,7 @@ func (h *Handler) getConsent(w http.ResponseWriter, r *http.Request) error {
 	body := consentBody{Account: f.say.say("consent.account", values{"Username": p.SignIn.Session.Username})}
 	missing, _ := p.SignIn.NeedsConsent()
 	for _, scope := range missing {
-		if slices.Contains([]string{"openid", "profile", "email", "address", "phone", "offline_access"}, scope) {
-			body.Scopes = append(body.Scopes, f.T("consent."+scope))
-		} else {
-			body.Scopes = append(body.Scopes, f.say.say("consent.scope", values{"Scope": scope}))
-		}
+		body.Scopes = append(body.Scopes, f.scope(scope))
 	}
 	for _, d := range p.SignIn.Requirement.Details {
 		lines := d.Lines[f.Lang]
@@ -521,7 +520,7 @@ func (h *Handler) postConsent(w http.ResponseWriter, r *http.Request) error {
 		return h.Next(w, r, p, v.cookie)
 	}
 	if v.form.Get("answer") != "allow" {
-		return h.App.Refuse(w, r, p, v.cookie, authn.AccessDenied)
+		return h.answers(p).Refuse(w, r, p, v.cookie, authn.AccessDenied)
 	}
 	next, err := h.SignIns.Consent(r.Context(), v.cookie, v.flow)
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/watchword-auth/watchword/authn"
 )
 
 // catalogue reads the ids of one language, with all plural forms.
@@ -104,7 +106,7 @@ func TestIDs(t *testing.T) {
 		if !used[id] && slices.Contains([]string{"answer", "app", "backup", "enrolphone", "enrolapp", "enrolbackup", "enrolnew"}, group) { // asked for by name, and by the group of the page
 			return names[strings.TrimSuffix(strings.TrimSuffix(name, ".one"), ".other")]
 		}
-		return used[id] || group == "problem" || group == "consent" || slices.Contains([]string{"methods.sms", "methods.sms_down", "methods.totp", "methods.backup_code"}, id) || used[strings.TrimSuffix(strings.TrimSuffix(id, ".one"), ".other")] && name != ""
+		return used[id] || group == "problem" || group == "consent" || group == "activity" || group == "factor" || strings.HasPrefix(id, "account.said_") || group == "password" && slices.Contains([]string{"empty", "short", "long.one", "long.other", "common", "chars", "same"}, name) || slices.Contains([]string{"methods.sms", "methods.sms_down", "methods.totp", "methods.backup_code"}, id) || used[strings.TrimSuffix(strings.TrimSuffix(id, ".one"), ".other")] && name != ""
 	}
 	for id := range english {
 		if !asked(id) {
@@ -117,10 +119,20 @@ func TestIDs(t *testing.T) {
 			t.Errorf("answer.%s has no text", name)
 		}
 	}
+	for _, event := range authn.Activities() {
+		if id := "activity." + strings.ReplaceAll(event, ".", "_"); english[id] == "" {
+			t.Errorf("%s has no text", id)
+		}
+	}
+	for _, said := range sayings() {
+		if english["account.said_"+said] == "" {
+			t.Errorf("account.said_%s has no text", said)
+		}
+	}
 	for id := range used {
 		_, single := english[id]
 		_, plural := english[id+".other"]
-		if group, _, _ := strings.Cut(id, "."); !single && !plural && slices.Contains([]string{"page", "login", "code", "enrol", "phone", "answer", "send", "methods", "help", "consent", "signout", "formpost", "problem"}, group) &&
+		if group, _, _ := strings.Cut(id, "."); !single && !plural && slices.Contains([]string{"page", "login", "code", "enrol", "phone", "answer", "send", "methods", "help", "consent", "signout", "formpost", "problem", "account", "password"}, group) &&
 			!strings.HasSuffix(id, ".html") && !strings.HasSuffix(id, ".css") && !strings.HasSuffix(id, ".js") {
 			t.Errorf("%s has no text", id)
 		}

@@ -51,5 +51,5 @@ func (h *Handler) postUnmet(w http.ResponseWriter, r *http.Request) error {
 	if !lacking(p) { // bound meanwhile
 		return h.Next(w, r, p, v.cookie)
 	}
-	return h.App.Refuse(w, r, p, v.cookie, authn.Unmet)
+	return h.answers(p).Refuse(w, r, p, v.cookie, authn.Unmet)
 }

@@ -45,7 +45,7 @@ import (
 )
 
 //go:embed enrol
-//go:embed layout.html login code answer methods help consent unmet signout problem formpost
+//go:embed layout.html login code answer methods help consent unmet signout problem formpost account factor password
 var templates embed.FS
 
 //go:embed assets
@@ -132,7 +132,7 @@ func New(cfg Config) (*Handler, error) {
 			return nil, fmt.Errorf("factor page %q: not a name, or another page's", name)
 		}
 	}
-	for _, name := range []string{"login", "code", "answer", "methods", "help", "consent", "unmet", "signout", "problem", "formpost"} {
+	for _, name := range []string{"login", "code", "answer", "methods", "help", "consent", "unmet", "signout", "problem", "formpost", "account", "factor", "password"} {
 		page, err := layout.Clone()
 		if err != nil {
 			return nil, err
@@ -181,6 +181,10 @@ func (h *Handler) Routes() http.Handler {
 		"GET /login/unmet": h.getUnmet, "POST /login/unmet": h.postUnmet,
 		"GET /consent": h.getConsent, "POST /consent": h.postConsent,
 		"POST /logout/confirm": h.postSignOut,
+	}
+	for pattern, page := range h.accountPages() {
+		_, path, _ := strings.Cut(pattern, " ")
+		pages[pattern], known[path] = page, true
 	}
 	for name := range h.answerPages() {
 		path, page := "/login/"+name, answerPage{h, name}
@@ -266,7 +270,7 @@ func (h *Handler) chooseLanguage(w http.ResponseWriter, r *http.Request, locale 
 	if flow := r.URL.Query().Get("flow"); flow != "" {
 		query.Set("flow", flow)
 	}
-	for _, name := range []string{"enrolment", "replace"} {
+	for _, name := range []string{"enrolment", "replace", "id"} {
 		if id, err := uuid.Parse(r.URL.Query().Get(name)); err == nil {
 			query.Set(name, id.String())
 		}
@@ -319,6 +323,9 @@ func (h *Handler) Next(w http.ResponseWriter, r *http.Request, p *authn.Progress
 		h.SetCookie(w, p.Cookie)
 		cookie = p.Cookie
 	}
+	if p.Browser != "" {
+		h.setBrowserCookie(w, p.Browser)
+	}
 	switch p.Decision.Step {
 	case authn.StepPassword:
 		redirect(w, address("/login", p.SignIn.ID))
@@ -333,13 +340,13 @@ func (h *Handler) Next(w http.ResponseWriter, r *http.Request, p *authn.Progress
 	case authn.StepEnrol:
 		redirect(w, address("/enrol", p.SignIn.ID))
 	case authn.StepDone:
-		return h.App.Finish(w, r, p, cookie)
+		return h.answers(p).Finish(w, r, p, cookie)
 	case authn.StepFail:
 		if lacking(p) {
 			redirect(w, address("/login/unmet", p.SignIn.ID))
 			return nil
 		}
-		return h.App.Refuse(w, r, p, cookie, p.Decision.Failure)
+		return h.answers(p).Refuse(w, r, p, cookie, p.Decision.Failure)
 	default:
 		return fmt.Errorf("no page for step %d", p.Decision.Step)
 	}
@@ -436,6 +443,7 @@ type frame struct {
 	Title, Heading         template.HTML
 	Client, HomeURI        string
 	Flow, Proof, Cancel    string // Cancel is the proof of the cancel form; empty: none
+	ID                     string // what the page is about
 	Errors                 []fault
 	Notice                 template.HTML // a status message
 	Languages              []lang

@@ -53,7 +53,7 @@ func shown(u *authn.Subscriber) shownUser {
 
 func (p *Program) userCommand() *cobra.Command {
 	group := &cobra.Command{Use: "user", Short: "Manage the people who sign in", Example: "  watchword user create alice --phone +12025550143"}
-	group.AddCommand(p.userCreate(), p.userList(), p.userGet(), p.userSetPassword(), p.userSetGroups(), p.userSetEmail(),
+	group.AddCommand(p.userCreate(), p.userList(), p.userGet(), p.userSetPassword(), p.userSetGroups(), p.userSetEmail(), p.userSessions(), p.userExport(),
 		p.userChange("disable", "Keep somebody out, everywhere and at once", "watchword user disable alice\n  watchword user disable alice --yes",
 			"Disable ends the sessions of a user and everything that was given to applications. Nothing is deleted.",
 			"Shut %s out of every application?", func(ctx context.Context, s *services, id uuid.UUID) error { return s.signIns.Disable(ctx, id) }),

@@ -6,7 +6,11 @@
 
   for (const time of document.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
-    if (!isNaN(at)) time.textContent = at.toLocaleTimeString(document.documentElement.lang, { hour: "2-digit", minute: "2-digit" });
+    const lang = document.documentElement.lang;
+    if (isNaN(at)) continue;
+    if (time.dataset.show === "date") time.textContent = at.toLocaleDateString(lang, { dateStyle: "medium" });
+    else if (time.dataset.show === "moment") time.textContent = at.toLocaleString(lang, { dateStyle: "medium", timeStyle: "short" });
+    else time.textContent = at.toLocaleTimeString(lang, { hour: "2-digit", minute: "2-digit" });
   }
 
   for (const button of document.querySelectorAll("button.reveal")) {

@@ -1,0 +1,582 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/mileusna/useragent"
+
+	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/internal/postgres"
+)
+
+// ---------------------------------------------------------------- P21, the account
+
+// accountPath is the page of somebody's own account. Whoever is not signed in there is led through a sign-in like any, and back.
+const accountPath = "/account"
+
+// accountPages are the pages below it. All that posts changes something, in a session with fresh proofs.
+func (h *Handler) accountPages() map[string]func(http.ResponseWriter, *http.Request) error {
+	return map[string]func(http.ResponseWriter, *http.Request) error{
+		"GET " + accountPath: h.getAccount, "GET " + accountPath + "/factor": h.getFactor, "GET " + accountPath + "/password": h.getPassword,
+		"POST " + accountPath + "/confirm": h.postConfirm, "POST " + accountPath + "/rename": h.postRename, "POST " + accountPath + "/remove": h.postRemove,
+		"POST " + accountPath + "/prefer": h.postPrefer, "POST " + accountPath + "/browsers": h.postBrowsers, "POST " + accountPath + "/sessions": h.postSessions,
+		"POST " + accountPath + "/applications": h.postApplications, "POST " + accountPath + "/password": h.postPassword, "POST " + accountPath + "/export": h.postExport,
+	}
+}
+
+// ownAccount answers the sign-ins that lead to the account, as package oidc answers those of applications.
+type ownAccount struct{ *Handler }
+
+// Finish implements Application.
+func (a ownAccount) Finish(w http.ResponseWriter, r *http.Request, p *authn.Progress, cookie authn.Cookie) error {
+	q := new(postgres.Query)
+	a.SignIns.Complete(q, p.SignIn, cookie)
+	q.Finally("SELECT 1 FROM sign_in_done")
+	switch n, err := a.SignIns.DB.Run(r.Context(), q); {
+	case err != nil:
+		return fmt.Errorf("finish the sign-in to an account: %w", err)
+	case n == 0:
+		return authn.ErrSignInOver
+	}
+	if p.SignIn.Requirement.Strongest {
+		a.say(w, "confirm")
+	}
+	redirect(w, accountPath)
+	return nil
+}
+
+// Refuse implements Application: whoever may look still looks, anybody else is told that they left.
+func (a ownAccount) Refuse(w http.ResponseWriter, r *http.Request, p *authn.Progress, cookie authn.Cookie, failure authn.Failure) error {
+	if err := a.SignIns.Cancel(r.Context(), cookie, p.SignIn, string(failure)); err != nil && !errors.Is(err, authn.ErrSignInOver) {
+		return err
+	}
+	seen, err := a.SignIns.Account(r.Context(), cookie, "")
+	if err == nil && seen.Decision.Step == authn.StepDone {
+		redirect(w, accountPath)
+		return nil
+	}
+	if err != nil && !errors.Is(err, authn.ErrNotFresh) {
+		return err
+	}
+	a.Problem(w, r, http.StatusOK, "left", "")
+	return nil
+}
+
+// SignOut implements Application.
+func (a ownAccount) SignOut(r *http.Request, cookie authn.Cookie) error {
+	return a.App.SignOut(r, cookie)
+}
+
+// answers is who answers when that sign-in ends.
+func (h *Handler) answers(p *authn.Progress) Application {
+	if p.SignIn.RelyingParty.Own {
+		return ownAccount{h}
+	}
+	return h.App
+}
+
+// toAccount leads through a sign-in to the account, as far as one is needed.
+func (h *Handler) toAccount(w http.ResponseWriter, r *http.Request, required authn.Requirement) error {
+	cookie := h.Cookie(r)
+	p, err := h.SignIns.Begin(r.Context(), cookie, authn.Beginning{RelyingParty: authn.Own(h.Service), Requirement: required, Payload: []byte("{}")})
+	if err != nil {
+		return err
+	}
+	return h.Next(w, r, p, cookie)
+}
+
+// visitor is a request for a page of the account, by somebody who may see it.
+type visitor struct {
+	*authn.Account
+	cookie authn.Cookie
+	form   url.Values
+}
+
+// seen reads the account of whoever asks; whoever may not see it is led through a sign-in, and nil is given.
+func (h *Handler) seen(w http.ResponseWriter, r *http.Request) (*visitor, error) {
+	v := &visitor{cookie: h.Cookie(r)}
+	var err error
+	v.Account, err = h.SignIns.Account(r.Context(), v.cookie, h.browserCookie(r))
+	switch {
+	case errors.Is(err, authn.ErrNotFresh):
+		return nil, h.toAccount(w, r, authn.Looking())
+	case err != nil:
+		return nil, err
+	case v.Decision.Step != authn.StepDone:
+		return nil, h.toAccount(w, r, authn.Looking())
+	}
+	return v, nil
+}
+
+// own begins the frame of a page of the account.
+func (h *Handler) own(w http.ResponseWriter, r *http.Request, v *visitor, title string) *frame {
+	f := h.bare(r, "")
+	f.Title, f.Proof = f.T(title), h.proof(v.Session.ID, uuid.Nil, "account")
+	if said := h.said(w, r); said != "" && slices.Contains(sayings(), said) {
+		f.Notice = f.T("account." + "said_" + said)
+	}
+	return f
+}
+
+// Saying what was done, on the page that follows.
+func sayings() []string {
+	return []string{"renamed", "removed", "preferred", "forgotten", "ended", "taken", "password", "gone", "confirm"}
+}
+
+const saidCookie = "watchword-said"
+
+func (h *Handler) say(w http.ResponseWriter, what string) {
+	http.SetCookie(w, &http.Cookie{Name: h.cookieName(saidCookie), Value: what, Path: "/", MaxAge: 60, Secure: h.secure, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+}
+
+func (h *Handler) said(w http.ResponseWriter, r *http.Request) string {
+	c, err := r.Cookie(h.cookieName(saidCookie))
+	if err != nil {
+		return ""
+	}
+	http.SetCookie(w, &http.Cookie{Name: c.Name, Path: "/", MaxAge: -1, Secure: h.secure, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	return c.Value
+}
+
+// accountBody is what the page shows besides its frame.
+type accountBody struct {
+	Username     template.HTML
+	Fresh        bool
+	Factors      []shownFactor
+	Phone        bool // whether there are pages to set one up
+	App, Codes   bool
+	Browsers     []shownSeat
+	Sessions     []shownSeat
+	Others       bool // sessions besides this one
+	Applications []shownApplication
+	Activity     []template.HTML
+}
+
+type shownFactor struct {
+	ID, Kind, Name string
+	Label          template.HTML
+	Used           template.HTML
+	Left           template.HTML
+	Stays, First   bool
+	Replace        bool // a number that can be changed for another
+	CanFirst       bool
+	CanRename      bool
+}
+
+type shownSeat struct {
+	ID          string
+	Label, Used template.HTML
+	Note        template.HTML
+	This        bool
+}
+
+type shownApplication struct {
+	ID, Name string
+	Scopes   []template.HTML
+	Since    template.HTML
+}
+
+func (h *Handler) getAccount(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.seen(w, r)
+	if v == nil {
+		return err
+	}
+	return h.account(w, r, v, http.StatusOK)
+}
+
+func (h *Handler) account(w http.ResponseWriter, r *http.Request, v *visitor, status int, wrong ...fault) error {
+	f := h.own(w, r, v, "account.title")
+	f.Path, f.Errors = accountPath, wrong
+	body := accountBody{Username: f.say.say("account.who", values{"Username": v.Session.Username}), Fresh: v.Fresh}
+	installed := map[string]bool{}
+	for _, factor := range h.SignIns.Ledger.Factors() {
+		installed[factor.Kind()] = true
+	}
+	body.Phone, body.App, body.Codes = installed["sms"], installed["totp"], installed["backup_code"]
+	for i := range v.Session.Bound {
+		body.Factors = append(body.Factors, h.shownFactor(f.say, v, i))
+		if v.Session.Bound[i].Kind == "backup_code" {
+			body.Codes = false // they are made anew beside the old ones
+		}
+	}
+	for _, b := range v.Browsers {
+		body.Browsers = append(body.Browsers, shownSeat{ID: b.ID.String(), Label: browserName(f.say, b.Agent), Used: f.say.say("account.browser_used", values{"Date": f.say.moment(b.LastUsedAt), "Until": f.say.date(b.ExpiresAt)}), This: b.This})
+	}
+	for _, s := range v.Sessions {
+		seat := shownSeat{ID: s.ID.String(), Label: browserName(f.say, s.Agent), Used: f.say.say("account.session_used", values{"Date": f.say.moment(s.LastUsedAt), "Since": f.say.moment(s.CreatedAt)}), This: s.This}
+		if s.Half {
+			seat.Note = f.T("account.session_half")
+		}
+		body.Others = body.Others || !s.This
+		body.Sessions = append(body.Sessions, seat)
+	}
+	for _, g := range v.Given {
+		shown := shownApplication{ID: g.Application, Name: g.Name, Since: f.say.say("account.since", values{"Date": f.say.date(g.Since)})}
+		if shown.Name == "" {
+			shown.Name = g.Application
+		}
+		for _, scope := range g.Scopes {
+			shown.Scopes = append(shown.Scopes, f.scope(scope))
+		}
+		body.Applications = append(body.Applications, shown)
+	}
+	for i := range v.Activity {
+		body.Activity = append(body.Activity, h.activity(f.say, &v.Activity[i], v.Names))
+	}
+	f.Body = body
+	return h.render(w, r, status, "account", f)
+}
+
+// scope says in words what an application may have.
+func (f *frame) scope(scope string) template.HTML {
+	if slices.Contains([]string{"openid", "profile", "email", "address", "phone", "offline_access"}, scope) {
+		return f.T("consent." + scope)
+	}
+	return f.say.say("consent.scope", values{"Scope": scope})
+}
+
+func (h *Handler) shownFactor(say *tongue, v *visitor, i int) shownFactor {
+	a := v.Session.Bound[i]
+	factor, _ := h.SignIns.Ledger.Factor(a.Kind)
+	_, reaches := factor.(factors.Reacher)
+	shown := shownFactor{ID: a.ID.String(), Kind: a.Kind, Name: a.Name, Stays: v.Stays[i], First: a.Chosen, Replace: reaches, Label: say.of("factor", a.Kind, values{"Hint": a.Hint}),
+		CanFirst: !a.Chosen && a.Left == nil && len(v.Session.Bound) > 1, CanRename: a.Left == nil}
+	if !say.has("factor." + a.Kind) {
+		shown.Label = say.say("methods.any", nil)
+	}
+	shown.Used = say.say("account.added", values{"Date": say.date(a.BoundAt)})
+	if !a.LastUsedAt.IsZero() {
+		shown.Used = say.say("account.added_used", values{"Date": say.date(a.BoundAt), "Used": say.moment(a.LastUsedAt)})
+	}
+	if a.Left != nil {
+		shown.Left = say.say("account.left", values{"Count": *a.Left})
+	}
+	return shown
+}
+
+// browserName says in words how a browser calls itself: it can say anything.
+func browserName(say *tongue, agent string) template.HTML {
+	ua := useragent.Parse(agent)
+	switch {
+	case ua.Name == "" || strings.ContainsAny(ua.Name, "/;()"):
+		return say.say("account.agent_unknown", nil)
+	case ua.OS == "":
+		return say.say("account.agent", values{"Browser": ua.Name})
+	}
+	return say.say("account.agent_on", values{"Browser": ua.Name, "System": ua.OS})
+}
+
+// activity says in words what a record tells.
+func (h *Handler) activity(say *tongue, e *audit.Entry, names map[string]string) template.HTML {
+	group := strings.NewReplacer(".", "_").Replace(e.Event)
+	name := names[e.Client.V]
+	switch {
+	case name != "":
+	case e.Client.V == authn.OwnID:
+		name = h.Service
+	default:
+		name = e.Client.V
+	}
+	fill := values{"Client": name, "Service": h.Service, "Factor": say.factor(e.Reason)}
+	id := "activity." + group
+	if e.Outcome != audit.Success {
+		id += "_" + e.Outcome
+	}
+	if !say.has(id) {
+		id = "activity.something"
+	}
+	text := say.say(id, fill)
+	if strings.HasPrefix(e.Actor, audit.Operator) {
+		text = say.say("activity.operator", values{"Text": text, "Service": h.Service})
+	}
+	return say.say("activity.line", values{"Date": say.moment(e.At), "Text": text})
+}
+
+// factor is what a kind of factor is called.
+func (t *tongue) factor(kind string) template.HTML {
+	if id := "factor.name_" + kind; kind != "" && t.has(id) {
+		return t.say(id, nil)
+	}
+	return t.say("methods.any", nil)
+}
+
+// date renders a day, and moment a day with its time, in figures that read the same in every language. A script shows them in the reader's zone.
+func (t *tongue) date(at time.Time) template.HTML {
+	at = at.UTC()
+	return template.HTML(`<time datetime="` + at.Format(time.RFC3339) + `" data-show="date">` + at.Format(time.DateOnly) + `</time>`) //nolint:gosec // made here
+}
+
+func (t *tongue) moment(at time.Time) template.HTML {
+	at = at.UTC()
+	shown := t.say("page.utc", values{"Time": at.Format("2006-01-02 15:04")})
+	return template.HTML(`<time datetime="` + at.Format(time.RFC3339) + `" data-show="moment">` + string(shown) + `</time>`) //nolint:gosec // made here
+}
+
+// one is the authenticator that a request is about.
+func (v *visitor) one(id string) (int, bool) {
+	i := slices.IndexFunc(v.Session.Bound, func(a factors.Authenticator) bool { return a.ID.String() == id })
+	return i, i >= 0
+}
+
+func (h *Handler) getFactor(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.seen(w, r)
+	if v == nil {
+		return err
+	}
+	return h.factor(w, r, v, r.URL.Query().Get("id"), http.StatusOK)
+}
+
+func (h *Handler) factor(w http.ResponseWriter, r *http.Request, v *visitor, id string, status int, wrong ...fault) error {
+	i, ok := v.one(id)
+	if !ok {
+		h.say(w, "gone")
+		redirect(w, accountPath)
+		return nil
+	}
+	f := h.own(w, r, v, "account.factor_title")
+	f.Path, f.ID = accountPath+"/factor", id
+	f.Errors, f.Body = wrong, h.shownFactor(f.say, v, i)
+	return h.render(w, r, status, "factor", f)
+}
+
+func (h *Handler) getPassword(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.seen(w, r)
+	if v == nil {
+		return err
+	}
+	if !v.Fresh {
+		return h.toAccount(w, r, h.SignIns.Changing())
+	}
+	return h.password(w, r, v, http.StatusOK)
+}
+
+// passwordBody is what the page for a new password shows.
+type passwordBody struct{ Hint template.HTML }
+
+func (h *Handler) password(w http.ResponseWriter, r *http.Request, v *visitor, status int, wrong ...fault) error {
+	f := h.own(w, r, v, "password.title")
+	f.Path = accountPath + "/password"
+	minimum := authn.MinPassword
+	if len(v.Session.Bound) == 0 {
+		minimum = authn.MinAlonePassword
+	}
+	f.Errors, f.Body = wrong, passwordBody{Hint: f.say.say("password.hint", values{"Count": minimum})}
+	return h.render(w, r, status, "password", f)
+}
+
+// changing reads a form of the account, by somebody who may see it; nil: they were led elsewhere.
+func (h *Handler) changing(w http.ResponseWriter, r *http.Request) (*visitor, error) {
+	form, err := httpkit.ReadForm(w, r, h.origin)
+	if err != nil {
+		return nil, err
+	}
+	v := &visitor{cookie: h.Cookie(r), form: form}
+	if v.cookie == "" {
+		return nil, errNoCookie
+	}
+	holdings, err := h.SignIns.Holdings(r.Context(), v.cookie)
+	if errors.Is(err, authn.ErrNotFresh) {
+		return nil, h.toAccount(w, r, authn.Looking())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !h.proven(form, holdings.Session.ID, uuid.Nil, "account") {
+		return nil, errProof
+	}
+	v.Account = &authn.Account{Holdings: *holdings}
+	return v, nil
+}
+
+// changed answers a change of the account: it says what was done, leads through the sign-in that was lacking, or gives the error.
+func (h *Handler) changed(w http.ResponseWriter, r *http.Request, err error, done string) error {
+	switch {
+	case err == nil:
+		h.say(w, done)
+	case errors.Is(err, authn.ErrNotFresh):
+		return h.toAccount(w, r, h.SignIns.Changing())
+	case errors.Is(err, authn.ErrNothingThere), errors.Is(err, authn.ErrNoAuthenticator):
+		h.say(w, "gone")
+	default:
+		return err
+	}
+	redirect(w, accountPath)
+	return nil
+}
+
+// formID is the id in a field of a form; uuid.Nil and false: there is none.
+func formID(form url.Values, field string) (uuid.UUID, bool) {
+	id, err := uuid.Parse(form.Get(field))
+	return id, err == nil && id != uuid.Nil
+}
+
+func (h *Handler) postConfirm(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.changing(w, r)
+	if v == nil {
+		return err
+	}
+	return h.toAccount(w, r, h.SignIns.Changing())
+}
+
+func (h *Handler) postRename(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.changing(w, r)
+	if v == nil {
+		return err
+	}
+	id, _ := formID(v.form, "id")
+	err = h.SignIns.Rename(r.Context(), v.cookie, id, v.form.Get("name"))
+	if errors.Is(err, factors.ErrName) {
+		return h.factor(w, r, v, id.String(), http.StatusUnprocessableEntity, fault{"name", h.texts.pick(r, "").say("account.bad_name", values{"Count": factors.MaxName})})
+	}
+	return h.changed(w, r, err, "renamed")
+}
+
+func (h *Handler) postRemove(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.changing(w, r)
+	if v == nil {
+		return err
+	}
+	id, _ := formID(v.form, "id")
+	err = h.SignIns.Remove(r.Context(), v.cookie, id)
+	if errors.Is(err, authn.ErrLastAuthenticator) {
+		return h.factor(w, r, v, id.String(), http.StatusConflict, fault{"stays", h.texts.pick(r, "").say("account.stays", nil)})
+	}
+	return h.changed(w, r, err, "removed")
+}
+
+func (h *Handler) postPrefer(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.changing(w, r)
+	if v == nil {
+		return err
+	}
+	id, _ := formID(v.form, "id")
+	return h.changed(w, r, h.SignIns.Prefer(r.Context(), v.cookie, id), "preferred")
+}
+
+func (h *Handler) postBrowsers(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.changing(w, r)
+	if v == nil {
+		return err
+	}
+	id, named := formID(v.form, "id")
+	if !named && v.form.Get("id") != "all" {
+		return httpkit.ErrForm
+	}
+	return h.changed(w, r, h.SignIns.Forget(r.Context(), v.cookie, id), "forgotten")
+}
+
+func (h *Handler) postSessions(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.changing(w, r)
+	if v == nil {
+		return err
+	}
+	id, named := formID(v.form, "id")
+	if !named && v.form.Get("id") != "others" {
+		return httpkit.ErrForm
+	}
+	return h.changed(w, r, h.SignIns.EndSession(r.Context(), v.cookie, id), "ended")
+}
+
+func (h *Handler) postApplications(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.changing(w, r)
+	if v == nil {
+		return err
+	}
+	return h.changed(w, r, h.SignIns.Disconnect(r.Context(), v.cookie, v.form.Get("id")), "taken")
+}
+
+func (h *Handler) postPassword(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.changing(w, r)
+	if v == nil {
+		return err
+	}
+	say, words := h.texts.pick(r, ""), []string{h.Service, "watchword"}
+	if issuer, err := url.Parse(h.Issuer); err == nil {
+		words = append(words, issuer.Hostname())
+	}
+	next, err := h.SignIns.ChangePassword(r.Context(), v.cookie, v.form.Get("password"), words...)
+	if errors.Is(err, authn.ErrOverloaded) {
+		w.Header().Set("Retry-After", retry(v.Now, v.Now.Add(authn.RetryAfter)))
+		return h.password(w, r, v, http.StatusServiceUnavailable, fault{"password", say.say("login.busy", nil)})
+	}
+	for known, id := range map[error]string{authn.ErrPasswordShort: "short", authn.ErrPasswordLong: "long", authn.ErrPasswordCommon: "common", authn.ErrPasswordChars: "chars", authn.ErrPasswordSame: "same"} {
+		if errors.Is(err, known) {
+			if v.form.Get("password") == "" {
+				id = "empty"
+			}
+			return h.password(w, r, v, http.StatusUnprocessableEntity, fault{"password", say.say("password."+id, values{"Count": authn.MaxPassword})})
+		}
+	}
+	if err == nil {
+		h.SetCookie(w, next)
+	}
+	return h.changed(w, r, err, "password")
+}
+
+// postExport hands over all that is kept about whoever asks, but for secrets.
+func (h *Handler) postExport(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.changing(w, r)
+	if v == nil {
+		return err
+	}
+	account, who, err := h.SignIns.ExportOwn(r.Context(), v.cookie)
+	if err != nil {
+		return h.changed(w, r, err, "")
+	}
+	data, err := json.MarshalIndent(authn.NewExport(account, who), "", "  ")
+	if err != nil {
+		return err
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Content-Disposition", `attachment; filename="your-data.json"`)
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	_, err = w.Write(append(data, '\n'))
+	return err
+}
+
+// ---------------------------------------------------------------- remembered browsers
+
+// browserCookieName is that of the cookie by which a browser is remembered.
+const browserCookieName = "watchword-browser"
+
+func (h *Handler) browserCookie(r *http.Request) authn.Cookie {
+	c, err := r.Cookie(h.cookieName(browserCookieName))
+	if err != nil || len(c.Value) > 100 {
+		return ""
+	}
+	return authn.Cookie(c.Value)
+}
+
+// setBrowserCookie is sent with requests of our own pages alone: a password is posted from one.
+func (h *Handler) setBrowserCookie(w http.ResponseWriter, cookie authn.Cookie) {
+	http.SetCookie(w, &http.Cookie{Name: h.cookieName(browserCookieName), Value: string(cookie), Path: "/", MaxAge: int(h.SignIns.Config.Remember.Seconds()),
+		Secure: h.secure, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+}
+
+// remembering is the text beside the choice to have this browser remembered; empty: there is none.
+func (h *Handler) remembering(say *tongue, p *authn.Progress) template.HTML {
+	if !p.Decision.Rememberable {
+		return ""
+	}
+	return say.say("code.remember", values{"Count": int(h.SignIns.Config.Remember.Hours()) / 24})
+}
+
+// takeRemember reads that choice.
+func (h *Handler) takeRemember(r *http.Request, form url.Values, p *authn.Progress) {
+	p.Remember, p.Browser = form.Get("remember") == "yes", h.browserCookie(r)
+}
