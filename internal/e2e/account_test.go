@@ -47,7 +47,7 @@ func TestAccountPage(t *testing.T) {
 			}
 			tab.Click("a[href='/account/password']")
 			password := "seven brown horses " + who.Username + " boat"
-			s.keep(password, "password")
+			s.secret(password, "password")
 			tab.Type("#password", password)
 			tab.Click("form[action='/account/password'] button[type=submit]")
 			if tab.URL() != s.Issuer+"/account" {
