@@ -157,8 +157,9 @@ func (w *walk) run(ctx context.Context, anchors []Anchor) error {
 // bears holds a head against its signature.
 func (w *walk) bears(ctx context.Context, h *Head) error {
 	if h.Seq == 0 && h.Key == "" {
-		var links bool
-		if err := w.conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM audit_links) OR EXISTS (SELECT FROM audit_checkpoints)`).Scan(&links); err != nil {
+		var links bool // beside that very head: the first links of all may have been made since it was read
+		if err := w.conn.QueryRowContext(ctx, `
+			SELECT EXISTS (SELECT FROM audit_head WHERE seq = 0) AND (EXISTS (SELECT FROM audit_links) OR EXISTS (SELECT FROM audit_checkpoints))`).Scan(&links); err != nil {
 			return err
 		}
 		if links {
