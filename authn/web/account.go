@@ -416,9 +416,9 @@ func (h *Handler) changed(w http.ResponseWriter, r *http.Request, err error, don
 	return nil
 }
 
-// formID is the id in a field of a form; uuid.Nil and false: there is none.
-func formID(form url.Values, field string) (uuid.UUID, bool) {
-	id, err := uuid.Parse(form.Get(field))
+// formID is what a form is about; uuid.Nil and false: it names nothing.
+func formID(form url.Values) (uuid.UUID, bool) {
+	id, err := uuid.Parse(form.Get("id"))
 	return id, err == nil && id != uuid.Nil
 }
 
@@ -435,7 +435,7 @@ func (h *Handler) postRename(w http.ResponseWriter, r *http.Request) error {
 	if v == nil {
 		return err
 	}
-	id, _ := formID(v.form, "id")
+	id, _ := formID(v.form)
 	err = h.SignIns.Rename(r.Context(), v.cookie, id, v.form.Get("name"))
 	if errors.Is(err, factors.ErrName) {
 		return h.factor(w, r, v, id.String(), http.StatusUnprocessableEntity, fault{"name", h.texts.pick(r, "").say("account.bad_name", values{"Count": factors.MaxName})})
@@ -448,7 +448,7 @@ func (h *Handler) postRemove(w http.ResponseWriter, r *http.Request) error {
 	if v == nil {
 		return err
 	}
-	id, _ := formID(v.form, "id")
+	id, _ := formID(v.form)
 	err = h.SignIns.Remove(r.Context(), v.cookie, id)
 	if errors.Is(err, authn.ErrLastAuthenticator) {
 		return h.factor(w, r, v, id.String(), http.StatusConflict, fault{"stays", h.texts.pick(r, "").say("account.stays", nil)})
@@ -461,7 +461,7 @@ func (h *Handler) postPrefer(w http.ResponseWriter, r *http.Request) error {
 	if v == nil {
 		return err
 	}
-	id, _ := formID(v.form, "id")
+	id, _ := formID(v.form)
 	return h.changed(w, r, h.SignIns.Prefer(r.Context(), v.cookie, id), "preferred")
 }
 
@@ -470,7 +470,7 @@ func (h *Handler) postBrowsers(w http.ResponseWriter, r *http.Request) error {
 	if v == nil {
 		return err
 	}
-	id, named := formID(v.form, "id")
+	id, named := formID(v.form)
 	if !named && v.form.Get("id") != "all" {
 		return httpkit.ErrForm
 	}
@@ -482,7 +482,7 @@ func (h *Handler) postSessions(w http.ResponseWriter, r *http.Request) error {
 	if v == nil {
 		return err
 	}
-	id, named := formID(v.form, "id")
+	id, named := formID(v.form)
 	if !named && v.form.Get("id") != "others" {
 		return httpkit.ErrForm
 	}

@@ -91,9 +91,9 @@ func TestAccountStepUp(t *testing.T) { // EN-1, TP-10, LIM-9, BND-1: every chang
 	w.DB.Freeze(t)
 	app := w.App(t, w.find(t, "alice"))
 	b := w.browser(t)
-	p := b.password(t, b.do(t, http.MethodGet, "/account", nil), authntest.Password)
+	b.password(t, b.do(t, http.MethodGet, "/account", nil), authntest.Password)
 	b.do(t, http.MethodGet, "/account", nil).want(t, "OT-19 after the password alone", http.StatusOK, "Check your")
-	p = b.do(t, http.MethodGet, "/account", nil)
+	p := b.do(t, http.MethodGet, "/account", nil)
 	if strings.Contains(p.url, "/login/app") { // she takes the text
 		p = b.submit(t, b.do(t, http.MethodGet, strings.Replace(p.url, "/login/app", "/login/methods", 1), nil), "/login/methods", url.Values{"method": {w.phone(t)}})
 	} else if !strings.Contains(p.html, "We sent") {
