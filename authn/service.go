@@ -842,9 +842,11 @@ func (s *Service) weigh(session *Session, bound []factors.Authenticator) {
 	slices.SortStableFunc(bound, func(a, b factors.Authenticator) int { return runsOut(a) - runsOut(b) })
 	session.Bound, session.Offers, session.LoginOnly = bound, make([]Strength, len(bound)), make([]bool, len(bound))
 	for i, a := range bound {
-		if factor, ok := s.Ledger.Factor(a.Kind); ok && (a.Left == nil || *a.Left > 0) {
-			session.Offers[i], session.LoginOnly[i] = strength(factor), !factors.Serves(factor, factors.StepUp)
+		factor, ok := s.Ledger.Factor(a.Kind)
+		if ok && (a.Left == nil || *a.Left > 0) {
+			session.Offers[i] = strength(factor)
 		}
+		session.LoginOnly[i] = ok && !factors.Serves(factor, factors.StepUp) // also once it has run out: what was proved by it is the same
 	}
 }
 

@@ -50,11 +50,26 @@ func (a ownAccount) Finish(w http.ResponseWriter, r *http.Request, p *authn.Prog
 	case n == 0:
 		return authn.ErrSignInOver
 	}
-	if p.SignIn.Requirement.Strongest {
+	target := comingFrom(p.SignIn)
+	if p.SignIn.Requirement.Strongest && target == accountPath {
 		a.say(w, "confirm")
 	}
-	redirect(w, accountPath)
+	redirect(w, target)
 	return nil
+}
+
+// errand is what a sign-in to the account keeps: which page it is for.
+type errand struct {
+	Return string `json:"return,omitempty"`
+}
+
+// comingFrom is the page that a sign-in to the account leads back to.
+func comingFrom(in *authn.SignIn) string {
+	var e errand
+	if json.Unmarshal(in.Payload, &e) != nil || !strings.HasPrefix(e.Return, "/enrol") {
+		return accountPath
+	}
+	return e.Return
 }
 
 // Refuse implements Application: whoever may look still looks, anybody else is told that they left.

@@ -34,12 +34,6 @@ var enrolTemplates = []string{"choice", "phone", "code", "start", "setup", "code
 // phonePage is where telephone numbers are set up.
 const phonePage = "phone"
 
-// homePath is where whoever is signed in looks at the account, and confirmPath where they give the proofs that a change wants.
-const (
-	homePath    = "/account"
-	confirmPath = "/account/confirm"
-)
-
 // enrolPage is where one kind of factor is set up.
 type enrolPage struct {
 	*Handler
@@ -193,7 +187,7 @@ func (h *Handler) setting(w http.ResponseWriter, r *http.Request, step string) (
 func (h *Handler) confirm(w http.ResponseWriter, r *http.Request) error {
 	target := r.URL.Path
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		target = homePath
+		target = accountPath
 		for _, p := range h.enrolPages() {
 			if path := "/enrol/" + p.name; strings.HasPrefix(r.URL.Path+"/", path+"/") {
 				target = path
@@ -203,12 +197,23 @@ func (h *Handler) confirm(w http.ResponseWriter, r *http.Request) error {
 	if replaces, err := uuid.Parse(r.URL.Query().Get("replace")); err == nil {
 		target += "?" + url.Values{"replace": {replaces.String()}}.Encode()
 	}
-	next := confirmPath + "?" + url.Values{"return": {target}}.Encode()
 	if inJSON(r) {
-		return writeProblem(w, http.StatusForbidden, map[string]any{"code": "confirmation_required", "title": http.StatusText(http.StatusForbidden), "next": next})
+		return writeProblem(w, http.StatusForbidden, map[string]any{"code": "confirmation_required", "title": http.StatusText(http.StatusForbidden), "next": target})
 	}
-	redirect(w, next)
-	return nil
+	payload, err := json.Marshal(errand{Return: target})
+	if err != nil {
+		return err
+	}
+	cookie := h.Cookie(r)
+	p, err := h.SignIns.Begin(r.Context(), cookie, authn.Beginning{RelyingParty: authn.Own(h.Service), Requirement: h.SignIns.Changing(), Payload: payload})
+	switch {
+	case err != nil:
+		return err
+	case p.Decision.Step == authn.StepDone: // there is nothing more to ask for, and it is not enough
+		redirect(w, accountPath)
+		return nil
+	}
+	return h.Next(w, r, p, cookie)
 }
 
 // notFresh is what becomes of a change that came too late.
@@ -231,7 +236,7 @@ func (h *Handler) enrolled(w http.ResponseWriter, r *http.Request, e *enrolling,
 	h.SetCookie(w, cookie)
 	h.keep(w, nil)
 	if e.p == nil {
-		redirect(w, homePath)
+		redirect(w, accountPath)
 		return nil
 	}
 	p, err := h.SignIns.Load(r.Context(), cookie, e.p.SignIn.ID)
@@ -249,7 +254,7 @@ func (h *Handler) enrolFrame(r *http.Request, e *enrolling, step string) *frame 
 		return f
 	}
 	f := h.bare(r, "")
-	f.Client, f.HomeURI = string(f.T("enrol.account")), homePath
+	f.Client, f.HomeURI = string(f.T("enrol.account")), accountPath
 	f.Proof, f.Keep = h.proof(e.session.ID, uuid.Nil, step), kept(r)
 	return f
 }
@@ -955,7 +960,7 @@ func (p enrolPage) postSaved(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p.keep(w, nil)
-	redirect(w, homePath)
+	redirect(w, accountPath)
 	return nil
 }
 

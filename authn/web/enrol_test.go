@@ -247,7 +247,7 @@ func TestFirstSignIn(t *testing.T) { // P6 to P8 on the way to the application
 		for _, path := range []string{"/enrol", "/enrol/phone", "/enrol/app", "/enrol/backup", "/enrol/phone/code"} {
 			wantAt(t, path, b.do(t, http.MethodGet, strings.Replace(p.url, "/login/code", path, 1), nil), "/login/code")
 			bare := b.do(t, http.MethodGet, path, nil)
-			wantAt(t, path+" without the sign-in", bare, map[bool]string{true: "/enrol/phone/code", false: "/account/confirm"}[path == "/enrol/phone/code"])
+			wantAt(t, path+" without the sign-in", bare, map[bool]string{true: "/enrol/phone/code", false: "/login/code"}[path == "/enrol/phone/code"])
 		}
 		if w.Texts(t) != texts {
 			t.Error("texts were sent")
@@ -260,9 +260,9 @@ func TestFirstSignIn(t *testing.T) { // P6 to P8 on the way to the application
 		w := newWorld(t)
 		b := w.browser(t)
 		for _, path := range []string{"/enrol", "/enrol/phone", "/enrol/app", "/enrol/backup", "/enrol/backup/codes", "/enrol/backup/codes/download"} {
-			wantAt(t, path, b.do(t, http.MethodGet, path, nil), "/account/confirm")
+			wantAt(t, path, b.do(t, http.MethodGet, path, nil), "/login")
 		}
-		b.do(t, http.MethodGet, "/enrol?flow="+uuid.NewString(), nil).want(t, "a foreign sign-in", http.StatusForbidden)
+		b.do(t, http.MethodGet, "/enrol?flow="+uuid.NewString(), nil).want(t, "a foreign sign-in", http.StatusGone)
 	})
 }
 
@@ -374,7 +374,7 @@ func TestAddPhone(t *testing.T) { // EN-2, EN-5, EN-11, P7
 		code := w.sent(t, p)
 		w.DB.Advance(t, 10*time.Minute+time.Second)
 		b.submit(t, p, "/enrol/phone/code", url.Values{"code": {code}}).want(t, "late", http.StatusGone, "Start again")
-		wantAt(t, "EN-1", b.do(t, http.MethodGet, "/enrol/phone", nil), "/account/confirm")
+		wantAt(t, "EN-1", b.do(t, http.MethodGet, "/enrol/phone", nil), "/login")
 		w.wantKinds(t, "late", "alice", "sms43", "totp")
 	})
 }
@@ -414,7 +414,7 @@ func TestChangePhone(t *testing.T) { // EN-4
 func TestEnrolWants(t *testing.T) { // EN-1, EN-10, TP-10: proofs, and a form of ours
 	t.Parallel()
 	w := newWorld(t)
-	b, _ := w.changing(t)
+	b, app := w.changing(t)
 	p := b.do(t, http.MethodGet, "/enrol/phone", nil)
 	backup := b.do(t, http.MethodGet, "/enrol/backup", nil)
 	for name, header := range map[string]http.Header{"site": {"Sec-Fetch-Site": {"cross-site"}}, "sibling": {"Sec-Fetch-Site": {"same-site"}}, "origin": {"Origin": {"https://evil.example"}}} {
@@ -438,9 +438,12 @@ func TestEnrolWants(t *testing.T) { // EN-1, EN-10, TP-10: proofs, and a form of
 	w.DB.Advance(t, 10*time.Minute+time.Second)
 	for path, page := range map[string]*page{"/enrol/phone": p, "/enrol/backup": backup} {
 		got := b.submit(t, page, path, url.Values{"number": {"+12025550177"}})
-		wantAt(t, "EN-1 "+path+" too late", got, "/account/confirm")
-		if !strings.HasSuffix(got.url, "?return="+url.QueryEscape(path)) {
-			t.Errorf("EN-1 %s: the way back is lost: %s", path, got.url)
+		wantAt(t, "EN-1 "+path+" too late", got, "/login")
+		if path == "/enrol/phone" { // and with the proofs, on to what was wanted
+			confirmed := b.submit(t, got, "/login", url.Values{"password": {authntest.Password}})
+			w.DB.Advance(t, totp.Period)
+			wantAt(t, "the way back", b.submit(t, confirmed, "/login/app", url.Values{"code": {app.Code(t, 0)}}), path)
+			w.DB.Advance(t, 10*time.Minute+time.Second)
 		}
 	}
 	if w.Texts(t) != texts {
@@ -448,7 +451,7 @@ func TestEnrolWants(t *testing.T) { // EN-1, EN-10, TP-10: proofs, and a form of
 	}
 	weak, q := w.at(t, "", "number ending 43")
 	weak.submit(t, q, "/login/code", url.Values{"code": {w.newest(t)}})
-	wantAt(t, "TP-10 a text where an app is bound", weak.do(t, http.MethodGet, "/enrol/app", nil), "/account/confirm")
+	wantAt(t, "TP-10 a text where an app is bound", weak.do(t, http.MethodGet, "/enrol/app", nil), "/login/app")
 	w.wantKinds(t, "after all that", "alice", "sms43", "totp")
 }
 
@@ -563,7 +566,7 @@ func TestLastBackupCode(t *testing.T) { // P4 → P9
 	p = b.submit(t, p, "/login/backup", url.Values{"code": {paper[0]}})
 	wantAt(t, "after the last one", p, "/enrol/backup")
 	p.want(t, "after the last one", http.StatusOK, "That was your last backup code", "Continue to Demo", "Make new backup codes")
-	wantAt(t, "LUS-3 it makes no new ones by itself", b.do(t, http.MethodGet, "/enrol/backup", nil), "/account/confirm")
+	wantAt(t, "LUS-3 it makes no new ones by itself", b.do(t, http.MethodGet, "/enrol/backup", nil), "/login/code")
 	finished(t, "and on", b.submit(t, p, "/enrol/continue", nil), authn.RestrictedLevel)
 	b.do(t, http.MethodGet, p.url, nil).want(t, "Back", http.StatusGone)
 	var left string
@@ -710,7 +713,7 @@ func TestEnrolInJSON(t *testing.T) {
 		t.Errorf("codes: %+v", made)
 	}
 	w.DB.Advance(t, 11*time.Minute)
-	if late := ask(http.MethodPost, codes.Data.Action, map[string]string{"proof": codes.Proof}, http.StatusForbidden); late.Code != "confirmation_required" || !strings.HasPrefix(late.Next, "/account/confirm?return=") {
+	if late := ask(http.MethodPost, codes.Data.Action, map[string]string{"proof": codes.Proof}, http.StatusForbidden); late.Code != "confirmation_required" || late.Next != "/enrol/backup" {
 		t.Errorf("EN-1: %+v", late)
 	}
 	for body, status := range map[string]int{`{"proof":1}`: 400, `[]`: 400, `{"a":"b","a":"c"}`: 400, `{"a":["b"]}`: 400, `{} {}`: 400, `{`: 400, `{"a":"` + strings.Repeat("x", 5000) + `"}`: 413} {
