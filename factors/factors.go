@@ -166,11 +166,13 @@ type Prompt struct {
 	App string
 	// Life bounds that of the code. 0: as the factor has it.
 	Life time.Duration
+	// MustSend says that there is to be no challenge when its message may not be sent now.
+	MustSend bool
 }
 
 // Issued is what a factor makes for one challenge.
 type Issued struct {
-	// Code is what the person has to give back. Empty for a [Checker].
+	// Code is what the person has to give back. Empty for a [Checker]. Without a message, the factor has handed it over.
 	Code string
 	// Life of the code and of the challenge: at most 10 minutes, SP 800-63B-4 section 3.1.3.2.
 	Life time.Duration
@@ -188,8 +190,17 @@ const (
 	Enrol  Purpose = "enrol"
 )
 
-// completes reports whether a right answer completes an authentication with several factors: only that ends failures in a row.
-func (p Purpose) completes() bool { return p == Login || p == StepUp }
+// Purposes of challenges that other programs ask for. Those of their tests are worth nothing else.
+const (
+	Gateway     Purpose = "gateway"
+	GatewayTest Purpose = "gateway_test"
+)
+
+// completes reports whether a right answer completes what the subject is known for: an authentication with several factors, or, for another program's, the verification. Only
+// that ends failures in a row.
+func (p Purpose) completes() bool {
+	return p == Login || p == StepUp || p == Gateway || p == GatewayTest
+}
 
 // Authenticator is one enrolment of one factor: this subject's phone.
 type Authenticator struct {

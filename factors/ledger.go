@@ -32,9 +32,11 @@ type Limits struct {
 	Live int
 	// Cooldown before the first resend; twice as long before the second, four times before every later one. Default 30 s.
 	Cooldown time.Duration
-	// Windows on sends, by what is counted.
+	// Windows on sends, by what is counted. One without a burst is not counted in.
 	NumberHour, NumberDay, SubjectHour, Source, Everyone limits.Window
-	// SourceFailures bounds wrong answers from one address, over all subjects: one code tried on many.
+	// Further windows that every send counts in, under keys of the host's own.
+	Further []limits.Hit
+	// SourceFailures bounds wrong answers from one address, over all subjects: one code tried on many. Without a burst they are not counted: whoever asks speaks for many.
 	SourceFailures limits.Window
 	// Failures in a row of one subject, over all factors. Strict is for challenges that add proof to a session.
 	Failures, Strict limits.Streak
@@ -51,7 +53,7 @@ func DefaultLimits() Limits {
 		NumberDay:      limits.Window{Name: "send-number-day", Burst: 10, Period: 24 * time.Hour},
 		SubjectHour:    limits.Window{Name: "send-subject-hour", Burst: 5, Period: time.Hour},
 		Source:         limits.Window{Name: "send-source", Burst: 25, Period: 5 * time.Minute},
-		Everyone:       limits.Window{Name: "send-everyone-day", Burst: 10000, Period: 24 * time.Hour},
+		Everyone:       limits.Window{Name: "send-everyone-day", Burst: 10000, Period: 24 * time.Hour, Shared: true},
 		SourceFailures: limits.Window{Name: "factor-source", Burst: 30, Period: 5 * time.Minute},
 		Failures:       failures, Strict: strict,
 	}
@@ -79,6 +81,8 @@ type Ledger struct {
 
 	// Warn, when set, tells subjects about failures in a row, in the statement of the failure.
 	Warn Warn
+	// Guard, when set, gives an SQL condition without which no challenge is answered, resent or ended: that whoever asks still may.
+	Guard func(*postgres.Query) string
 
 	kinds map[string]Factor
 }
@@ -114,11 +118,18 @@ type Binding struct {
 	Context []byte
 	// Strict has the tighter limit on failures in a row hold. It is no part of what an answer comes with.
 	Strict bool
+	// Owner, when set, stands for subject and browser in what an answer must come with: programs give back a challenge's id and a code, and the subject is known by the id
+	// alone. It is whoever the program works for.
+	Owner uuid.UUID
 }
 
 func (b Binding) sum() []byte {
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(b.Purpose), b.Subject[:], b.Browser[:], b.Context} {
+	parts := [][]byte{[]byte(b.Purpose), b.Subject[:], b.Browser[:], b.Context}
+	if b.Owner != uuid.Nil {
+		parts = [][]byte{[]byte(b.Purpose), []byte("owner"), b.Owner[:], b.Context}
+	}
+	for _, part := range parts {
 		var length [8]byte
 		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
 		h.Write(length[:])
@@ -140,7 +151,8 @@ func (l *Ledger) streak(b Binding) limits.Streak {
 // Open adds to q what asks a's holder for an answer, for as long as part from has a row: the challenge (part
 // `challenge_opened`, columns id and challenge_id), the end of the one that this browser had for the purpose, the message and
 // its audit record. It gives the id of the challenge. Nothing is sent when a window on sends is full: the
-// challenge then has no code, and its next_send_at says when one may be asked for.
+// challenge then has no code, and its next_send_at says when one may be asked for; or, if to.MustSend, there is no challenge, nothing else has ended, and part
+// `limit_taken` says why.
 func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Authenticator, b Binding, to Prompt) (uuid.UUID, error) {
 	factor, ok := l.kinds[a.Kind]
 	if !ok {
@@ -154,6 +166,18 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 	if err != nil {
 		return uuid.Nil, fmt.Errorf("issue %s: %w", a, err)
 	}
+	sends := "challenge_sends"
+	switch {
+	case issued.Message == nil: // whoever makes the code hands it over, or there is none to hand over
+		q.With(sends, fmt.Sprintf("SELECT %v AS allowed, NULL::timestamptz AS retry_at FROM %s", issued.Code != "", from))
+	case to.MustSend:
+		limits.Take(q, from, l.sendHits(ctx, b, issued.Message.To)...)
+		q.With(sends, "SELECT allowed, retry_at FROM limit_taken WHERE allowed")
+		from = sends
+	default:
+		limits.Take(q, from, l.sendHits(ctx, b, issued.Message.To)...)
+		q.With(sends, "SELECT allowed, retry_at FROM limit_taken WHERE EXISTS (SELECT FROM "+from+")")
+	}
 	id := uuid.New()
 	q.With("challenge_superseded", fmt.Sprintf(`
 		UPDATE challenges SET ended_at = wall(), outcome = 'superseded'
@@ -165,15 +189,6 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		q.Bind(b.Subject)+"::uuid", q.Bind(b.Browser[:])+"::bytea", from, q.Bind(string(b.Purpose))+"::text", q.Bind(l.Limits.Live-1)+"::int"))
 	l.Outbox.Cancel(q, "challenge_superseded", "false")
 	recordEnd(q, "challenge_superseded", "superseded")
-
-	sends := "challenge_quiet"
-	if issued.Message != nil {
-		limits.Take(q, from, l.sendHits(ctx, b, issued.Message.To)...)
-		sends = "challenge_sends"
-		q.With(sends, "SELECT allowed, retry_at FROM limit_taken WHERE EXISTS (SELECT FROM "+from+")")
-	} else {
-		q.With(sends, "SELECT false AS allowed, NULL::timestamptz AS retry_at FROM "+from)
-	}
 	var mac []byte
 	if issued.Code != "" {
 		mac = l.mac(id, b, issued.Code)
@@ -189,7 +204,7 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		       CASE WHEN allowed THEN wall() + make_interval(secs => %[11]s) ELSE retry_at END,
 		       wall() + make_interval(secs => %[9]s)
 		  FROM %[12]s
-		RETURNING id, id AS challenge_id, sends`,
+		RETURNING id, id AS challenge_id, created_at, expires_at, next_send_at, max_attempts, sends`,
 		q.Bind(id)+"::uuid", q.Bind(b.Subject)+"::uuid", q.Bind(a.ID)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(string(b.Purpose))+"::text",
 		q.Bind(b.sum())+"::bytea", q.Bind(b.Browser[:])+"::bytea", q.Bind(mac)+"::bytea", life, q.Bind(l.Limits.Attempts)+"::int",
 		q.Bind(l.Limits.Cooldown.Seconds())+"::float8", sends))
@@ -227,14 +242,18 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 	if err != nil {
 		return fmt.Errorf("issue %s: %w", a, err)
 	}
-	if issued.Message == nil {
+	if issued.Message == nil && issued.Code == "" {
 		return ErrOver // nothing of this kind is ever sent
 	}
 	q := new(postgres.Query)
 	l.live(q, id, b, "AND c.authenticator_id = "+q.Bind(a.ID)+"::uuid")
 	maxSends := q.Bind(l.Limits.Sends) + "::int"
 	q.With("challenge_due", "SELECT id FROM challenge_live WHERE sends < "+maxSends+" AND (next_send_at IS NULL OR next_send_at <= wall())")
-	limits.Take(q, "challenge_due", l.sendHits(ctx, b, issued.Message.To)...)
+	if issued.Message != nil {
+		limits.Take(q, "challenge_due", l.sendHits(ctx, b, issued.Message.To)...)
+	} else {
+		q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at, NULL::text AS full_window")
+	}
 	fresh := "(SELECT count(*) FROM unnest(c.mac_expiries) e WHERE e > wall()) < " + q.Bind(l.Limits.Codes) + "::int"
 	life := q.Bind(issued.Life.Seconds()) + "::float8"
 	q.With("challenge_resent", fmt.Sprintf(`
@@ -255,24 +274,27 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 	audit.Record(ctx, q, "challenge_unsent", audit.Event{Name: "challenge.resend", Outcome: audit.Refused, Actor: "subscriber",
 		Subject: b.Subject, Session: b.Browser, Object: id.String()},
 		audit.Expressions{"reason": "CASE WHEN challenge_unsent.sends >= " + maxSends + " THEN 'used_up' WHEN EXISTS (SELECT FROM challenge_due) THEN 'send_limit' ELSE 'too_early' END"})
-	q.With("challenge_message", "SELECT challenge_id FROM challenge_resent WHERE further")
-	m := *issued.Message
-	m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, string(b.Purpose), issued.Code, issued.Life
-	if err := l.Outbox.Enqueue(q, m, "challenge_message"); err != nil {
-		return fmt.Errorf("store message of challenge: %w", err)
+	if issued.Message != nil {
+		q.With("challenge_message", "SELECT challenge_id FROM challenge_resent WHERE further")
+		m := *issued.Message
+		m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, string(b.Purpose), issued.Code, issued.Life
+		if err := l.Outbox.Enqueue(q, m, "challenge_message"); err != nil {
+			return fmt.Errorf("store message of challenge: %w", err)
+		}
+		q.With("challenge_repeat", "SELECT challenge_id FROM challenge_resent WHERE NOT further")
+		l.Outbox.Repeat(q, uuid.New(), "challenge_repeat")
 	}
-	q.With("challenge_repeat", "SELECT challenge_id FROM challenge_resent WHERE NOT further")
-	l.Outbox.Repeat(q, uuid.New(), "challenge_repeat")
 	q.Finally(`SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_resent) AS sent,
 		(SELECT sends FROM challenge_live) >= ` + maxSends + ` AS used_up,
 		coalesce((SELECT next_send_at FROM challenge_live WHERE next_send_at > wall()), (SELECT retry_at FROM limit_taken)) AS retry_at,
-		EXISTS (SELECT FROM challenge_due) AS due`)
+		EXISTS (SELECT FROM challenge_due) AS due, coalesce((SELECT full_window FROM limit_taken), '') AS full_window`)
 	var got struct {
 		Live    bool       `db:"live"`
 		Sent    bool       `db:"sent"`
 		UsedUp  *bool      `db:"used_up"`
 		RetryAt *time.Time `db:"retry_at"`
 		Due     bool       `db:"due"`
+		Full    string     `db:"full_window"`
 	}
 	if err := l.DB.Get(ctx, &got, q); err != nil {
 		return fmt.Errorf("resend challenge: %w", err)
@@ -285,7 +307,7 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 	case got.UsedUp != nil && *got.UsedUp:
 		return &WaitError{UsedUp: true}
 	default:
-		wait := &WaitError{Limited: got.Due}
+		wait := &WaitError{Limited: got.Due, Window: got.Full}
 		if got.RetryAt != nil {
 			wait.Until = *got.RetryAt
 		}
@@ -297,6 +319,7 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 type WaitError struct {
 	Until   time.Time // when one may be asked for; zero with UsedUp
 	Limited bool      // a window on sends is full, rather than the pause between two sends
+	Window  string    // the name of that window
 	UsedUp  bool      // the challenge has had all its sends
 }
 
@@ -305,11 +328,11 @@ func (e *WaitError) Error() string { return "factors: no message may be sent now
 // Effect adds to q what a right answer changes: parts that select from part won, which has one row (id, subject,
 // authenticator_id) if and only if the challenge is consumed by this very statement. Part `challenge_used` has the authenticator then, as it is
 // afterwards: id, subject, kind, hint and answers_left (NULL: it does not run out). It may give an SQL expression of type jsonb whose
-// value is handed back, or "".
+// value is handed back, whether the answer was right or not, or "".
 type Effect func(q *postgres.Query, won string) (returning string)
 
 // Answer tries answer on the challenge. Nil means that it was right, the challenge is consumed and effect has
-// happened, all in one statement; returned is what effect asked to have back. Otherwise err is [ErrMismatch], [ErrOver] or a
+// happened, all in one statement; returned is what effect asked to have back, of the statement that came to err. Otherwise err is [ErrMismatch], [ErrOver] or a
 // [BlockedError], or a fault of the system, and effect has not happened.
 //
 // It is one round trip, unless a vendor made the code: then the attempt is paid and committed before the vendor is asked, and the challenge consumed
@@ -341,7 +364,7 @@ func (l *Ledger) Answer(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 		return nil, errors.Join(err, l.wrong(ctx, id, b, *paid)) // somebody may have looked: the attempt stays paid
 	}
 	if verdict != sms.Approved {
-		return nil, errors.Join(ErrMismatch, l.wrong(ctx, id, b, *paid))
+		return returned, errors.Join(ErrMismatch, l.wrong(ctx, id, b, *paid))
 	}
 	return l.consume(ctx, id, b, *paid, effect)
 }
@@ -383,18 +406,18 @@ func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, p paid, e
 	q := new(postgres.Query)
 	q.With("challenge_paid", fmt.Sprintf(`
 		UPDATE challenges SET ended_at = wall(), outcome = 'verified'
-		 WHERE id = %s AND binding = %s AND (ended_at IS NULL OR outcome = 'failed') AND expires_at > wall() AND subject = %s
+		 WHERE id = %s AND binding = %s AND (ended_at IS NULL OR outcome = 'failed') AND expires_at > wall()
 		RETURNING id, subject, authenticator_id, attempts, max_attempts, true AS won, true AS remote`,
-		q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(b.Subject)+"::uuid"))
+		q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea"))
 	if b.Purpose.completes() {
 		l.streak(b).Clear(q, "challenge_paid", "uuid_send(challenge_paid.subject)")
 	} else {
 		l.streak(b).Refund(q, "challenge_paid", "uuid_send(challenge_paid.subject)", p.failures)
 	}
-	q.With("challenge_live", "SELECT id FROM challenge_paid")
+	q.With("challenge_live", "SELECT id, subject FROM challenge_paid")
 	q.With("streak_paid", "SELECT NULL::timestamptz AS blocked_until, 0 AS failures FROM challenge_paid")
 	q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at")
-	limits.Refund(q, "challenge_paid", l.sourceHit(ctx)...)
+	l.refundSource(ctx, q, "challenge_paid")
 	l.settle(ctx, q, b, comparison{used: "false"})
 	returned, _, err := l.finish(ctx, q, b, effect, "false")
 	return returned, err
@@ -425,7 +448,7 @@ func (l *Ledger) giveBack(ctx context.Context, id uuid.UUID, b Binding, p paid) 
 	q := new(postgres.Query)
 	q.With("challenge_asked", "SELECT id, subject FROM challenges WHERE id = "+q.Bind(id)+"::uuid")
 	l.streak(b).Refund(q, "challenge_asked", "uuid_send(challenge_asked.subject)", p.failures)
-	limits.Refund(q, "challenge_asked", l.sourceHit(ctx)...)
+	l.refundSource(ctx, q, "challenge_asked")
 	audit.Record(ctx, q, "challenge_asked", audit.Event{Name: "challenge.answer", Outcome: audit.Failed, Reason: "not_checked", Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
 		audit.Expressions{"object": "challenge_asked.id::text"})
 	q.Finally("UPDATE challenges SET attempts = attempts - 1, given_back = true WHERE id = " + q.Bind(id) + "::uuid AND NOT given_back AND attempts > 0 AND ended_at IS NULL")
@@ -438,6 +461,9 @@ func (l *Ledger) giveBack(ctx context.Context, id uuid.UUID, b Binding, p paid) 
 // live adds part `challenge_live`: the challenge, locked, if it can be answered under b. That of an authenticator that is not bound any more cannot, and that
 // of one which is not bound yet only binds it.
 func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
+	if l.Guard != nil {
+		and += " AND " + l.Guard(q)
+	}
 	q.With("challenge_live", fmt.Sprintf(`
 		SELECT c.*, %s AS remote FROM challenges c
 		 WHERE c.id = %s AND c.binding = %s AND c.ended_at IS NULL AND c.attempts < c.max_attempts AND c.expires_at > wall()
@@ -460,7 +486,11 @@ func (l *Ledger) remote() string {
 // pay adds what one attempt does: it is counted on the challenge and on the subject, and where the comparison finds the answer right, the challenge
 // is consumed instead of the failure being counted.
 func (l *Ledger) pay(ctx context.Context, q *postgres.Query, b Binding, c comparison) {
-	limits.TakeUnless(q, "challenge_live c", c.right, l.sourceHit(ctx)...)
+	if hits := l.sourceHit(ctx); len(hits) > 0 {
+		limits.TakeUnless(q, "challenge_live c", c.right, hits...)
+	} else {
+		q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at, "+c.right+" AS won FROM challenge_live c")
+	}
 	q.With("challenge_right", "SELECT c.subject, t.won AS is_right FROM challenge_live c, limit_taken t WHERE t.allowed")
 	l.streak(b).PayUnless(q, "challenge_right", "uuid_send(challenge_right.subject)", "challenge_right.is_right", b.Purpose.completes())
 	q.With("challenge_paid", `
@@ -544,7 +574,7 @@ func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effec
 		SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_paid) AS paid,
 		       EXISTS (SELECT FROM challenge_won) AS won, EXISTS (SELECT FROM challenge_paid WHERE remote AND NOT won) AS remote, coalesce((SELECT failures FROM streak_paid), 0) AS failures, %s AS returned, %s AS used,
 		       coalesce(%s, (SELECT retry_at FROM limit_taken)) AS blocked_until`,
-		returning, used, l.streak(b).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
+		returning, used, l.streak(b).BlockedUntil(q, "(SELECT uuid_send(subject) FROM challenge_live)")))
 	var got struct {
 		Live     bool   `db:"live"`
 		Paid     bool   `db:"paid"`
@@ -563,19 +593,19 @@ func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effec
 	case got.Won:
 		return got.Returned, nil, nil
 	case got.Paid && got.Remote:
-		return nil, &paid{failures: got.Failures}, ErrMismatch
+		return got.Returned, &paid{failures: got.Failures}, ErrMismatch
 	case got.Paid && got.Used:
-		return nil, nil, ErrUsed
+		return got.Returned, nil, ErrUsed
 	case got.Paid:
-		return nil, nil, ErrMismatch
+		return got.Returned, nil, ErrMismatch
 	case got.Live:
 		blocked := new(BlockedError)
 		if got.BlockedUntil != nil {
 			blocked.Until = *got.BlockedUntil
 		}
-		return nil, nil, blocked
+		return got.Returned, nil, blocked
 	default:
-		return nil, nil, ErrOver
+		return got.Returned, nil, ErrOver
 	}
 }
 
@@ -596,6 +626,9 @@ func (l *Ledger) CancelOne(q *postgres.Query, from, id string) {
 }
 
 func (l *Ledger) cancel(q *postgres.Query, from, which string) {
+	if l.Guard != nil {
+		which += " AND " + l.Guard(q)
+	}
 	q.With("challenge_canceled", fmt.Sprintf(`
 		UPDATE challenges c SET ended_at = wall(), outcome = 'canceled'
 		  FROM %s WHERE %s AND c.ended_at IS NULL
@@ -632,9 +665,19 @@ func (l *Ledger) mac(id uuid.UUID, b Binding, code string) []byte {
 	return l.Keys.Hash(macLabel, id[:], b.sum(), []byte(code))
 }
 
-// sourceHit is the window that a wrong answer counts in.
+// sourceHit is the window that a wrong answer counts in, if any.
 func (l *Ledger) sourceHit(ctx context.Context) []limits.Hit {
+	if l.Limits.SourceFailures.Burst == 0 {
+		return nil
+	}
 	return []limits.Hit{{Window: l.Limits.SourceFailures, Key: sourceKey(ctx)}}
+}
+
+// refundSource takes back what an answer cost its source.
+func (l *Ledger) refundSource(ctx context.Context, q *postgres.Query, from string) {
+	if hits := l.sourceHit(ctx); len(hits) > 0 {
+		limits.Refund(q, from, hits...)
+	}
 }
 
 // sourceKey is what the request's address is counted under. Requests without one share a key: none is unlimited.
@@ -648,8 +691,9 @@ func sourceKey(ctx context.Context) []byte {
 // sendHits are the windows that one message counts in.
 func (l *Ledger) sendHits(ctx context.Context, b Binding, to sms.Number) []limits.Hit {
 	number := l.Keys.Fingerprint("number", to.Reveal())
-	return []limits.Hit{
+	all := []limits.Hit{
 		{Window: l.Limits.NumberHour, Key: number}, {Window: l.Limits.NumberDay, Key: number},
 		{Window: l.Limits.SubjectHour, Key: b.Subject[:]}, {Window: l.Limits.Everyone, Key: []byte{}}, {Window: l.Limits.Source, Key: sourceKey(ctx)},
 	}
+	return slices.DeleteFunc(append(all, l.Limits.Further...), func(h limits.Hit) bool { return h.Window.Burst == 0 })
 }

@@ -1,9 +1,11 @@
 package sms
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +41,8 @@ type Message struct {
 	Text      string
 	Code      string        // the code in Text, for vendors with templates of their own
 	Life      time.Duration // it is never sent later than this after it was stored
+	Channels  []Channel     // to be tried, in that order; nil: as routing says
+	Sender    string        // sender id; "": the vendor's for the number's country
 }
 
 // body is what is sealed.
@@ -46,6 +50,25 @@ type body struct {
 	To   string `json:"to"`
 	Text string `json:"text"`
 	Code string `json:"code,omitempty"`
+
+	Channels []Channel `json:"channels,omitempty"`
+	Sender   string    `json:"sender,omitempty"`
+}
+
+// narrow keeps of a plan what the message may take, in the message's order.
+func (b *body) narrow(plan []Route) []Route {
+	if len(b.Channels) > 0 {
+		plan = slices.DeleteFunc(plan, func(r Route) bool { return !slices.Contains(b.Channels, r.Channel) })
+		slices.SortStableFunc(plan, func(x, y Route) int {
+			return cmp.Compare(slices.Index(b.Channels, x.Channel), slices.Index(b.Channels, y.Channel))
+		})
+	}
+	for i := range plan {
+		if b.Sender != "" {
+			plan[i].Sender = b.Sender
+		}
+	}
+	return plan
 }
 
 // sealContext binds a body to its challenge, so that a repeat may copy it, or else to its message.
@@ -92,10 +115,25 @@ func refusal(recipient, prefix, country string) string {
 		recipient, RecipientOptedOut, prefix, countryKey(country), BlockedFraud)
 }
 
+func (o *Outbox) refused(to Number, purpose, recipient, prefix, country string) string {
+	switch {
+	case strings.HasPrefix(purpose, replyPurpose):
+		return "NULL::text"
+	case o.Countries != nil && !o.Countries[to.Country()]:
+		return "'" + string(RegionBlocked) + "'::text"
+	}
+	return refusal(recipient, prefix, country)
+}
+
+// Refused is an SQL expression for the class of the refusal that a message to that number would meet now, or NULL: for those who want to know before they store one.
+func (o *Outbox) Refused(q *postgres.Query, to Number, purpose string) string {
+	return o.refused(to, purpose, q.Bind(o.Keys.Fingerprint(numberLabel, to.Reveal()))+"::bytea", q.Bind(o.prefix(to))+"::bytea", q.Bind(to.Country())+"::text")
+}
+
 // Enqueue adds part `sms_queued` (columns id and state) to q: m is stored once for each row of part from, and the workers are told. What may not be sent is stored as
 // failed, with the reason, and no vendor ever hears of it.
 func (o *Outbox) Enqueue(q *postgres.Query, m Message, from string) error {
-	plain, err := json.Marshal(body{To: m.To.Reveal(), Text: m.Text, Code: m.Code})
+	plain, err := json.Marshal(body{To: m.To.Reveal(), Text: m.Text, Code: m.Code, Channels: m.Channels, Sender: m.Sender})
 	if err != nil {
 		return err
 	}
@@ -109,14 +147,7 @@ func (o *Outbox) Enqueue(q *postgres.Query, m Message, from string) error {
 	}
 	recipient, prefix := q.Bind(o.Keys.Fingerprint(numberLabel, m.To.Reveal()))+"::bytea", q.Bind(o.prefix(m.To))+"::bytea"
 	country := q.Bind(m.To.Country()) + "::text"
-	refused := "NULL::text"
-	switch {
-	case strings.HasPrefix(m.Purpose, replyPurpose):
-	case o.Countries != nil && !o.Countries[m.To.Country()]:
-		refused = "'" + string(RegionBlocked) + "'"
-	default:
-		refused = refusal(recipient, prefix, country)
-	}
+	refused := o.refused(m.To, m.Purpose, recipient, prefix, country)
 	q.With("sms_queued", fmt.Sprintf(`
 		INSERT INTO messages (id, challenge_id, purpose, locale, recipient, prefix, hint, country, not_after, state, reason, body)
 		SELECT %s, %s, %s, %s, %s, %s, %s, %s, wall() + make_interval(secs => %s),
@@ -157,6 +188,14 @@ func DeliverySQL(challenge string) string {
 		'channel', coalesce((SELECT l.channel FROM legs l WHERE l.message_id = m.id ORDER BY l.created_at DESC LIMIT 1), ''),
 		'sender', CASE WHEN m.reason = '%s' THEN coalesce((SELECT o.sender FROM opt_outs o WHERE o.recipient = m.recipient AND o.in_at IS NULL ORDER BY o.out_at DESC LIMIT 1), '') ELSE '' END)
 		FROM messages m WHERE m.challenge_id = %s ORDER BY m.created_at DESC LIMIT 1)`, RecipientOptedOut, challenge)
+}
+
+// DeliveriesSQL is an SQL expression of type jsonb for all messages of the challenge that SQL expression challenge names, the oldest first: the id, the state, the class of the failure, the
+// channel, and when it was stored and changed.
+func DeliveriesSQL(challenge string) string {
+	return fmt.Sprintf(`(SELECT coalesce(jsonb_agg(jsonb_build_object('id', m.id, 'state', m.state, 'reason', coalesce(m.reason, ''),
+		'channel', coalesce((SELECT l.channel FROM legs l WHERE l.message_id = m.id ORDER BY l.created_at DESC LIMIT 1), ''),
+		'created_at', m.created_at, 'updated_at', m.updated_at) ORDER BY m.created_at), '[]') FROM messages m WHERE m.challenge_id = %s)`, challenge)
 }
 
 // CheckedSQL is an SQL condition: the challenge that SQL expression challenge names has a code that only a vendor can check.

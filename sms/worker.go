@@ -363,6 +363,7 @@ func (w *Worker) prepare(m *claimed) *Error {
 		return &Error{Class: InvalidRecipient, Code: "number"}
 	}
 	m.plan, _, _ = w.Routing.Plan(m.to, m.Purpose)
+	m.plan = m.content.narrow(m.plan)
 	down := map[string]bool{}
 	for {
 		m.step = next(m.plan, m.own, m.earlier, w.vendor, down)

@@ -58,6 +58,8 @@ type Context struct {
 	Agent string
 	// Operator names who gave the command, where the actor is an operator.
 	Operator string
+	// Client is the program that asks for whatever happens, where that is not a person in a browser.
+	Client string
 }
 
 type contextKey struct{}
@@ -88,6 +90,12 @@ func Record(ctx context.Context, q *postgres.Query, part string, e Event, over E
 	}
 	if e.Actor == Operator && from.Operator != "" {
 		e.Actor = Operator + " " + from.Operator
+	}
+	if e.Client == "" && from.Client != "" {
+		e.Client = from.Client
+		if e.Actor == "subscriber" {
+			e.Actor = "client"
+		}
 	}
 	source := ""
 	if e.Source.IsValid() {

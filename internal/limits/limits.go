@@ -1,7 +1,8 @@
 // Package limits says how often something may happen. Limits are data: each has a name, a number and a time.
 //
 // There are two kinds. A [Window] bounds hits in any stretch of time, exactly: the row keeps the times of the
-// latest hits. A [Streak] counts failures in a row and blocks for longer and longer; one success ends it.
+// latest hits. One that many requests hit at once is shared: it is kept in shards that nobody has to wait for, each with its part of the
+// burst, as counts by time instead of times. A [Streak] counts failures in a row and blocks for longer and longer; one success ends it.
 // Both are paid before the work they guard, by a conditional write that is part of the caller's own statement, and live
 // in the database: restarts, replicas and parallel requests share them. An error is a refusal.
 package limits
@@ -22,7 +23,16 @@ type Window struct {
 	Name   string
 	Burst  int
 	Period time.Duration
+	// Shared is for windows with large bursts that many requests hit at once. Its row would hold as many times as the burst, and everybody would wait for it. A shared
+	// window never allows more than Burst in any Period either; once full it has room again up to a 24th of the period late.
+	Shared bool
 }
+
+// How shared windows are kept: shards of a window, and slots that a period is counted in. One more slot is kept, for a period begins and ends within slots.
+const (
+	shards = 16
+	slots  = 24
+)
 
 // Hit is one use of a window under a key: a keyed hash of the number, the address, the user's id.
 type Hit struct {
@@ -31,48 +41,91 @@ type Hit struct {
 }
 
 // Take adds parts to q that take one hit of each of hits if all have room, for as long as part from has a row.
-// Part `limit_taken` then has one row with `allowed` (bool) and `retry_at` (the earliest time at which all have
-// room again; NULL when allowed). Parts that depend on it select `FROM limit_taken WHERE allowed`.
+// Part `limit_taken` then has one row with `allowed` (bool), `retry_at` (the earliest time at which all have
+// room again; NULL when allowed) and `full_window` (the name of the window that has none). Parts that depend on it select `FROM limit_taken WHERE allowed`.
 //
 // Under a race the conditional write of each window decides, so that no window is ever overspent; a hit in a window
 // whose neighbour refused in that same instant is then spent for nothing.
 func Take(q *postgres.Query, from string, hits ...Hit) {
-	ask(q, from, hits)
-	take(q, "ARRAY[wall()]")
+	shared := ask(q, from, hits)
+	take(q, "ARRAY[wall()]", shared)
 }
 
 // TakeUnless is Take for callers whose statement knows at once whether the try succeeds: where won, an SQL condition over part from, is true, all
 // of hits need room as ever, but none is spent. A statement cannot take and refund the same window. Part from has one row at most, and is not
-// asked while a window is full. Part `limit_taken` has column `won` besides.
+// asked while a window is full. Part `limit_taken` has column `won` besides. None of hits is shared.
 func TakeUnless(q *postgres.Query, from, won string, hits ...Hit) {
 	ask(q, from, hits)
 	q.With("limit_won", fmt.Sprintf("SELECT %s AS won FROM %s WHERE (SELECT retry_at FROM limit_full) IS NULL", won, from))
-	take(q, "CASE WHEN (SELECT won FROM limit_won) THEN '{}'::timestamptz[] ELSE ARRAY[wall()] END", "(SELECT won FROM limit_won) AS won")
+	take(q, "CASE WHEN (SELECT won FROM limit_won) THEN '{}'::timestamptz[] ELSE ARRAY[wall()] END", false, "(SELECT won FROM limit_won) AS won")
 }
 
-// ask adds what is wanted, and whether there is room for it.
-func ask(q *postgres.Query, from string, hits []Hit) {
-	names, keys := make([]string, len(hits)), make([][]byte, len(hits))
-	bursts, periods := make([]int64, len(hits)), make([]float64, len(hits))
-	for i, h := range hits {
-		names[i], keys[i] = h.Window.Name, h.Key
-		bursts[i], periods[i] = int64(h.Window.Burst), h.Window.Period.Seconds()
-	}
-	q.With("limit_asked", fmt.Sprintf(`
-		SELECT * FROM unnest(%s::text[], %s::bytea[], %s::bigint[], %s::float8[]) AS l(name, key, burst, seconds)
+// ask adds what is wanted, and whether there is room for it. It reports whether shared windows are among it: then part limit_shard says which shard of each.
+func ask(q *postgres.Query, from string, hits []Hit) (shared bool) {
+	add := func(part string, want bool) {
+		var names []string
+		var keys [][]byte
+		var bursts []int64
+		var periods []float64
+		for _, h := range hits {
+			if h.Window.Shared == want {
+				names, keys = append(names, h.Window.Name), append(keys, h.Key)
+				bursts, periods = append(bursts, int64(h.Window.Burst)), append(periods, h.Window.Period.Seconds())
+			}
+		}
+		if shared = names != nil; want && !shared {
+			return
+		}
+		q.With(part, fmt.Sprintf(`
+		SELECT *, floor(extract(epoch FROM wall()) / (seconds / %d))::bigint AS slot FROM unnest(%s::text[], %s::bytea[], %s::bigint[], %s::float8[]) AS l(name, key, burst, seconds)
 		 WHERE EXISTS (SELECT FROM %s)`,
-		q.Bind(pq.Array(names)), q.Bind(pq.Array(keys)), q.Bind(pq.Array(bursts)), q.Bind(pq.Array(periods)), from))
+			slots, q.Bind(pq.Array(names)), q.Bind(pq.Array(keys)), q.Bind(pq.Array(bursts)), q.Bind(pq.Array(periods)), from))
+	}
+	add("limit_asked", false)
 	// A window that is full has room again when its burst-th latest hit leaves it.
-	q.With("limit_full", `
-		SELECT max(w.hits[cardinality(w.hits) - l.burst + 1] + make_interval(secs => l.seconds)) AS retry_at
+	full := `
+		SELECT l.name, w.hits[cardinality(w.hits) - l.burst + 1] + make_interval(secs => l.seconds) AS retry_at
 		  FROM limit_asked l JOIN windows w USING (name, key)
 		 WHERE cardinality(w.hits) >= l.burst
-		   AND w.hits[cardinality(w.hits) - l.burst + 1] > wall() - make_interval(secs => l.seconds)`)
+		   AND w.hits[cardinality(w.hits) - l.burst + 1] > wall() - make_interval(secs => l.seconds)`
+	if add("limit_asked_shared", true); shared {
+		// A shard that nobody holds is taken; else one that does not exist yet; else one is waited for. NULL: none has room.
+		const mine = "w.name = l.name AND w.key = l.key"
+		q.With("limit_shard", fmt.Sprintf(`
+		SELECT l.*, coalesce(free.shard,
+		       (SELECT n FROM generate_series(0, %[1]d) n WHERE %[2]s > 0 AND NOT EXISTS (SELECT FROM shared_windows w WHERE %[3]s AND w.shard = n) ORDER BY random() LIMIT 1),
+		       (SELECT w.shard FROM shared_windows w WHERE %[3]s AND %[4]s ORDER BY random() LIMIT 1)) AS shard
+		  FROM limit_asked_shared l LEFT JOIN LATERAL (
+		       SELECT w.shard FROM shared_windows w WHERE %[3]s AND %[4]s LIMIT 1 FOR UPDATE OF w SKIP LOCKED) free ON true`,
+			shards-1, quota("n"), mine, room("w", quota("w.shard"), "l.slot")))
+		full += fmt.Sprintf(`
+		UNION ALL SELECT l.name, coalesce((SELECT min(to_timestamp((w.slot + s.n) * (l.seconds / %[1]d))) FROM shared_windows w CROSS JOIN generate_series(1, %[1]d + 1) AS s(n)
+		       WHERE %[2]s AND (SELECT coalesce(sum(c), 0) FROM unnest(w.counts[:%[1]d + 1 - s.n]) c) < %[3]s), wall() + make_interval(secs => l.seconds))
+		  FROM limit_shard l WHERE l.shard IS NULL`, slots, mine, quota("w.shard"))
+	}
+	q.With("limit_full", "SELECT max(retry_at) AS retry_at, (array_agg(name ORDER BY retry_at DESC))[1] AS name FROM ("+full+") f")
+	return shared
+}
+
+// quota is SQL for the part of the burst of window l that shard n has.
+func quota(n string) string {
+	return fmt.Sprintf("(l.burst / %[1]d + (%[2]s < l.burst %% %[1]d)::int)", shards, n)
+}
+
+// kept is SQL for what counts of row w still count in a later slot, besides that slot's own.
+func kept(w, slot string) string {
+	return fmt.Sprintf("(array_fill(0, ARRAY[least(%[2]s - %[1]s.slot - 1, %[3]d)::int]) || %[1]s.counts)[:%[3]d]", w, slot, slots)
+}
+
+// room is an SQL condition: row w has room in slot. The sum that it holds is that of its own slot, and never too small later.
+func room(w, quota, slot string) string {
+	return fmt.Sprintf("CASE WHEN %[1]s.used < %[2]s THEN true WHEN %[1]s.slot < %[3]s THEN (SELECT sum(c) FROM unnest(%[4]s) c) < %[2]s ELSE false END",
+		w, quota, slot, kept(w, slot))
 }
 
 // take adds the conditional write. spent is an SQL expression for the times that it adds to each window: the row is locked and judged even if
 // there are none.
-func take(q *postgres.Query, spent string, columns ...string) {
+func take(q *postgres.Query, spent string, shared bool, columns ...string) {
 	q.With("limit_hit", fmt.Sprintf(`
 		INSERT INTO windows AS w (name, key, hits, expires_at)
 		SELECT name, key, %s, wall() + make_interval(secs => seconds)
@@ -85,12 +138,27 @@ func take(q *postgres.Query, spent string, columns ...string) {
 		    OR w.hits[cardinality(w.hits) - (SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key) + 1]
 		       <= wall() - (excluded.expires_at - wall())
 		RETURNING w.name, w.key`, spent))
+	asked, hit := "SELECT name, key, seconds FROM limit_asked", "SELECT name, key FROM limit_hit"
+	if shared {
+		asked, hit = asked+" UNION ALL SELECT name, key, seconds FROM limit_asked_shared", hit+" UNION ALL SELECT name, key FROM limit_hit_shared"
+		// After the others, so that what they refuse is not spent here.
+		q.With("limit_hit_shared", fmt.Sprintf(`
+		INSERT INTO shared_windows AS w (name, key, shard, slot, counts, used, quota, expires_at)
+		SELECT name, key, shard, slot, 1 || array_fill(0, ARRAY[%[1]d]), 1, %[2]s, wall() + make_interval(secs => 2 * seconds)
+		  FROM limit_shard l WHERE (SELECT retry_at FROM limit_full) IS NULL AND (SELECT count(*) FROM limit_hit) = (SELECT count(*) FROM limit_asked)
+		 ORDER BY name, key
+		ON CONFLICT (name, key, shard) DO UPDATE
+		   SET counts = CASE WHEN w.slot < excluded.slot THEN 1 || %[3]s ELSE (w.counts[1] + 1) || w.counts[2:] END,
+		       used = CASE WHEN w.slot < excluded.slot THEN 1 + (SELECT sum(c) FROM unnest(%[3]s) c) ELSE w.used + 1 END,
+		       slot = greatest(w.slot, excluded.slot), quota = excluded.quota, expires_at = excluded.expires_at
+		 WHERE %[4]s
+		RETURNING w.name, w.key`, slots, quota("l.shard"), kept("w", "excluded.slot"), room("w", "excluded.quota", "excluded.slot")))
+	}
+	q.With("limit_missed", "SELECT name, seconds FROM ("+asked+") a WHERE NOT EXISTS (SELECT FROM ("+hit+") h WHERE h.name = a.name AND h.key = a.key) ORDER BY seconds LIMIT 1")
 	q.With("limit_taken", `
-		SELECT (SELECT count(*) FROM limit_hit) = (SELECT count(*) FROM limit_asked)
-		       AND (SELECT count(*) FROM limit_asked) > 0 AS allowed,
-		       coalesce((SELECT retry_at FROM limit_full),
-		                CASE WHEN (SELECT count(*) FROM limit_hit) < (SELECT count(*) FROM limit_asked)
-		                     THEN wall() + interval '1 minute' END) AS retry_at`+strings.Join(append([]string{""}, columns...), ", "))
+		SELECT NOT EXISTS (SELECT FROM limit_missed) AND EXISTS (SELECT FROM (`+asked+`) a) AS allowed,
+		       coalesce((SELECT retry_at FROM limit_full), (SELECT wall() + least(interval '1 minute', make_interval(secs => seconds)) FROM limit_missed)) AS retry_at,
+		       coalesce((SELECT name FROM limit_full), (SELECT name FROM limit_missed)) AS full_window`+strings.Join(append([]string{""}, columns...), ", "))
 }
 
 // Refund adds part `limit_refunded` to q: the newest hit of each of hits is taken back, for as long as part from has a row.
@@ -161,9 +229,18 @@ func (s Streak) Pay(q *postgres.Query, from, key string) {
 }
 
 // PayUnless is Pay for callers whose statement knows at once whether the try succeeds: where won, an SQL condition over
-// part from, is true the streak ends instead, if clears is true, and stays as it is otherwise.
+// part from, is true the streak ends instead, if clears is true, and stays as it is otherwise. Part from has one row at most. Who succeeds without having
+// failed leaves no row behind.
 func (s Streak) PayUnless(q *postgres.Query, from, key, won string, clears bool) {
-	q.With("streak_paid", s.pay(q, from, key, "NOT ("+won+")", fmt.Sprint(clears)))
+	scope := q.Bind(s.Scope) + "::text"
+	q.With("streak_seen", fmt.Sprintf("SELECT s.blocked_until FROM streaks s, %s WHERE s.scope = %s AND s.key = %s AND (%s) FOR UPDATE OF s", from, scope, key, won))
+	q.With("streak_failed", s.pay(q, from+" WHERE NOT ("+won+")", key, "true", "false"))
+	if clears {
+		q.With("streak_ended", fmt.Sprintf("DELETE FROM streaks s USING %s, streak_seen n WHERE s.scope = %s AND s.key = %s AND (n.blocked_until IS NULL OR n.blocked_until <= wall())", from, scope, key))
+	}
+	q.With("streak_paid", fmt.Sprintf(`
+		SELECT key, failures, blocked_until FROM streak_failed
+		 UNION ALL SELECT %s, 0, NULL FROM %s WHERE (%s) AND NOT EXISTS (SELECT FROM streak_seen WHERE blocked_until > wall())`, key, from, won))
 }
 
 func (s Streak) pay(q *postgres.Query, from, key, failed, clears string) string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -345,6 +346,98 @@ func TestSourceKey(t *testing.T) {
 		a, b := limits.SourceKey(netip.MustParseAddr(tt.a)), limits.SourceKey(netip.MustParseAddr(tt.b))
 		if same := fmt.Sprint(a) == fmt.Sprint(b); same != tt.same {
 			t.Errorf("%s and %s counted together: %v, want %v", tt.a, tt.b, same, tt.same)
+		}
+	}
+}
+
+// A shared window allows its burst and not one more, whoever comes at once, and has room again when a period is over.
+func TestSharedWindow(t *testing.T) { // SND-4
+	t.Parallel()
+	for _, burst := range []int{1, 3, 16, 50, 1000} {
+		t.Run(fmt.Sprint(burst), func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			replica := db.Open(t)
+			hit := limits.Hit{Window: limits.Window{Name: "everyone", Burst: burst, Period: 24 * time.Hour, Shared: true}, Key: []byte{}}
+			own := limits.Hit{Window: limits.Window{Name: "own", Burst: 2000, Period: time.Hour}, Key: []byte("a")}
+			spend := func(n int) (allowed int64) {
+				var count atomic.Int64
+				var wg sync.WaitGroup
+				next := make(chan int, n)
+				for i := range n {
+					next <- i
+				}
+				close(next)
+				for i := range 24 {
+					wg.Go(func() {
+						for range next {
+							if take(t, []*postgres.DB{db.DB, replica}[i%2], hit).Allowed {
+								count.Add(1)
+							}
+						}
+					})
+				}
+				wg.Wait()
+				return count.Load()
+			}
+			if got := spend(burst + burst/10 + 20); got != int64(burst) {
+				t.Fatalf("%d of a burst of %d were allowed", got, burst)
+			}
+			got := take(t, db.DB, own, hit)
+			if got.Allowed || got.RetryAt == nil || got.RetryAt.Sub(db.Now(t)) > 25*time.Hour || got.RetryAt.Before(db.Now(t).Add(23*time.Hour)) {
+				t.Fatalf("on a full window: %+v, want refused with the time in a day", got)
+			}
+			var spent int
+			if err := db.GetContext(t.Context(), &spent, "SELECT count(*) FROM windows"); err != nil || spent != 0 {
+				t.Fatalf("the refused pair was charged to its other window: %d, %v", spent, err)
+			}
+			db.Advance(t, 23*time.Hour)
+			if take(t, db.DB, hit).Allowed {
+				t.Fatal("room before the period is over")
+			}
+			db.Advance(t, 2*time.Hour)
+			if got := spend(burst); got < int64(burst)-24 { // at the very end, whoever waits for the last shard may come too late
+				t.Fatalf("%d of %d after the period is over", got, burst)
+			}
+		})
+	}
+}
+
+// The cost of a hit does not depend on how many there were.
+func BenchmarkSharedWindow(b *testing.B) {
+	for _, shared := range []bool{false, true} {
+		for _, before := range []int{0, 9000} {
+			b.Run(fmt.Sprintf("shared=%v/before=%d", shared, before), func(b *testing.B) {
+				db := pgtest.New(b)
+				hit := limits.Hit{Window: limits.Window{Name: "everyone", Burst: 1 << 30, Period: 24 * time.Hour, Shared: shared}, Key: []byte{}}
+				try := func() {
+					q := new(postgres.Query)
+					q.With("asked", "SELECT 1")
+					limits.Take(q, "asked", hit)
+					q.Finally("SELECT allowed FROM limit_taken")
+					var allowed bool
+					if err := db.Get(b.Context(), &allowed, q); err != nil || !allowed {
+						b.Error(allowed, err)
+					}
+				}
+				try()
+				if !shared && before > 0 {
+					if _, err := db.ExecContext(b.Context(), "UPDATE windows SET hits = array_fill(wall(), ARRAY[$1::int])", before); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if shared && before > 0 {
+					if _, err := db.ExecContext(b.Context(), "UPDATE shared_windows SET counts[1] = $1, used = $1", before); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ResetTimer()
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						try()
+					}
+				})
+			})
 		}
 	}
 }
