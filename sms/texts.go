@@ -42,15 +42,8 @@ type Texts struct {
 // NewTexts makes texts in the name of service whose codes are bound to host, the issuer's. Service has at most 20 characters of the GSM 7-bit
 // alphabet, so that no text needs a second segment.
 func NewTexts(service, host string) (*Texts, error) {
-	switch {
-	case service == "" || strings.ContainsFunc(service, unicode.IsControl):
-		return nil, errors.New("service name for texts: give one of 1 to 20 characters")
-	case len([]rune(service)) > maxService:
-		return nil, fmt.Errorf("service name for texts has more than %d characters: shorten it, so that texts stay within one segment", maxService)
-	case !inGSM7(service):
-		return nil, errors.New("service name for texts has a character that the GSM 7-bit alphabet lacks: texts would take two segments")
-	case strings.ContainsFunc(service, unicode.IsDigit):
-		return nil, errors.New("service name for texts has a digit: phones could take it for the code")
+	if err := CheckService(service); err != nil {
+		return nil, err
 	}
 	if host == "" || strings.ContainsAny(host, " #@\r\n") {
 		return nil, errors.New("host that texts are bound to: not a host name")
@@ -73,6 +66,21 @@ func NewTexts(service, host string) (*Texts, error) {
 	}
 	t.matcher = language.NewMatcher(t.tags)
 	return t, nil
+}
+
+// CheckService says what is wrong with the name that texts are in.
+func CheckService(service string) error {
+	switch {
+	case service == "" || strings.ContainsFunc(service, unicode.IsControl):
+		return errors.New("service name for texts: give one of 1 to 20 characters")
+	case len([]rune(service)) > maxService:
+		return fmt.Errorf("service name for texts has more than %d characters: shorten it, so that texts stay within one segment", maxService)
+	case !inGSM7(service):
+		return errors.New("service name for texts has a character that the GSM 7-bit alphabet lacks: texts would take two segments")
+	case strings.ContainsFunc(service, unicode.IsDigit):
+		return errors.New("service name for texts has a digit: phones could take it for the code")
+	}
+	return nil
 }
 
 // tables guards the library's alphabets, which it makes when they are first asked for without a lock of its own.
@@ -99,6 +107,37 @@ func (t *Texts) Code(purpose, locale, code string, life time.Duration, app strin
 		body = t.service + ": " + code
 	}
 	return body + last, tag
+}
+
+// Payment is what a code approves, as its text names it.
+type Payment struct{ Amount, Currency, Payee string }
+
+// Program renders the text that carries the code of another program, in the name of service. host is whose browser pages it is for, or "", and app as for [Texts.Code]. A text that
+// would be too long gives way to a shorter one; what is paid, and to whom, is in every one.
+func (t *Texts) Program(service, locale, code string, life time.Duration, p *Payment, host, app string) (text, localeUsed string) {
+	last := Closing(host, code, app)
+	data := map[string]any{"Service": service, "Code": code, "Minutes": max(1, int(life.Minutes()))}
+	id, short := "gateway", service+": "+code
+	if p != nil {
+		id, short = "payment", fmt.Sprintf("%s %s > %s: %s", p.Amount, p.Currency, p.Payee, code)
+		data["Amount"], data["Currency"], data["Payee"] = p.Amount, p.Currency, p.Payee
+	}
+	body, tag := t.render(id, locale, data)
+	if body == "" || !Fits(body+last) {
+		body = short
+	}
+	return body + last, tag
+}
+
+// Closing is the last line of a text, which machines read; "" when none does.
+func Closing(host, code, app string) string {
+	switch {
+	case app != "":
+		return "\n" + app
+	case host != "":
+		return "\n\n@" + host + " #" + code
+	}
+	return ""
 }
 
 // Reply renders the answer to a keyword that a phone sent.

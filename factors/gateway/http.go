@@ -1,0 +1,797 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"golang.org/x/time/rate"
+
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/internal/limits"
+	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/sms"
+)
+
+// Bounds of a request.
+const (
+	maxBody  = 4 << 10
+	maxKey   = 255 // of an idempotency key
+	maxToken = 8 << 10
+)
+
+// operation is one thing that the API does. The table of them serves requests and describes itself.
+type operation struct {
+	Method, Path string
+	ID           string // in the description
+	Summary      string
+	Detail       string
+	Scope        Scope
+	Input        any // zero value of the body's type, or of the query's for GET; nil: none
+	Output       any
+	Status       int
+	Repeatable   bool // takes an idempotency key
+	Problems     []Code
+	Parameters   []parameter
+	Example      string // of the body
+
+	serve func(ctx context.Context, r *request) (any, error)
+}
+
+type parameter struct{ In, Name, Description string }
+
+// request is one that was authenticated.
+type request struct {
+	*http.Request
+	caller *Caller
+	body   []byte
+	claim  *claim
+	stored *stored
+}
+
+// operations lists everything.
+func (g *Gateway) operations() []operation {
+	id := []parameter{{"path", "id", "A verification's id."}}
+	ends := []Code{NotFound, AlreadyVerified, OTPExpired, AttemptsExhausted, Canceled}
+	creates := []Code{InvalidRequest, InvalidNumber, CountryNotServed, FraudSuspected, RecipientOptedOut, QuotaExceeded, TestNumberInLive, TooMany, Unavailable}
+	return []operation{
+		{Method: http.MethodPost, Path: "/v1/verifications", ID: "createVerification", Summary: "Text a code to a phone",
+			Detail: "The text is stored before this answers, and sent right after it. A pending verification of the same number and client_ref is canceled.",
+			Scope:  Send, Input: CreateRequest{}, Output: Verification{}, Status: http.StatusCreated, Repeatable: true, Problems: creates,
+			Example: `{"to": "+12025550100", "purpose": "sign_up", "client_ref": "order-4711"}`, serve: g.serveCreate},
+		{Method: http.MethodGet, Path: "/v1/verifications", ID: "listVerifications", Summary: "List verifications, the newest first",
+			Detail: "Those that ended more than 24 hours ago are not there any more.",
+			Scope:  Read, Output: List{}, Status: http.StatusOK, Problems: []Code{InvalidRequest, InvalidNumber}, serve: g.serveList,
+			Parameters: []parameter{{"query", "to", "Of this number."}, {"query", "client_ref", "Of this reference."}, {"query", "limit", "How many, 1 to 100. Default 20."}, {"query", "cursor", "Where to go on: next_cursor of the page before."}}},
+		{Method: http.MethodGet, Path: "/v1/verifications/{id}", ID: "readVerification", Summary: "Read a verification",
+			Detail: "It can be read for 24 hours after its end.",
+			Scope:  Read, Output: Verification{}, Status: http.StatusOK, Parameters: id, Problems: []Code{NotFound}, serve: g.serveRead},
+		{Method: http.MethodPost, Path: "/v1/verifications/{id}/check", ID: "checkVerification", Summary: "Check a code",
+			Detail: "A wrong code is a normal answer: valid is false. A right one ends the verification: it succeeds once.",
+			Scope:  Verify, Input: CheckRequest{}, Output: CheckResult{}, Status: http.StatusOK, Repeatable: true, Parameters: id,
+			Problems: slices.Concat([]Code{InvalidRequest, TransactionMismatch, TooMany}, ends), Example: `{"code": "123456"}`, serve: g.serveCheck},
+		{Method: http.MethodPost, Path: "/v1/verifications/{id}/resend", ID: "resendVerification", Summary: "Send another text",
+			Detail: "Earlier codes of it stay good, and attempts are not given back. There is a pause between two texts, which grows.",
+			Scope:  Send, Input: ResendRequest{}, Output: Verification{}, Status: http.StatusOK, Repeatable: true, Parameters: id,
+			Problems: slices.Concat([]Code{InvalidRequest, TooMany, QuotaExceeded, Unavailable}, ends), Example: `{}`, serve: g.serveResend},
+		{Method: http.MethodPost, Path: "/v1/verifications/{id}/cancel", ID: "cancelVerification", Summary: "End a verification",
+			Detail: "What has not been sent is not sent any more.",
+			Scope:  Send, Output: Verification{}, Status: http.StatusOK, Repeatable: true, Parameters: id,
+			Problems: []Code{NotFound, AlreadyVerified, OTPExpired, AttemptsExhausted}, Example: `{}`, serve: g.serveCancel},
+		{Method: http.MethodPost, Path: "/otp/send", ID: "otpSend", Summary: "Text a code to a phone, as the services of today do it",
+			Scope: Send, Input: SendRequest{}, Output: SendAnswer{}, Status: http.StatusCreated, Repeatable: true, Problems: creates,
+			Example: `{"phoneNumber": "+12025550100", "idempotencyKey": "order-4711"}`, serve: g.serveSend},
+		{Method: http.MethodPost, Path: "/otp/verify", ID: "otpVerify", Summary: "Check a code, as the services of today do it",
+			Scope: Verify, Input: VerifyRequest{}, Output: VerifyAnswer{}, Status: http.StatusOK, Repeatable: true,
+			Problems: slices.Concat([]Code{InvalidRequest, OTPIncorrect, TransactionMismatch, TooMany}, ends),
+			Example:  `{"requestId": "vrf_…", "otpCode": "123456"}`, serve: g.serveVerify},
+		{Method: http.MethodGet, Path: "/otp/status", ID: "otpStatus", Summary: "Say what became of a text",
+			Scope: Read, Output: StatusAnswer{}, Status: http.StatusOK, Problems: []Code{InvalidRequest, InvalidNumber, NotFound}, serve: g.serveStatus,
+			Parameters: []parameter{{"query", "requestId", "Of this request."}, {"query", "number", "Instead: of the last one to this number."}}},
+		{Method: http.MethodPost, Path: "/otp/status", ID: "otpStatusPost", Summary: "Say what became of a text",
+			Scope: Read, Input: StatusRequest{}, Output: StatusAnswer{}, Status: http.StatusOK, Problems: []Code{InvalidRequest, InvalidNumber, NotFound},
+			Example: `{"requestId": "vrf_…"}`, serve: g.serveStatus},
+	}
+}
+
+// Paths lists the patterns of [Gateway.Routes].
+func Paths() []string {
+	return []string{"/v1/verifications", "/v1/verifications/", "/otp/send", "/otp/verify", "/otp/status", "/openapi.json"}
+}
+
+// Routes serves the API.
+func (g *Gateway) Routes() http.Handler {
+	mux := http.NewServeMux()
+	byPath := map[string]map[string]*operation{}
+	for _, op := range g.operations() {
+		if byPath[op.Path] == nil {
+			byPath[op.Path] = map[string]*operation{}
+		}
+		byPath[op.Path][op.Method] = &op
+	}
+	for path, methods := range byPath {
+		allowed := []string{}
+		for method := range methods {
+			allowed = append(allowed, method)
+		}
+		slices.Sort(allowed)
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			op := methods[r.Method]
+			if op == nil {
+				w.Header().Set("Allow", strings.Join(allowed, ", "))
+				g.write(w, r, problem(MethodNotAllowed))
+				return
+			}
+			g.serve(w, r, op)
+		})
+	}
+	description := g.describe()
+	mux.HandleFunc("/openapi.json", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			g.write(w, r, problem(MethodNotAllowed))
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Write(description) //nolint:errcheck // the asker is gone
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { g.write(w, r, problem(NotFound)) })
+	return httpkit.Recover(g.Log, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.write(w, r, problem(Internal)) }), mux)
+}
+
+// Guarded lets a request to another part of the API pass that comes with a key of that scope: the tenant's own settings.
+func (g *Gateway) Guarded(scope Scope, next func(http.ResponseWriter, *http.Request, *Caller)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := g.authenticate(w, r, scope)
+		if err != nil {
+			g.write(w, r, err)
+			return
+		}
+		next(w, r.WithContext(c.in(r.Context())), c)
+	})
+}
+
+// in has audit records name the tenant.
+func (c *Caller) in(ctx context.Context) context.Context {
+	a := audit.From(ctx)
+	a.Client = c.Tenant.Name
+	return audit.With(ctx, a)
+}
+
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, op *operation) {
+	outcome, test := "ok", false
+	if g.Observe != nil {
+		defer func() { g.Observe(op.ID, outcome, test) }()
+	}
+	refuse := func(err error) {
+		outcome = string(g.write(w, r, err))
+	}
+	c, err := g.authenticate(w, r, op.Scope)
+	if err != nil {
+		refuse(err)
+		return
+	}
+	test = c.Test
+	ctx := c.in(r.Context())
+	in := &request{Request: r, caller: c}
+	if op.Method == http.MethodPost {
+		if in.body, err = readBody(w, r); err != nil {
+			refuse(err)
+			return
+		}
+	}
+	var answer any
+	replayed := false
+	if err = g.claim(ctx, op, in); err == nil {
+		replayed = in.stored != nil
+		answer, err = op.serve(ctx, in)
+	}
+	if raw, ok := answer.(rawAnswer); ok { // as it was
+		w.Header().Set("Idempotent-Replayed", "true")
+		g.send(w, raw.status, raw.body)
+		return
+	}
+	if err != nil {
+		p := g.explain(ctx, err)
+		p.in(ctx, g.Docs)
+		body, _ := json.Marshal(p) //nolint:errcheck,errchkjson // strings and numbers
+		kept := 0
+		switch p.Status {
+		case http.StatusBadRequest, http.StatusConflict, http.StatusGone:
+			if p.Code != RequestInProgress {
+				kept = p.Status
+			}
+		}
+		if err := g.finish(ctx, in.claim, kept, body); err != nil {
+			g.Log.ErrorContext(ctx, "answer not stored", "error", err, "request_id", p.RequestID)
+		}
+		outcome = string(p.Code)
+		g.answerProblem(w, p, body)
+		return
+	}
+	if replayed {
+		w.Header().Set("Idempotent-Replayed", "true")
+	}
+	body, err := json.Marshal(answer)
+	if err != nil {
+		refuse(err)
+		return
+	}
+	if op.ID != "createVerification" && op.ID != "otpSend" && !replayed { // those are stored with what they did; a right code is too, and stays
+		if err := g.finish(ctx, in.claim, op.Status, body); err != nil {
+			refuse(err)
+			return
+		}
+	}
+	if op.Status == http.StatusCreated {
+		if v, ok := answer.(Verification); ok {
+			w.Header().Set("Location", "/v1/verifications/"+v.ID)
+		}
+	}
+	g.send(w, op.Status, body)
+}
+
+// rawAnswer is one that was given before.
+type rawAnswer struct {
+	status int
+	body   []byte
+}
+
+func headers(w http.ResponseWriter, contentType string) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+}
+
+func (g *Gateway) send(w http.ResponseWriter, status int, body []byte) {
+	kind := "application/json"
+	if status >= http.StatusBadRequest {
+		kind = "application/problem+json"
+	}
+	headers(w, kind)
+	w.WriteHeader(status)
+	w.Write(append(body, '\n')) //nolint:errcheck,gosec // the asker is gone; it is JSON, and said to be
+}
+
+// explain turns any error into a problem: faults of the system are told to the log alone.
+func (g *Gateway) explain(ctx context.Context, err error) *Problem {
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return p
+	}
+	g.Log.ErrorContext(ctx, "request failed", "error", err, "request_id", audit.From(ctx).RequestID)
+	if postgres.Unavailable(err) {
+		return problem(Unavailable).wait(retryVendors)
+	}
+	return problem(Internal)
+}
+
+// in completes a problem for one request.
+func (p *Problem) in(ctx context.Context, docs string) {
+	p.Type, p.RequestID, p.Message = docs+"/docs/problems/"+string(p.Code), audit.From(ctx).RequestID, p.Detail
+}
+
+// write answers a request with an error.
+func (g *Gateway) write(w http.ResponseWriter, r *http.Request, err error) Code {
+	p := g.explain(r.Context(), err)
+	p.in(r.Context(), g.Docs)
+	body, _ := json.Marshal(p) //nolint:errcheck,errchkjson // strings and numbers
+	g.answerProblem(w, p, body)
+	return p.Code
+}
+
+func (g *Gateway) answerProblem(w http.ResponseWriter, p *Problem, body []byte) {
+	if p.RetryAfter != nil {
+		w.Header().Set("Retry-After", strconv.Itoa(*p.RetryAfter))
+	}
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="api"`)
+	}
+	g.send(w, p.Status, body)
+}
+
+// failedKeys bounds what an address may try. Keys of 256 bits cannot be guessed; what is bounded is the work and the log.
+var failedKeys = limits.Window{Name: "apikey-source", Burst: 30, Period: 5 * time.Minute}
+
+// authenticate finds who asks, and whether they may.
+func (g *Gateway) authenticate(w http.ResponseWriter, r *http.Request, scope Scope) (*Caller, error) {
+	ctx := r.Context()
+	key, ok := credential(r)
+	if !ok {
+		return nil, problem(InvalidAPIKey)
+	}
+	var c *Caller
+	var err error
+	switch {
+	case strings.HasPrefix(key, livePrefix), strings.HasPrefix(key, testPrefix):
+		c, err = g.Tenants.byKey(ctx, key)
+	case g.Tokens != nil:
+		var client string
+		if client, err = g.Tokens.Application(ctx, key); err == nil && client != "" {
+			c, err = g.Tenants.byClient(ctx, client)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if c == nil {
+		return nil, g.wrongKey(ctx)
+	}
+	if !c.may(scope) {
+		return nil, g.refused(c.in(ctx), "scope", problem(Forbidden))
+	}
+	return c, g.rated(w, c)
+}
+
+// credential is what a request comes with; ok is false for none, and for two that differ.
+func credential(r *http.Request) (string, bool) {
+	keys, tokens := r.Header.Values("X-API-Key"), r.Header.Values("Authorization")
+	if len(keys) > 1 || len(tokens) > 1 || len(keys)+len(tokens) == 0 {
+		return "", false
+	}
+	var found string
+	if len(tokens) == 1 {
+		scheme, token, _ := strings.Cut(tokens[0], " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return "", false
+		}
+		found = strings.TrimSpace(token)
+	}
+	if len(keys) == 1 {
+		if len(tokens) == 1 && keys[0] != found {
+			return "", false
+		}
+		found = keys[0]
+	}
+	return found, found != "" && len(found) <= maxToken
+}
+
+// wrongKey counts a failure against its address and records it, as long as that has room: nobody fills the log.
+func (g *Gateway) wrongKey(ctx context.Context) error {
+	hit := limits.Hit{Window: failedKeys, Key: []byte("unknown")}
+	if source := audit.From(ctx).Source; source.IsValid() {
+		hit.Key = limits.SourceKey(source)
+	}
+	q := new(postgres.Query)
+	q.With("failed", "SELECT 1")
+	limits.Take(q, "failed", hit)
+	q.With("recorded", "SELECT 1 FROM limit_taken WHERE allowed")
+	audit.Record(ctx, q, "recorded", audit.Event{Name: "apikey.authenticate", Outcome: audit.Refused, Actor: "client"}, nil)
+	q.Finally("SELECT 1 FROM limit_taken")
+	if _, err := g.DB.Run(ctx, q); err != nil {
+		return fmt.Errorf("count a failed key: %w", err)
+	}
+	return problem(InvalidAPIKey)
+}
+
+// refused records a refusal.
+func (g *Gateway) refused(ctx context.Context, reason string, p *Problem) error {
+	q := new(postgres.Query)
+	q.With("refused", "SELECT 1")
+	audit.Record(ctx, q, "refused", audit.Event{Name: "apikey.use", Outcome: audit.Refused, Reason: reason, Actor: "client"}, nil)
+	q.Finally("SELECT 1")
+	if _, err := g.DB.Run(ctx, q); err != nil {
+		return err
+	}
+	return p
+}
+
+// rated lets a key ask so often and not more often, of this process.
+func (g *Gateway) rated(w http.ResponseWriter, c *Caller) error {
+	id := c.Key
+	if id == uuid.Nil {
+		id = uuid.NewSHA1(c.Tenant.ID, []byte(c.Client))
+	}
+	now := g.Now()
+	g.mu.Lock()
+	if c.Key != uuid.Nil {
+		g.used[c.Key] = true
+	}
+	l := g.limiters[id]
+	if l == nil {
+		if len(g.limiters) >= maxRemembered {
+			clear(g.limiters)
+		}
+		l = rate.NewLimiter(rate.Limit(g.Rate), g.Rate)
+		g.limiters[id] = l
+	}
+	g.mu.Unlock()
+	if c.Test {
+		return nil
+	}
+	allowed, tokens := l.AllowN(now, 1), l.TokensAt(now)
+	h := w.Header()
+	h.Set("RateLimit-Limit", strconv.Itoa(g.Rate))
+	h.Set("RateLimit-Remaining", strconv.Itoa(max(0, int(tokens))))
+	h.Set("RateLimit-Reset", strconv.Itoa(int(math.Ceil((float64(g.Rate)-tokens)/float64(g.Rate)))))
+	if !allowed {
+		return problem(TooMany).scoped("key").wait(time.Second)
+	}
+	return nil
+}
+
+// readBody reads a body of JSON, whole.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.Header.Get("Content-Encoding") != "" {
+		return nil, problem(UnsupportedType)
+	}
+	kind, parameters, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	charset := parameters["charset"]
+	if err != nil || kind != "application/json" || charset != "" && !strings.EqualFold(charset, "utf-8") {
+		if r.ContentLength == 0 && r.Header.Get("Content-Type") == "" {
+			return []byte("{}"), nil
+		}
+		return nil, problem(UnsupportedType)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, problem(TooLarge)
+	}
+	if err != nil {
+		return nil, invalid("", "the body could not be read")
+	}
+	if len(body) == 0 {
+		return []byte("{}"), nil
+	}
+	return body, nil
+}
+
+// decode reads a body into a request: one object, with members that exist, each once, of the right type, and hence no deeper than its type. What is wrong is said without
+// repeating it.
+func decode(body []byte, into any) *Problem {
+	err := jsonv2.Unmarshal(body, into, jsonv2.RejectUnknownMembers(true), jsontext.AllowDuplicateNames(false), jsontext.AllowInvalidUTF8(false))
+	if err == nil {
+		if bytes.Equal(bytes.TrimSpace(body), []byte("null")) {
+			return invalid("", "is not an object")
+		}
+		return nil
+	}
+	if e, ok := errors.AsType[*jsonv2.SemanticError](err); ok {
+		if errors.Is(err, jsonv2.ErrUnknownName) {
+			return invalid(known(string(e.JSONPointer), into), "has a member that is not known")
+		}
+		return invalid(known(string(e.JSONPointer), into), "is of the wrong type")
+	}
+	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok && errors.Is(err, jsontext.ErrDuplicateName) {
+		return invalid(known(string(e.JSONPointer), into), "has a member twice")
+	}
+	return invalid("", "is not JSON")
+}
+
+// known is the part of a pointer that is the API's own: names that the caller made up are not repeated.
+func known(pointer string, into any) string {
+	fields := fieldNames(into)
+	var kept strings.Builder
+	for part := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
+		if _, err := strconv.Atoi(part); err != nil && !fields[part] {
+			break
+		}
+		kept.WriteString("/" + part)
+	}
+	return kept.String()
+}
+
+// claim makes sure that a request which has an idempotency key is answered once.
+func (g *Gateway) claim(ctx context.Context, op *operation, in *request) error {
+	keys := in.Header.Values("Idempotency-Key")
+	if len(keys) > 1 {
+		return invalid("Idempotency-Key", "is there more than once")
+	}
+	key := ""
+	if len(keys) == 1 {
+		if key = keys[0]; !usableKey(key) {
+			return invalid("Idempotency-Key", "is not 1 to 255 visible characters")
+		}
+	}
+	if op.ID == "otpSend" {
+		var body SendRequest
+		if p := decode(in.body, &body); p != nil {
+			return p
+		}
+		switch own := body.IdempotencyKey; {
+		case own == "":
+		case !usableKey(own):
+			return invalid("/idempotencyKey", "is not 1 to 255 visible characters")
+		case key != "" && key != own:
+			return invalid("/idempotencyKey", "differs from the header")
+		default:
+			key = own
+		}
+	}
+	if key == "" || !op.Repeatable {
+		return nil
+	}
+	canonical := jsontext.Value(bytes.Clone(in.body))
+	if err := canonical.Canonicalize(); err != nil {
+		return decode(in.body, new(struct{}))
+	}
+	var err error
+	in.claim, in.stored, err = g.begin(ctx, in.caller, key, op.Method+" "+in.URL.Path, canonical)
+	return err
+}
+
+func usableKey(key string) bool {
+	return key != "" && len(key) <= maxKey && !strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// id is that of the verification in the path. One that cannot be is answered as one that does not exist.
+func (r *request) id() (uuid.UUID, error) {
+	id, ok := readID(verificationPrefix, r.PathValue("id"))
+	if !ok {
+		return uuid.Nil, problem(NotFound)
+	}
+	return id, nil
+}
+
+// replay gives a whole answer again, if there is one.
+func (r *request) replay() (rawAnswer, bool) {
+	if r.stored == nil || r.stored.Body == "" {
+		return rawAnswer{}, false
+	}
+	return rawAnswer{r.stored.Status, []byte(r.stored.Body)}, true
+}
+
+func (g *Gateway) serveCreate(ctx context.Context, r *request) (any, error) {
+	if raw, ok := r.replay(); ok {
+		return raw, nil
+	}
+	var body CreateRequest
+	if p := decode(r.body, &body); p != nil {
+		return nil, p
+	}
+	o, n, err := g.begun(ctx, r, &body)
+	if err != nil {
+		return nil, err
+	}
+	return fresh(r.caller, o, n), nil
+}
+
+// begun makes a verification, or finds the one that the same request made before.
+func (g *Gateway) begun(ctx context.Context, r *request, body *CreateRequest) (*order, *created, error) {
+	o, p := g.order(r.caller, body)
+	if p != nil {
+		return nil, nil, p
+	}
+	if r.stored != nil && r.stored.Created != nil {
+		return o, r.stored.Created, nil
+	}
+	n, err := g.create(ctx, r.caller, o, r.claim)
+	return o, n, err
+}
+
+func (g *Gateway) serveRead(ctx context.Context, r *request) (any, error) {
+	id, err := r.id()
+	if err != nil {
+		return nil, err
+	}
+	v, err := g.byID(ctx, r.caller, id)
+	if err != nil {
+		return nil, err
+	}
+	return v.show(r.caller)
+}
+
+func (g *Gateway) serveCheck(ctx context.Context, r *request) (any, error) {
+	if raw, ok := r.replay(); ok {
+		return raw, nil
+	}
+	id, err := r.id()
+	if err != nil {
+		return nil, err
+	}
+	var body CheckRequest
+	if p := decode(r.body, &body); p != nil {
+		return nil, p
+	}
+	v, err := g.answer(ctx, r, id, "/code", body.Code, "/transaction", body.Transaction)
+	if err != nil {
+		return nil, err
+	}
+	result := CheckResult{ID: writeID(verificationPrefix, id), Status: StatusPending, Valid: v.valid, AttemptsLeft: v.left}
+	switch {
+	case v.valid:
+		result.Status = StatusApproved
+	case v.ended:
+		result.Status = StatusFailed
+	}
+	return result, nil
+}
+
+// answer tries a code.
+func (g *Gateway) answer(ctx context.Context, r *request, id uuid.UUID, at, code, transactionAt string, t *Transaction) (*verdict, error) {
+	if r.stored != nil && r.stored.Left != nil {
+		return &verdict{valid: true, left: *r.stored.Left}, nil
+	}
+	k := new(checker)
+	typed, err := parseCode(code)
+	switch {
+	case code == "":
+		k.fail(at, "is required")
+	case err != nil:
+		k.fail(at, fmt.Sprintf("is not %d to %d letters and digits", MinLength, MaxLength))
+	}
+	var payment []byte
+	if t != nil {
+		k.transaction(transactionAt, t)
+		payment = t.hash()
+	}
+	if p := k.problem(); p != nil {
+		return nil, p
+	}
+	return g.check(ctx, r.caller, id, typed, payment, r.claim)
+}
+
+func (g *Gateway) serveResend(ctx context.Context, r *request) (any, error) {
+	if raw, ok := r.replay(); ok {
+		return raw, nil
+	}
+	id, err := r.id()
+	if err != nil {
+		return nil, err
+	}
+	var body ResendRequest
+	if p := decode(r.body, &body); p != nil {
+		return nil, p
+	}
+	switch sms.Channel(body.Channel) {
+	case "", sms.SMS, sms.WhatsApp, sms.Voice:
+	default:
+		return nil, invalid("/channel", "is not sms, whatsapp or voice")
+	}
+	v, err := g.resend(ctx, r.caller, id, body.Channel)
+	if err != nil {
+		return nil, err
+	}
+	return v.show(r.caller)
+}
+
+func (g *Gateway) serveCancel(ctx context.Context, r *request) (any, error) {
+	if raw, ok := r.replay(); ok {
+		return raw, nil
+	}
+	id, err := r.id()
+	if err != nil {
+		return nil, err
+	}
+	if p := decode(r.body, &struct{}{}); p != nil {
+		return nil, p
+	}
+	if _, err := g.cancel(ctx, r.caller, id); err != nil {
+		return nil, err
+	}
+	v, err := g.byID(ctx, r.caller, id)
+	if err != nil {
+		return nil, err
+	}
+	if p := over(v.state, v.Now); p != nil && p.Code != Canceled { // it had ended otherwise
+		return nil, p
+	}
+	return v.show(r.caller)
+}
+
+// Bounds of a list.
+const (
+	defaultList = 20
+	maxList     = 100
+	maxCursor   = 512
+)
+
+func (g *Gateway) serveList(ctx context.Context, r *request) (any, error) {
+	query := r.URL.Query()
+	k := new(checker)
+	for name, values := range query {
+		if len(values) > 1 || !slices.Contains([]string{"to", "client_ref", "limit", "cursor"}, name) {
+			k.fail("", "has a parameter that is not known, or one twice")
+			break
+		}
+	}
+	p := page{ref: query.Get("client_ref"), limit: defaultList}
+	k.printable("client_ref", p.ref, maxRef)
+	if text := query.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxList {
+			k.fail("limit", fmt.Sprintf("is not 1 to %d", maxList))
+		}
+		p.limit = n
+	}
+	if text := query.Get("cursor"); text != "" {
+		if p.before = g.readCursor(r.caller, text); p.before == nil {
+			k.fail("cursor", "is not one that this API gave you")
+		}
+	}
+	if found := k.problem(); found != nil {
+		return nil, found
+	}
+	if text := query.Get("to"); text != "" {
+		to, bad := number(text)
+		if bad != nil {
+			return nil, bad
+		}
+		p.to = &to
+	}
+	records, err := g.list(ctx, r.caller, p)
+	if err != nil {
+		return nil, err
+	}
+	out := List{Data: []Verification{}}
+	if len(records) > p.limit {
+		records = records[:p.limit]
+		last := records[p.limit-1]
+		out.NextCursor = g.writeCursor(r.caller, mark{last.CreatedAt, last.ID})
+	}
+	for _, record := range records {
+		v, err := record.show(r.caller)
+		if err != nil {
+			return nil, err
+		}
+		out.Data = append(out.Data, v)
+	}
+	return out, nil
+}
+
+// cursorTag is what proves that a cursor was given to this caller: nobody makes one up, and nobody uses another tenant's.
+func (g *Gateway) cursorTag(c *Caller, data []byte) []byte {
+	return g.Keys.Fingerprint("gateway cursor", fmt.Sprintf("%s %s %s", c.purpose(), c.Tenant.ID, data))[:16]
+}
+
+func (g *Gateway) writeCursor(c *Caller, m mark) string {
+	data, _ := json.Marshal(m) //nolint:errcheck,errchkjson // a time and an id
+	return base64.RawURLEncoding.EncodeToString(append(g.cursorTag(c, data), data...))
+}
+
+func (g *Gateway) readCursor(c *Caller, text string) *mark {
+	if len(text) > maxCursor {
+		return nil
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(raw) < 17 || !bytes.Equal(g.cursorTag(c, raw[16:]), raw[:16]) {
+		return nil
+	}
+	m := new(mark)
+	if json.Unmarshal(raw[16:], m) != nil {
+		return nil
+	}
+	return m
+}
+
+func deliveries(data []byte, now time.Time) ([]Delivery, error) {
+	var rows []struct {
+		ID        uuid.UUID `json:"id"`
+		State     string    `json:"state"`
+		Reason    string    `json:"reason"`
+		Channel   string    `json:"channel"`
+		CreatedAt time.Time `json:"created_at"`
+		UpdatedAt time.Time `json:"updated_at"`
+	}
+	if err := json.Unmarshal(data, &rows); err != nil {
+		return nil, fmt.Errorf("deliveries: %w", err)
+	}
+	list := []Delivery{}
+	for _, row := range rows {
+		d := Delivery{ID: writeID(deliveryPrefix, row.ID), Channel: row.Channel, Status: DeliveryStatus(row.State), Reason: row.Reason, CreatedAt: row.CreatedAt.UTC(), UpdatedAt: row.UpdatedAt.UTC()}
+		switch {
+		case row.State == "canceled":
+			d.Status, d.Reason = DeliveryFailed, "canceled"
+		case row.State == string(DeliverySent) && now.Sub(row.UpdatedAt) > unknownAfter:
+			d.Status = DeliveryUnknown
+		}
+		list = append(list, d)
+	}
+	return list, nil
+}

@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"time"
+
+	"github.com/watchword-auth/watchword/sms"
+)
+
+// TestCode is the right code of every verification in test mode.
+const TestCode = "123456"
+
+// Scenario is what becomes of a number in test mode.
+type Scenario string
+
+// Scenarios.
+const (
+	Delivered    Scenario = "delivered"
+	Undelivered  Scenario = "undelivered"
+	LateReport   Scenario = "late_report"  // after 20 seconds
+	NoReport     Scenario = "no_report"    // ever
+	Landline     Scenario = "landline"     // refused as a number
+	OptedOut     Scenario = "opted_out"    // refused
+	Fraud        Scenario = "fraud"        // refused
+	RateLimited  Scenario = "rate_limited" // refused
+	ShortLived   Scenario = "short_lived"  // expires after 5 seconds
+	FailOver     Scenario = "fail_over"    // the first vendor is down, another delivers
+	VoiceOnly    Scenario = "voice_only"   // a text does not arrive, a call does
+	testLate              = 20 * time.Second
+	testShort             = 5 * time.Second
+	testRetry             = time.Minute
+	testNumbers           = "+120255501"
+	lastScenario          = len("abcdefghijk")
+	numberLength          = len("+12025550100")
+)
+
+// TestNumber is a number with a scenario of its own.
+type TestNumber struct {
+	Number   string
+	Scenario Scenario
+}
+
+// TestNumbers lists them. They are of the range that is reserved for fiction.
+func TestNumbers() []TestNumber {
+	scenarios := []Scenario{Delivered, Undelivered, LateReport, NoReport, Landline, OptedOut, Fraud, RateLimited, ShortLived, FailOver, VoiceOnly}
+	all := make([]TestNumber, len(scenarios))
+	for i, s := range scenarios {
+		all[i] = TestNumber{testNumbers + string([]byte{'0' + byte(i/10), '0' + byte(i%10)}), s}
+	}
+	return all
+}
+
+// scenario is that of a number; "" for one that has none.
+func scenario(n sms.Number) Scenario {
+	for _, t := range TestNumbers() {
+		if t.Number == n.Reveal() {
+			return t.Scenario
+		}
+	}
+	return ""
+}
+
+// pretend gives what deliveries of that scenario would look like, age after the verification was made.
+func (s Scenario) pretend(id string, created time.Time, age time.Duration, channels []string) []Delivery {
+	d := Delivery{ID: id, Channel: string(sms.SMS), Status: DeliverySent, CreatedAt: created, UpdatedAt: created}
+	if len(channels) > 0 {
+		d.Channel = channels[0]
+	}
+	switch s {
+	case Undelivered:
+		d.Status, d.Reason = DeliveryUndelivered, string(sms.RecipientUnreachable)
+	case LateReport:
+		if age >= testLate {
+			d.Status, d.UpdatedAt = DeliveryDelivered, created.Add(testLate)
+		}
+	case NoReport:
+	case VoiceOnly:
+		voice := false
+		for _, c := range channels {
+			voice = voice || c == string(sms.Voice)
+		}
+		if d.Status, d.Reason = DeliveryUndelivered, string(sms.RecipientUnreachable); voice {
+			d.Channel, d.Status, d.Reason = string(sms.Voice), DeliveryDelivered, ""
+		}
+	default:
+		d.Status = DeliveryDelivered
+	}
+	return []Delivery{d}
+}

@@ -1,0 +1,684 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/limits"
+	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/sms"
+)
+
+// Status of a verification.
+type Status string
+
+// Statuses. All but Pending are for good.
+const (
+	StatusPending  Status = "pending"
+	StatusApproved Status = "approved"
+	StatusExpired  Status = "expired"
+	StatusCanceled Status = "canceled"
+	StatusFailed   Status = "failed"
+)
+
+// DeliveryStatus is how far a text has come.
+type DeliveryStatus string
+
+// Delivery statuses.
+const (
+	DeliveryQueued      DeliveryStatus = "queued"
+	DeliverySent        DeliveryStatus = "sent" // the vendor has it
+	DeliveryDelivered   DeliveryStatus = "delivered"
+	DeliveryUndelivered DeliveryStatus = "undelivered"
+	DeliveryFailed      DeliveryStatus = "failed"
+	DeliveryUnknown     DeliveryStatus = "unknown" // no report came
+)
+
+// Payment is what a code approves.
+type Payment = sms.Payment
+
+// order is what is asked for, checked.
+type order struct {
+	to       sms.Number
+	scenario Scenario // "": none, or not in test mode
+	request  asked
+	ref      string
+	payment  []byte // hash of the transaction; nil: none
+	text     *Payment
+	template Template
+	locale   string
+	app      string
+	channels []sms.Channel
+}
+
+// asked is what is kept of a request, to be told again and to make further codes from.
+type asked struct {
+	Purpose     string            `json:"purpose"`
+	Locale      string            `json:"locale,omitempty"`
+	Template    string            `json:"template,omitempty"`
+	App         string            `json:"app,omitempty"`
+	Channels    []string          `json:"channels,omitempty"`
+	Transaction *Transaction      `json:"transaction,omitempty"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+}
+
+// hash is what a code for a transaction is bound to: every part in order, each with its length.
+func (t *Transaction) hash() []byte {
+	h := sha256.New()
+	for _, part := range []string{"transaction", t.Amount, t.Currency, t.Payee, t.Account, t.Reference} {
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+		h.Write(length[:])
+		h.Write([]byte(part))
+	}
+	return h.Sum(nil)
+}
+
+// created is what only the statement knows about a new verification.
+type created struct {
+	ID          uuid.UUID `json:"id"`
+	CreatedAt   time.Time `json:"created_at"`
+	ExpiresAt   time.Time `json:"expires_at"`
+	NextSendAt  time.Time `json:"next_send_at"`
+	MaxAttempts int       `json:"max_attempts"`
+}
+
+// purposeOf is the purpose, in the ledger, of a caller's verifications: tests are another.
+func (c *Caller) purpose() factors.Purpose {
+	if c.Test {
+		return factors.GatewayTest
+	}
+	return factors.Gateway
+}
+
+// recipient is a number as one tenant knows it.
+func (g *Gateway) recipient(c *Caller, to sms.Number) []byte {
+	return g.Keys.Fingerprint("gateway recipient", fmt.Sprintf("%s %s %s", c.purpose(), c.Tenant.ID, to.Reveal()))
+}
+
+func sealContext(id uuid.UUID) string { return "verification " + id.String() }
+
+// Windows that are the gateway's own.
+const (
+	pauseWindow  = "gateway-pause"
+	numberWindow = "gateway-number-hour"
+	minuteWindow = "gateway-minute"
+	dayWindow    = "gateway-day"
+)
+
+// ledger is the one ledger, with what holds for a caller.
+func (g *Gateway) ledger(c *Caller, recipient []byte, known ...factors.Factor) (*factors.Ledger, error) {
+	l := g.Limits
+	s := &c.Tenant.Settings
+	if s.Attempts > 0 {
+		l.Attempts = min(l.Attempts, s.Attempts)
+	}
+	// Whoever calls is a server that speaks for many: what is bounded by address and person elsewhere is bounded by tenant and number here.
+	l.Source, l.SourceFailures, l.SubjectHour = limits.Window{}, limits.Window{}, limits.Window{}
+	l.Failures = limits.Streak{Scope: "gateway", Limit: l.Failures.Limit, Block: l.Failures.Block, MaxBlock: 24 * time.Hour, Ceiling: 1 << 30} // nobody's account hangs on it: no block is for good
+	if c.Test {
+		l.Cooldown, l.Failures.Limit = 0, l.Failures.Ceiling
+	} else if recipient != nil {
+		day := g.DailyBudget
+		if s.Day > 0 {
+			day = s.Day
+		}
+		l.Further = []limits.Hit{
+			{Window: limits.Window{Name: pauseWindow, Burst: 1, Period: l.Cooldown}, Key: recipient},
+			{Window: limits.Window{Name: minuteWindow, Burst: s.Minute, Period: time.Minute, Shared: true}, Key: c.Tenant.ID[:]},
+			{Window: limits.Window{Name: dayWindow, Burst: day, Period: 24 * time.Hour, Shared: true}, Key: c.Tenant.ID[:]},
+		}
+		if s.NumberHour > 0 && s.NumberHour < l.NumberHour.Burst {
+			l.Further = append(l.Further, limits.Hit{Window: limits.Window{Name: numberWindow, Burst: s.NumberHour, Period: time.Hour}, Key: recipient})
+		}
+	}
+	ledger, err := factors.NewLedger(g.DB, g.Keys, g.Outbox, l, known...)
+	if err != nil {
+		return nil, err
+	}
+	ledger.Checks, ledger.Guard = g.Checks, c.stands
+	return ledger, nil
+}
+
+// factor makes codes and texts for an order.
+func (g *Gateway) factor(c *Caller, o *order) *issuing {
+	life := g.Life
+	if s := c.Tenant.Settings.Life; s > 0 {
+		life = min(life, time.Duration(s)*time.Second)
+	}
+	if o.payment != nil {
+		life = min(life, PaymentLife)
+	}
+	i := &issuing{length: o.template.Length, alphabet: o.template.Alphabet, life: life}
+	if c.Test {
+		if i.fixed = TestCode; o.scenario == ShortLived {
+			i.life = testShort
+		}
+		return i
+	}
+	i.message = func(code string) *sms.Message {
+		m := &sms.Message{To: o.to, Channels: o.channels, Sender: o.template.Sender}
+		if o.template.Text != "" {
+			m.Text, m.Locale = o.template.fill(c.Tenant.Settings.Service, code, life, o.text)+sms.Closing(o.template.Host, code, o.app), o.template.Locale
+			return m
+		}
+		m.Text, m.Locale = g.Texts.Program(c.Tenant.Settings.Service, o.locale, code, life, o.text, o.template.Host, o.app)
+		return m
+	}
+	return i
+}
+
+// refuse is the answer to a number that has a scenario of being refused.
+func (s Scenario) refuse() *Problem {
+	switch s {
+	case Landline:
+		return problem(InvalidNumber).because("landline")
+	case OptedOut:
+		return problem(RecipientOptedOut)
+	case Fraud:
+		return problem(FraudSuspected)
+	case RateLimited:
+		return problem(TooMany).scoped("number").wait(testRetry)
+	}
+	return nil
+}
+
+// retryVendors is when to come back while no vendor works: their breakers try again after 5 seconds.
+const retryVendors = 5 * time.Second
+
+// reachable reports whether a text could go out now.
+func (g *Gateway) reachable(o *order) *Problem {
+	plan, _, _ := g.Ways.Plan(o.to, string(factors.Gateway))
+	fits, up := false, false
+	for _, way := range plan {
+		if len(o.channels) == 0 || slices.Contains(o.channels, way.Channel) {
+			fits, up = true, up || g.Ways.Up(way.Vendor)
+		}
+	}
+	switch {
+	case up:
+		return nil
+	case !fits && len(o.channels) > 0 && len(plan) > 0:
+		return invalid("/channels", "no vendor has one of these for that country")
+	}
+	return problem(Unavailable).wait(retryVendors)
+}
+
+// create opens a verification, in one statement: whoever asks still may, the number may be texted, every window has room, and the answer to a repeated request is
+// stored with it.
+func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim) (*created, error) {
+	if p := o.scenario.refuse(); p != nil {
+		return nil, p
+	}
+	if !c.Test {
+		if p := g.reachable(o); p != nil {
+			return nil, p
+		}
+	}
+	recipient := g.recipient(c, o.to)
+	l, err := g.ledger(c, recipient, g.factor(c, o))
+	if err != nil {
+		return nil, err
+	}
+	q := new(postgres.Query)
+	c.standing(q)
+	refused := "NULL::text"
+	if !c.Test {
+		refused = g.Outbox.Refused(q, o.to, string(c.purpose()))
+	}
+	q.With("asked", "SELECT "+refused+" AS refused FROM caller"+claim.held(q))
+	q.With("may_send", "SELECT 1 FROM asked WHERE refused IS NULL")
+	a := factors.Authenticator{Subject: uuid.UUID(recipient[:16]), Kind: Kind}
+	id, err := l.Open(ctx, q, "may_send", a, factors.Binding{
+		Purpose: c.purpose(), Subject: a.Subject, Browser: uuid.NewSHA1(c.Tenant.ID, []byte(o.ref)), Owner: c.Tenant.ID, Context: o.payment,
+	}, factors.Prompt{MustSend: true})
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := g.Keys.Seal([]byte(o.to.Reveal()), sealContext(id))
+	if err != nil {
+		return nil, fmt.Errorf("seal number: %w", err)
+	}
+	request, err := json.Marshal(o.request)
+	if err != nil {
+		return nil, err
+	}
+	q.With("verification", fmt.Sprintf(`
+		INSERT INTO verifications (id, created_at, tenant_id, test, recipient, number, hint, country, request, client_ref, payment, scenario)
+		SELECT id, created_at, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM challenge_opened`,
+		q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool", q.Bind(recipient)+"::bytea", q.Bind(sealed)+"::bytea", q.Bind(o.to.Hint())+"::text", q.Bind(o.to.Country())+"::text",
+		q.Bind(string(request))+"::jsonb", q.Bind(o.ref)+"::text", q.Bind(o.payment)+"::bytea", q.Bind(string(o.scenario))+"::text"))
+	full, retry := "NULL::text", "NULL::timestamptz"
+	if !c.Test {
+		full, retry = "(SELECT full_window FROM limit_taken)", "(SELECT retry_at FROM limit_taken)"
+	}
+	q.With("unopened", "SELECT coalesce(refused, "+full+", '') AS reason FROM asked WHERE NOT EXISTS (SELECT FROM challenge_opened)")
+	audit.Record(ctx, q, "unopened", audit.Event{Name: "verification.create", Outcome: audit.Refused, Actor: "client"}, audit.Expressions{"reason": "unopened.reason"})
+	claim.settle(q, "challenge_opened", 201, "jsonb_build_object('created', jsonb_build_object('id', id, 'created_at', created_at, 'expires_at', expires_at, 'next_send_at', next_send_at, 'max_attempts', max_attempts))")
+	q.Finally(`SELECT EXISTS (SELECT FROM caller) AS standing, EXISTS (SELECT FROM asked) AS mine, (SELECT refused FROM asked) AS refused, ` + full + ` AS full_window, ` + retry + ` AS retry_at, wall() AS now,
+		o.id, o.created_at, o.expires_at, o.next_send_at, o.max_attempts FROM (SELECT 1) one LEFT JOIN challenge_opened o ON true`)
+	var got struct {
+		Standing    bool       `db:"standing"`
+		Mine        bool       `db:"mine"`
+		Refused     *string    `db:"refused"`
+		Full        *string    `db:"full_window"`
+		RetryAt     *time.Time `db:"retry_at"`
+		Now         time.Time  `db:"now"`
+		ID          *uuid.UUID `db:"id"`
+		CreatedAt   *time.Time `db:"created_at"`
+		ExpiresAt   *time.Time `db:"expires_at"`
+		NextSendAt  *time.Time `db:"next_send_at"`
+		MaxAttempts *int       `db:"max_attempts"`
+	}
+	if err := g.DB.Get(ctx, &got, q); err != nil {
+		return nil, fmt.Errorf("create verification: %w", err)
+	}
+	switch {
+	case got.ID != nil:
+		return &created{ID: *got.ID, CreatedAt: *got.CreatedAt, ExpiresAt: *got.ExpiresAt, NextSendAt: *got.NextSendAt, MaxAttempts: *got.MaxAttempts}, nil
+	case !got.Standing:
+		return nil, g.fallen(c)
+	case !got.Mine:
+		return nil, problem(RequestInProgress).wait(time.Second)
+	case got.Refused != nil:
+		return nil, refusal(sms.Class(*got.Refused))
+	}
+	window := ""
+	if got.Full != nil {
+		window = *got.Full
+	}
+	return nil, full429(window, got.RetryAt, got.Now)
+}
+
+// fallen forgets a caller who no longer may.
+func (g *Gateway) fallen(*Caller) *Problem {
+	g.Tenants.forget("")
+	return problem(InvalidAPIKey)
+}
+
+// refusal is the answer to what the outbox would not send.
+func refusal(class sms.Class) *Problem {
+	switch class {
+	case sms.RecipientOptedOut:
+		return problem(RecipientOptedOut)
+	case sms.RegionBlocked:
+		return problem(CountryNotServed)
+	}
+	return problem(FraudSuspected)
+}
+
+// full429 is the answer when a window has no room.
+func full429(window string, retry *time.Time, now time.Time) *Problem {
+	p := problem(TooMany).scoped("number")
+	switch window {
+	case dayWindow:
+		p = problem(QuotaExceeded)
+	case minuteWindow:
+		p.Scope = "tenant"
+	case "send-everyone-day": // the server's own, which is nobody's fault who asks
+		p = problem(Unavailable)
+	}
+	wait := time.Minute
+	if retry != nil {
+		wait = retry.Sub(now)
+	}
+	return p.wait(wait)
+}
+
+// record is a verification as it stands.
+type record struct {
+	ID         uuid.UUID `db:"id"`
+	CreatedAt  time.Time `db:"created_at"`
+	Hint       string    `db:"hint"`
+	Country    string    `db:"country"`
+	Number     []byte    `db:"number"`
+	Request    []byte    `db:"request"`
+	Ref        string    `db:"client_ref"`
+	Payment    []byte    `db:"payment"`
+	Scenario   Scenario  `db:"scenario"`
+	State      []byte    `db:"state"`
+	Deliveries []byte    `db:"deliveries"`
+	Now        time.Time `db:"now"`
+
+	asked asked
+	state *factors.State
+}
+
+// readable is how long after its end a verification may be read.
+const readable = "interval '24 hours'"
+
+// records reads the caller's verifications: where is a condition over v. Nothing of others is ever among them.
+func (g *Gateway) records(ctx context.Context, q *postgres.Query, c *Caller, where, order string) ([]*record, error) {
+	l, err := g.ledger(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	c.standing(q)
+	q.Finally(fmt.Sprintf(`SELECT EXISTS (SELECT FROM caller) AS standing, r.* FROM (SELECT 1) one LEFT JOIN LATERAL (
+		SELECT v.id, v.created_at, v.hint, v.country, v.number, v.request, v.client_ref, v.payment, v.scenario, wall() AS now, s.state, %s AS deliveries
+		  FROM verifications v CROSS JOIN LATERAL (SELECT %s AS state) s
+		 WHERE v.tenant_id = %s AND v.test = %s AND %s AND EXISTS (SELECT FROM caller)
+		   AND least((s.state->>'ended_at')::timestamptz, (s.state->>'expires_at')::timestamptz) > wall() - %s %s) r ON true`,
+		sms.DeliveriesSQL("v.id"), l.StateSQL(q, "v.id"), q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool", where, readable, order))
+	var rows []struct {
+		Standing   bool       `db:"standing"`
+		ID         *uuid.UUID `db:"id"`
+		CreatedAt  *time.Time `db:"created_at"`
+		Hint       *string    `db:"hint"`
+		Country    *string    `db:"country"`
+		Number     []byte     `db:"number"`
+		Request    []byte     `db:"request"`
+		Ref        *string    `db:"client_ref"`
+		Payment    []byte     `db:"payment"`
+		Scenario   *string    `db:"scenario"`
+		Now        *time.Time `db:"now"`
+		State      []byte     `db:"state"`
+		Deliveries []byte     `db:"deliveries"`
+	}
+	if err := g.DB.Select(ctx, &rows, q); err != nil {
+		return nil, fmt.Errorf("read verifications: %w", err)
+	}
+	var list []*record
+	for _, row := range rows {
+		if !row.Standing {
+			return nil, g.fallen(c)
+		}
+		if row.ID == nil {
+			return nil, nil
+		}
+		r := &record{ID: *row.ID, CreatedAt: *row.CreatedAt, Hint: *row.Hint, Country: *row.Country, Number: row.Number, Request: row.Request, Ref: *row.Ref, Payment: row.Payment,
+			Scenario: Scenario(*row.Scenario), Now: *row.Now, State: row.State, Deliveries: row.Deliveries}
+		if err := json.Unmarshal(r.Request, &r.asked); err != nil {
+			return nil, fmt.Errorf("request of verification %s: %w", r.ID, err)
+		}
+		if r.state, err = factors.DecodeState(r.State); err != nil || r.state == nil {
+			return nil, errors.Join(fmt.Errorf("verification %s has no challenge", r.ID), err)
+		}
+		list = append(list, r)
+	}
+	return list, nil
+}
+
+// byID reads one verification of the caller's.
+func (g *Gateway) byID(ctx context.Context, c *Caller, id uuid.UUID) (*record, error) {
+	q := new(postgres.Query)
+	return only(g.records(ctx, q, c, "v.id = "+q.Bind(id)+"::uuid", ""))
+}
+
+// latest reads the caller's last verification of a number.
+func (g *Gateway) latest(ctx context.Context, c *Caller, to sms.Number) (*record, error) {
+	q := new(postgres.Query)
+	return only(g.records(ctx, q, c, "v.recipient = "+q.Bind(g.recipient(c, to))+"::bytea", "ORDER BY v.created_at DESC LIMIT 1"))
+}
+
+func only(list []*record, err error) (*record, error) {
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, problem(NotFound)
+	}
+	return list[0], nil
+}
+
+// status says how a challenge stands.
+func status(s *factors.State, now time.Time) (status Status, reason string) {
+	switch {
+	case s.Outcome == "verified":
+		return StatusApproved, ""
+	case s.Outcome == "failed":
+		return StatusFailed, "attempts_exhausted"
+	case s.Outcome == "superseded":
+		return StatusCanceled, "superseded"
+	case s.Outcome == "canceled":
+		return StatusCanceled, ""
+	case !now.Before(s.ExpiresAt):
+		return StatusExpired, ""
+	}
+	return StatusPending, ""
+}
+
+// over is the answer to whoever wants something of a verification that has ended; nil while it is pending.
+func over(s *factors.State, now time.Time) *Problem {
+	switch got, _ := status(s, now); got {
+	case StatusApproved:
+		return problem(AlreadyVerified)
+	case StatusFailed:
+		return problem(AttemptsExhausted).left(0)
+	case StatusCanceled:
+		return problem(Canceled)
+	case StatusExpired:
+		return problem(OTPExpired)
+	}
+	return nil
+}
+
+// verdict is the answer to a code.
+type verdict struct {
+	valid bool
+	left  int
+	ended bool // that was the last attempt
+}
+
+// check tries a code, in one statement. An error is a [Problem] when the verification is not one that codes are tried on.
+func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code string, payment []byte, claim *claim) (*verdict, error) {
+	l, err := g.ledger(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	var got struct {
+		Standing bool            `json:"standing"`
+		Found    bool            `json:"found"`
+		Payment  *string         `json:"payment"`
+		State    json.RawMessage `json:"state"`
+		Attempts *int            `json:"attempts"`
+		Now      time.Time       `json:"now"`
+	}
+	binding := factors.Binding{Purpose: c.purpose(), Owner: c.Tenant.ID, Context: payment}
+	returned, answered := l.Answer(ctx, id, factors.Authenticator{Kind: Kind}, binding, code, func(q *postgres.Query, won string) string {
+		owned := fmt.Sprintf("(SELECT %%s FROM verifications v WHERE v.id = %s AND v.tenant_id = %s AND v.test = %s)", q.Bind(id)+"::uuid", q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool")
+		claim.settle(q, won, 200, "jsonb_build_object('left', (SELECT max_attempts - attempts FROM challenge_paid))")
+		g.happened(ctx, q, c, won, EventApproved, "true")
+		g.happened(ctx, q, c, "challenge_closed", EventFailed, "NOT challenge_closed.won")
+		return fmt.Sprintf("jsonb_build_object('standing', %s, 'found', EXISTS %s, 'payment', %s, 'state', %s, 'attempts', (SELECT attempts FROM challenge_paid), 'now', wall())",
+			c.stands(q), fmt.Sprintf(owned, ""), fmt.Sprintf(owned, "encode(v.payment, 'hex')"), l.StateSQL(q, q.Bind(id)+"::uuid"))
+	})
+	blocked, isBlocked := errors.AsType[*factors.BlockedError](answered)
+	if answered != nil && !isBlocked && !errors.Is(answered, factors.ErrMismatch) && !errors.Is(answered, factors.ErrOver) {
+		return nil, answered
+	}
+	if err := json.Unmarshal(returned, &got); err != nil {
+		return nil, fmt.Errorf("answer of check: %w", err)
+	}
+	if !got.Standing {
+		return nil, g.fallen(c)
+	}
+	if !got.Found {
+		return nil, problem(NotFound)
+	}
+	s, err := factors.DecodeState(got.State)
+	if err != nil || s == nil {
+		return nil, errors.Join(errors.New("verification has no challenge"), err)
+	}
+	if got.Attempts != nil {
+		s.Attempts = *got.Attempts
+	}
+	switch {
+	case answered == nil:
+		return &verdict{valid: true, left: s.AttemptsLeft()}, nil
+	case isBlocked:
+		return nil, problem(TooMany).scoped("account").wait(blocked.Until.Sub(got.Now))
+	case errors.Is(answered, factors.ErrMismatch):
+		return &verdict{left: s.AttemptsLeft(), ended: s.AttemptsLeft() == 0}, nil
+	}
+	if p := over(s, got.Now); p != nil {
+		return nil, p
+	}
+	switch {
+	case got.Payment != nil && payment == nil:
+		return nil, invalid("/transaction", "has to be sent again with the code")
+	case got.Payment == nil && payment != nil || got.Payment != nil && *got.Payment != fmt.Sprintf("%x", payment):
+		if _, err := g.cancel(ctx, c, id); err != nil { // the code is dead
+			return nil, err
+		}
+		return nil, problem(TransactionMismatch)
+	}
+	// It ended while this was waiting for it: the snapshot shows it alive.
+	r, err := g.byID(ctx, c, id)
+	if err != nil {
+		return nil, err
+	}
+	if p := over(r.state, r.Now); p != nil {
+		return nil, p
+	}
+	return nil, problem(Canceled) // newer ones took its place
+}
+
+// happened tells of an event in the statement in which it happens: from has columns id or challenge_id of challenges.
+func (g *Gateway) happened(ctx context.Context, q *postgres.Query, c *Caller, from, event, which string) {
+	if g.Happened == nil || c.Test {
+		return
+	}
+	id := from + ".id"
+	if from == "challenge_closed" || from == "challenge_canceled" {
+		id = from + ".challenge_id"
+	}
+	part := "happened_" + from
+	q.With(part, fmt.Sprintf("SELECT %s AS id, %s AS tenant_id FROM %s WHERE %s", id, q.Bind(c.Tenant.ID)+"::uuid", from, which))
+	g.Happened(ctx, q, part, event)
+}
+
+// cancel ends a verification. It reports whether it was pending.
+func (g *Gateway) cancel(ctx context.Context, c *Caller, id uuid.UUID) (canceled bool, err error) {
+	l, err := g.ledger(c, nil)
+	if err != nil {
+		return false, err
+	}
+	q := new(postgres.Query)
+	c.standing(q)
+	q.With("target", fmt.Sprintf("SELECT v.id FROM verifications v, caller WHERE v.id = %s AND v.tenant_id = %s AND v.test = %s",
+		q.Bind(id)+"::uuid", q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool"))
+	l.CancelOne(q, "target", "target.id")
+	q.With("ended", "SELECT challenge_id::text AS object FROM challenge_canceled")
+	audit.Record(ctx, q, "ended", audit.Event{Name: "verification.cancel", Outcome: audit.Success, Actor: "client"}, audit.Expressions{"object": "ended.object"})
+	g.happened(ctx, q, c, "challenge_canceled", EventCanceled, "true")
+	q.Finally("SELECT EXISTS (SELECT FROM caller) AS standing, EXISTS (SELECT FROM target) AS found, EXISTS (SELECT FROM challenge_canceled) AS canceled")
+	var got struct {
+		Standing bool `db:"standing"`
+		Found    bool `db:"found"`
+		Canceled bool `db:"canceled"`
+	}
+	if err := g.DB.Get(ctx, &got, q); err != nil {
+		return false, fmt.Errorf("cancel verification: %w", err)
+	}
+	switch {
+	case !got.Standing:
+		return false, g.fallen(c)
+	case !got.Found:
+		return false, problem(NotFound)
+	}
+	return got.Canceled, nil
+}
+
+// resend sends a code again, on a channel of its own if one is named.
+func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel string) (*record, error) {
+	r, err := g.byID(ctx, c, id)
+	if err != nil {
+		return nil, err
+	}
+	if p := over(r.state, r.Now); p != nil {
+		return nil, p
+	}
+	number, err := g.Keys.Open(r.Number, sealContext(r.ID))
+	if err != nil {
+		return nil, err
+	}
+	o := &order{ref: r.Ref, payment: r.Payment, locale: r.asked.Locale, app: r.asked.App, scenario: r.Scenario}
+	if o.to, err = sms.ParseNumber(string(number), ""); err != nil {
+		return nil, fmt.Errorf("number of verification %s: %w", r.ID, err)
+	}
+	o.template, _ = c.Tenant.Settings.template(r.asked.Template) // gone since: the product's own
+	if t := r.asked.Transaction; t != nil {
+		o.text = &Payment{Amount: t.Amount, Currency: t.Currency, Payee: t.Payee}
+	}
+	for _, name := range r.asked.Channels {
+		o.channels = append(o.channels, sms.Channel(name))
+	}
+	if channel != "" {
+		o.channels = []sms.Channel{sms.Channel(channel)}
+	}
+	if !c.Test {
+		if p := g.reachable(o); p != nil {
+			return nil, p
+		}
+	}
+	recipient := g.recipient(c, o.to)
+	l, err := g.ledger(c, recipient, g.factor(c, o))
+	if err != nil {
+		return nil, err
+	}
+	if !c.Test { // the ledger's own pause counts, and grows
+		l.Limits.Further = l.Limits.Further[1:]
+	}
+	err = l.Resend(ctx, id, factors.Authenticator{Kind: Kind}, factors.Binding{Purpose: c.purpose(), Owner: c.Tenant.ID, Context: r.Payment}, factors.Prompt{})
+	wait, isWait := errors.AsType[*factors.WaitError](err)
+	switch {
+	case isWait && wait.UsedUp:
+		return nil, problem(TooMany).scoped("account").because("sends_exhausted").wait(r.state.ExpiresAt.Sub(r.Now))
+	case isWait && wait.Limited:
+		return nil, full429(wait.Window, &wait.Until, r.Now)
+	case isWait:
+		return nil, problem(TooMany).scoped("number").because("too_early").wait(wait.Until.Sub(r.Now))
+	case errors.Is(err, factors.ErrOver): // it ended in the meantime, or whoever asks may no longer
+		if r, err = g.byID(ctx, c, id); err != nil {
+			return nil, err
+		}
+		if p := over(r.state, r.Now); p != nil {
+			return nil, p
+		}
+		return nil, problem(Canceled)
+	case err != nil:
+		return nil, err
+	}
+	return g.byID(ctx, c, id)
+}
+
+// page is what a list is asked for.
+type page struct {
+	to     *sms.Number
+	ref    string
+	limit  int
+	before *mark
+}
+
+// mark is where a list goes on.
+type mark struct {
+	At time.Time `json:"at"`
+	ID uuid.UUID `json:"id"`
+}
+
+// list reads the caller's verifications, the newest first, and one more than asked for if there is one.
+func (g *Gateway) list(ctx context.Context, c *Caller, p page) ([]*record, error) {
+	q := new(postgres.Query)
+	where := "true"
+	if p.to != nil {
+		where += " AND v.recipient = " + q.Bind(g.recipient(c, *p.to)) + "::bytea"
+	}
+	if p.ref != "" {
+		where += " AND v.client_ref = " + q.Bind(p.ref) + "::text"
+	}
+	if p.before != nil {
+		where += fmt.Sprintf(" AND (v.created_at, v.id) < (%s, %s)", q.Bind(p.before.At)+"::timestamptz", q.Bind(p.before.ID)+"::uuid")
+	}
+	return g.records(ctx, q, c, where, "ORDER BY v.created_at DESC, v.id DESC LIMIT "+q.Bind(p.limit+1)+"::int")
+}
