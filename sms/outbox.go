@@ -115,19 +115,26 @@ func refusal(recipient, prefix, country string) string {
 		recipient, RecipientOptedOut, prefix, countryKey(country), BlockedFraud)
 }
 
+// refused is an SQL expression for the class of the refusal of a message whose number is given by SQL expressions, or NULL.
 func (o *Outbox) refused(to Number, purpose, recipient, prefix, country string) string {
-	switch {
-	case strings.HasPrefix(purpose, replyPurpose):
+	if strings.HasPrefix(purpose, replyPurpose) {
 		return "NULL::text"
-	case o.Countries != nil && !o.Countries[to.Country()]:
+	}
+	if o.abroad(to) {
 		return "'" + string(RegionBlocked) + "'::text"
 	}
 	return refusal(recipient, prefix, country)
 }
 
-// Refused is an SQL expression for the class of the refusal that a message to that number would meet now, or NULL: for those who want to know before they store one.
-func (o *Outbox) Refused(q *postgres.Query, to Number, purpose string) string {
-	return o.refused(to, purpose, q.Bind(o.Keys.Fingerprint(numberLabel, to.Reveal()))+"::bytea", q.Bind(o.prefix(to))+"::bytea", q.Bind(to.Country())+"::text")
+// abroad reports whether the number's country is not served.
+func (o *Outbox) abroad(to Number) bool { return o.Countries != nil && !o.Countries[to.Country()] }
+
+// Refused is an SQL expression for the class of the refusal that a code to that number would meet now, or NULL: for those who want to know before they store one.
+func (o *Outbox) Refused(q *postgres.Query, to Number) string {
+	if o.abroad(to) {
+		return "'" + string(RegionBlocked) + "'::text"
+	}
+	return refusal(q.Bind(o.Keys.Fingerprint(numberLabel, to.Reveal()))+"::bytea", q.Bind(o.prefix(to))+"::bytea", q.Bind(to.Country())+"::text")
 }
 
 // Enqueue adds part `sms_queued` (columns id and state) to q: m is stored once for each row of part from, and the workers are told. What may not be sent is stored as

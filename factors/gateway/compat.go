@@ -43,10 +43,7 @@ func (g *Gateway) serveSend(ctx context.Context, r *request) (any, error) {
 	if raw, ok := r.replay(); ok {
 		return raw, nil
 	}
-	var body SendRequest
-	if p := decode(r.body, &body); p != nil {
-		return nil, p
-	}
+	body := r.input.(*SendRequest)
 	create := &CreateRequest{To: body.PhoneNumber, Locale: body.Locale, AppHash: body.AppHash, Template: body.TemplateID, Transaction: transaction(body.Amount, body.Currency, body.Payee)}
 	if body.Channel != "" {
 		create.Channels = []Way{{Type: body.Channel}}
@@ -64,10 +61,7 @@ func (g *Gateway) serveVerify(ctx context.Context, r *request) (any, error) {
 	if raw, ok := r.replay(); ok {
 		return raw, nil
 	}
-	var body VerifyRequest
-	if p := decode(r.body, &body); p != nil {
-		return nil, p
-	}
+	body := r.input.(*VerifyRequest)
 	if body.RequestID == "" {
 		return nil, invalid("/requestId", "is required")
 	}
@@ -99,8 +93,8 @@ func (g *Gateway) serveStatus(ctx context.Context, r *request) (any, error) {
 			}
 		}
 		in = StatusRequest{RequestID: query.Get("requestId"), Number: query.Get("number")}
-	} else if p := decode(r.body, &in); p != nil {
-		return nil, p
+	} else {
+		in = *r.input.(*StatusRequest)
 	}
 	var found *record
 	var err error

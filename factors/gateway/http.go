@@ -11,6 +11,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,6 +61,7 @@ type request struct {
 	*http.Request
 	caller *Caller
 	body   []byte
+	input  any // the body, read: a pointer to operation.Input's type
 	claim  *claim
 	stored *stored
 }
@@ -195,6 +197,14 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, op *operation) {
 			refuse(err)
 			return
 		}
+		in.input = &struct{}{}
+		if op.Input != nil {
+			in.input = reflect.New(reflect.TypeOf(op.Input)).Interface()
+		}
+		if p := decode(in.body, in.input); p != nil {
+			refuse(p)
+			return
+		}
 	}
 	var answer any
 	replayed := false
@@ -212,11 +222,9 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, op *operation) {
 		p.in(ctx, g.Docs)
 		body, _ := json.Marshal(p) //nolint:errcheck,errchkjson // strings and numbers
 		kept := 0
-		switch p.Status {
-		case http.StatusBadRequest, http.StatusConflict, http.StatusGone:
-			if p.Code != RequestInProgress {
-				kept = p.Status
-			}
+		switch p.Code { // what will not be otherwise when it is asked again
+		case OTPIncorrect, TransactionMismatch, AlreadyVerified, OTPExpired, AttemptsExhausted, Canceled:
+			kept = p.Status
 		}
 		if err := g.finish(ctx, in.claim, kept, body); err != nil {
 			g.Log.ErrorContext(ctx, "answer not stored", "error", err, "request_id", p.RequestID)
@@ -499,11 +507,7 @@ func (g *Gateway) claim(ctx context.Context, op *operation, in *request) error {
 			return invalid("Idempotency-Key", "is not 1 to 255 visible characters")
 		}
 	}
-	if op.ID == "otpSend" {
-		var body SendRequest
-		if p := decode(in.body, &body); p != nil {
-			return p
-		}
+	if body, ok := in.input.(*SendRequest); ok {
 		switch own := body.IdempotencyKey; {
 		case own == "":
 		case !usableKey(own):
@@ -519,7 +523,7 @@ func (g *Gateway) claim(ctx context.Context, op *operation, in *request) error {
 	}
 	canonical := jsontext.Value(bytes.Clone(in.body))
 	if err := canonical.Canonicalize(); err != nil {
-		return decode(in.body, new(struct{}))
+		return invalid("", "is not JSON")
 	}
 	var err error
 	in.claim, in.stored, err = g.begin(ctx, in.caller, key, op.Method+" "+in.URL.Path, canonical)
@@ -551,11 +555,8 @@ func (g *Gateway) serveCreate(ctx context.Context, r *request) (any, error) {
 	if raw, ok := r.replay(); ok {
 		return raw, nil
 	}
-	var body CreateRequest
-	if p := decode(r.body, &body); p != nil {
-		return nil, p
-	}
-	o, n, err := g.begun(ctx, r, &body)
+	body := r.input.(*CreateRequest)
+	o, n, err := g.begun(ctx, r, body)
 	if err != nil {
 		return nil, err
 	}
@@ -595,10 +596,7 @@ func (g *Gateway) serveCheck(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var body CheckRequest
-	if p := decode(r.body, &body); p != nil {
-		return nil, p
-	}
+	body := r.input.(*CheckRequest)
 	v, err := g.answer(ctx, r, id, "/code", body.Code, "/transaction", body.Transaction)
 	if err != nil {
 		return nil, err
@@ -645,10 +643,7 @@ func (g *Gateway) serveResend(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var body ResendRequest
-	if p := decode(r.body, &body); p != nil {
-		return nil, p
-	}
+	body := r.input.(*ResendRequest)
 	switch sms.Channel(body.Channel) {
 	case "", sms.SMS, sms.WhatsApp, sms.Voice:
 	default:
@@ -668,9 +663,6 @@ func (g *Gateway) serveCancel(ctx context.Context, r *request) (any, error) {
 	id, err := r.id()
 	if err != nil {
 		return nil, err
-	}
-	if p := decode(r.body, &struct{}{}); p != nil {
-		return nil, p
 	}
 	if _, err := g.cancel(ctx, r.caller, id); err != nil {
 		return nil, err

@@ -234,7 +234,7 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 	c.standing(q)
 	refused := "NULL::text"
 	if !c.Test {
-		refused = g.Outbox.Refused(q, o.to, string(c.purpose()))
+		refused = g.Outbox.Refused(q, o.to)
 	}
 	q.With("asked", "SELECT "+refused+" AS refused FROM caller"+claim.held(q))
 	q.With("may_send", "SELECT 1 FROM asked WHERE refused IS NULL")

@@ -76,7 +76,7 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{db: pgtest.New(t), keys: keyring.Ephemeral(), carrier: &carrier{}, log: new(bytes.Buffer), now: time.Now()}
-	routing, err := sms.NewRouting(sms.RoutingConfig{Carriers: []sms.Carrier{{Vendor: w.carrier}}})
+	routing, err := sms.NewRouting(sms.RoutingConfig{Carriers: []sms.Carrier{{Vendor: w.carrier}}, Channels: []sms.Channel{sms.SMS, sms.Voice}})
 	must(t, err)
 	w.routing = routing
 	w.gateway, w.replica = w.newGateway(t, w.db.DB), w.newGateway(t, w.db.Open(t))
