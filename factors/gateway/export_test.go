@@ -14,3 +14,14 @@ func Challenge(id string) (uuid.UUID, error) {
 	}
 	return found, nil
 }
+
+// Forget has a process hear of a change.
+func (s *Tenants) Forget() { s.forget("") }
+
+// VerificationID writes an id as the API does.
+func VerificationID(id uuid.UUID) string { return writeID(verificationPrefix, id) }
+
+// Canonical is the one spelling of an amount, if it is one.
+func Canonical(amount string) (string, bool) {
+	return canonicalAmount(amount), amountForm.MatchString(amount)
+}

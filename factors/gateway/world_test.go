@@ -30,8 +30,9 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // carrier is a vendor that keeps what it is given.
 type carrier struct {
-	mu   sync.Mutex
-	legs []sms.Leg
+	mu      sync.Mutex
+	legs    []sms.Leg
+	failure *sms.Error
 }
 
 func (*carrier) Name() string { return "carrier" }
@@ -42,8 +43,18 @@ func (*carrier) Abilities() sms.Abilities {
 func (c *carrier) Send(_ context.Context, leg sms.Leg) (sms.Accepted, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.failure != nil {
+		return sms.Accepted{}, c.failure
+	}
 	c.legs = append(c.legs, leg)
 	return sms.Accepted{Ref: leg.ID.String()}, nil
+}
+
+// fail has every send fail from now on.
+func (c *carrier) fail(failure *sms.Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failure = failure
 }
 
 func (c *carrier) sent() []sms.Leg {
@@ -203,15 +214,26 @@ var codeForm = regexp.MustCompile(`"code":"([0-9A-Z]+)"`)
 
 func (w *world) codeOf(t testing.TB, id uuid.UUID) string {
 	t.Helper()
+	found := codeForm.FindStringSubmatch(w.body(t, id))
+	if found == nil {
+		t.Fatal("no code in the text")
+	}
+	return found[1]
+}
+
+// text is the newest text of a verification, as it is stored.
+func (w *world) text(t testing.TB, id string) string {
+	t.Helper()
+	return w.body(t, challenge(t, id))
+}
+
+func (w *world) body(t testing.TB, id uuid.UUID) string {
+	t.Helper()
 	var body []byte
 	must(t, w.db.GetContext(t.Context(), &body, `SELECT body FROM messages WHERE challenge_id = $1 AND body IS NOT NULL ORDER BY created_at DESC LIMIT 1`, id))
 	text, err := w.keys.Open(body, "message of challenge "+id.String())
 	must(t, err)
-	found := codeForm.FindSubmatch(text)
-	if found == nil {
-		t.Fatal("no code in the text")
-	}
-	return string(found[1])
+	return string(text)
 }
 
 func (w *world) check(t testing.TB, key, id, code string) *answer {
