@@ -153,6 +153,16 @@ func (s *server) challenge(ctx context.Context, err error) error {
 	return err
 }
 
+// Application is the id of the client that an access token was issued to, to act for itself (RFC 6749 section 4.4); "" for a token that is good for nothing, for one that a person is
+// behind, and for one that is bound to a key: those come with a proof, to other endpoints.
+func (p *Provider) Application(ctx context.Context, token string) (string, error) {
+	f, err := p.find(ctx, new(caller), token, false)
+	if f == nil || err != nil || f.Person != nil || f.Key != nil {
+		return "", err
+	}
+	return f.ClientID, nil
+}
+
 // UserInfo implements op.Server: OpenID Connect Core section 5.3.
 func (s *server) UserInfo(ctx context.Context, r *op.Request[zoidc.UserInfoRequest]) (*op.Response, error) {
 	f, err := s.present(ctx, r.Header, userinfoPath, r.Data.AccessToken)

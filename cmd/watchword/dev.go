@@ -23,6 +23,8 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/examples/demo/app"
+	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/factors/smsotp"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/keyring"
@@ -40,6 +42,7 @@ const (
 	demoPhone    = "+12025550143" // of the range that is reserved for fiction
 	demoEmail    = "demo@example.com"
 	demoClient   = "demo"
+	demoTenant   = "demo"
 )
 
 // world is a development server's whole surroundings, as --ready tells scripts.
@@ -55,6 +58,9 @@ type world struct {
 	Username     string `json:"username"`
 	Password     string `json:"password"`
 	Phone        string `json:"phone"`
+	API          string `json:"api"` // where programs send and verify codes
+	APIKey       string `json:"api_key"`
+	TestAPIKey   string `json:"test_api_key"`
 	Email        string `json:"email"`
 	PID          int    `json:"pid"`
 }
@@ -349,8 +355,9 @@ func (p *Program) devServices(ctx context.Context, database *pgserver.Server, di
 		return nil, err
 	}
 	// Whoever develops signs in more often in an hour than people do, and nobody pays for the texts.
-	bounds := &s.signIns.Ledger.Limits
-	bounds.NumberHour.Burst, bounds.NumberDay.Burst, bounds.SubjectHour.Burst, bounds.Source.Burst = devSends, devSends, devSends, devSends
+	for _, bounds := range []*factors.Limits{&s.signIns.Ledger.Limits, &s.gateway.Limits} {
+		bounds.NumberHour.Burst, bounds.NumberDay.Burst, bounds.SubjectHour.Burst, bounds.Source.Burst = devSends, devSends, devSends, devSends
+	}
 	return s, nil
 }
 
@@ -440,7 +447,30 @@ func (s *services) furnish(ctx context.Context, dir, issuer, demo, inbox string)
 		return nil, fmt.Errorf("demo application: %w", err)
 	}
 	w.ClientSecret = secret
-	return w, nil
+	w.API = issuer
+	if w.APIKey, err = s.demoKey(ctx, filepath.Join(dir, "demo-api-key"), false); err == nil {
+		w.TestAPIKey, err = s.demoKey(ctx, filepath.Join(dir, "demo-test-api-key"), true)
+	}
+	return w, err
+}
+
+// demoKey is the demo tenant's key of an earlier start, or a new one.
+func (s *services) demoKey(ctx context.Context, file string, test bool) (string, error) {
+	err := s.gateway.Tenants.Create(ctx, demoTenant, gateway.Settings{Service: "Demo"})
+	if err != nil && !errors.Is(err, gateway.ErrTenantExists) {
+		return "", fmt.Errorf("demo tenant: %w", err)
+	}
+	content, err := os.ReadFile(file) //nolint:gosec // in the data directory
+	if kept := strings.TrimSpace(string(content)); err == nil {
+		if stands, err := s.gateway.Tenants.Stands(ctx, kept); stands || err != nil {
+			return kept, err
+		}
+	}
+	_, key, err := s.gateway.Tenants.CreateKey(ctx, demoTenant, gateway.NewKey{Test: test, Scopes: gateway.Scopes(), Note: "watchword dev"})
+	if err != nil {
+		return "", fmt.Errorf("demo key: %w", err)
+	}
+	return key, writeWhole(file, []byte(key+"\n"))
 }
 
 // keptSecret is the demo application's secret of an earlier start: whoever wrote it down for an application of their own finds it unchanged. If
@@ -556,6 +586,9 @@ Watchword is ready, %d ms after PostgreSQL was.
   Issuer            %s
   Add your own      %s client create shop --redirect-uri http://localhost:3000/callback --allow-http --config %s
 
+  API key           %s
+  For tests         %s
+
   %s. Press Ctrl-C to stop.
-`, took.Milliseconds(), link(w.Demo), link(w.Inbox), w.Username, w.Password, w.Phone, w.Issuer, name, w.Config, kept)
+`, took.Milliseconds(), link(w.Demo), link(w.Inbox), w.Username, w.Password, w.Phone, w.Issuer, name, w.Config, w.APIKey, w.TestAPIKey, kept)
 }

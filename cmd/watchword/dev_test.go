@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -155,6 +156,7 @@ func TestDev(t *testing.T) {
 			t.Errorf("%s answers %d without %s:\n%s", address, status, want, body)
 		}
 	}
+	fourCalls(t, w)
 	if _, body := fetch(t, w.Inbox+"/accounts"); !strings.Contains(body, `"inbound_url":"`+w.Issuer+`/v1/inbound/twilio"`) {
 		t.Errorf("replies to Twilio's sender are lost:\n%s", body)
 	}
@@ -200,10 +202,46 @@ func TestDev(t *testing.T) {
 	if _, found := fetch(t, w2.Issuer+"/oauth/keys"); found != keys {
 		t.Errorf("the second start has other signing keys:\n%s\n%s", keys, found)
 	}
+	if w2.APIKey != w.APIKey || w2.TestAPIKey != w.TestAPIKey || !strings.HasPrefix(w.TestAPIKey, "otp_test_") {
+		t.Error("the keys of the demo tenant changed")
+	}
 	if w2.ClientSecret != w.ClientSecret {
 		t.Error("the secret of the demo application changed")
 	}
 	register("another", w2)
+}
+
+// fourCalls runs what the README says to programs, as it stands there: send, status, verify, delivered.
+func fourCalls(t *testing.T, w world) {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(readme), "## Send and verify codes from any program")
+	_, rest, _ = strings.Cut(rest, "```sh\n")
+	block, _, found := strings.Cut(rest, "```")
+	first, block, _ := strings.Cut(block, "\n")
+	if !found || !strings.HasPrefix(first, "api=http://localhost:8080 key=otp_live_… inbox=") {
+		t.Fatalf("the README has no such block: %q", first)
+	}
+	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", block)
+	cmd.Env = append(os.Environ(), "api="+w.API, "key="+w.APIKey, "inbox="+w.Inbox)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for i, want := range []string{`"attemptsLeft":5,"status":"pending"`, `"delivery_status":"`, `{"data":{"verified":true}}`, "401"} {
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		if len(lines) != 4 || !strings.Contains(lines[i], want) {
+			t.Fatalf("call %d does not answer %s:\n%s", i+1, want, out)
+		}
+	}
+	watched := new(bytes.Buffer)
+	p := &Program{Args: []string{"otp", "send", "+12025550123", "--watch"}, Env: []string{"WATCHWORD_API=" + w.API, "WATCHWORD_API_KEY=" + w.APIKey}, Stdin: strings.NewReader(""), Stdout: watched, Stderr: watched}
+	if code := p.Run(t.Context()); code != exitOK || !strings.Contains(watched.String(), "delivered by sms") {
+		t.Errorf("watching a real text: exit code %d\n%s", code, watched)
+	}
 }
 
 // toldOfPassword sets the demo user's password as an operator does, and reads in the inbox what the demo user is told: at first nothing by mail, for the mail server is

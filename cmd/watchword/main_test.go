@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
@@ -50,7 +52,7 @@ func TestScripts(t *testing.T) {
 				Files:               []string{file},
 				RequireExplicitExec: true,
 				Setup:               func(env *testscript.Env) error { return prepare(t, env) },
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "chmod": chmod, "seal": seal, "sql": statement, "first": first},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "chmod": chmod, "addresses": addresses, "answers": answersAt, "field": field, "key": keyOf, "seal": seal, "sql": statement, "first": first},
 			})
 		})
 	}
@@ -173,6 +175,61 @@ func chmod(ts *testscript.TestScript, neg bool, args []string) {
 	mode, err := strconv.ParseUint(args[0], 8, 32)
 	ts.Check(err)
 	ts.Check(os.Chmod(ts.MkAbs(args[1]), os.FileMode(mode)))
+}
+
+// addresses sets variables to addresses on loopback that nobody uses.
+func addresses(ts *testscript.TestScript, _ bool, names []string) {
+	for _, name := range names {
+		l, err := net.Listen("tcp", "localhost:0")
+		ts.Check(err)
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		ts.Check(errors.Join(err, l.Close()))
+		ts.Setenv(name, "localhost:"+port)
+	}
+}
+
+// answersAt waits until a server answers at an address.
+func answersAt(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: answers address")
+	}
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
+		if res, err := http.Get(args[0]); err == nil {
+			ts.Check(res.Body.Close())
+			return
+		}
+	}
+	ts.Fatalf("nobody answers at %s", args[0])
+}
+
+// field sets a variable to a member of JSON, of the first if it is a list.
+func field(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: field file member variable")
+	}
+	ts.Setenv(args[2], member(ts, args[0], args[1]))
+}
+
+// keyOf writes the key that a command made into a file.
+func keyOf(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: key made.json file")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(member(ts, args[0], "api_key")), 0o600))
+}
+
+func member(ts *testscript.TestScript, file, name string) string {
+	data := []byte(ts.ReadFile(file))
+	var list []map[string]any
+	if json.Unmarshal(data, &list) != nil {
+		list = []map[string]any{{}}
+		ts.Check(json.Unmarshal(data, &list[0]))
+	}
+	value, ok := list[0][name].(string)
+	if !ok {
+		ts.Fatalf("%s has no %s", file, name)
+	}
+	return value
 }
 
 // Whoever asks for help gets an example.

@@ -29,6 +29,7 @@ type metrics struct {
 	arrivals *prometheus.HistogramVec
 	mails    *prometheus.CounterVec
 	webhooks *prometheus.CounterVec
+	api      *prometheus.CounterVec
 }
 
 func newMetrics(db *postgres.DB) *metrics {
@@ -52,6 +53,9 @@ func newMetrics(db *postgres.DB) *metrics {
 			Namespace: "watchword", Name: "otp_delivery_seconds", Help: "Time from storing a text to the report of what became of it.",
 			Buckets: []float64{.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600},
 		}, []string{"vendor", "country", "state"}),
+		api: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "watchword", Name: "api_requests_total", Help: "Requests of programs, by operation and outcome: ok, or the code of the problem.",
+		}, []string{"operation", "outcome", "mode"}),
 		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "watchword", Name: "mail_sends_total", Help: "Attempts to hand a mail to the mail server, by what came of them: accepted, or the class of the failure.",
 		}, []string{"result"}),
@@ -65,7 +69,7 @@ func newMetrics(db *postgres.DB) *metrics {
 		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "go": b.Go},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.requests, m.sends, m.calls, m.reports, m.arrivals, m.mails, m.webhooks, info, collectors.NewGoCollector(),
+	m.registry.MustRegister(m.requests, m.sends, m.calls, m.reports, m.arrivals, m.mails, m.webhooks, m.api, info, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewDBStatsCollector(db.DB.DB, "watchword"))
 	return m
 }
@@ -101,6 +105,11 @@ func (m *metrics) delivered(d sms.Delivered) {
 // called counts a call to a webhook endpoint.
 func (m *metrics) called(a events.Attempt) {
 	m.webhooks.WithLabelValues(string(a.Type), a.Result).Inc()
+}
+
+// verified counts a request of a program.
+func (m *metrics) verified(operation, outcome string, test bool) {
+	m.api.WithLabelValues(operation, outcome, map[bool]string{true: "test", false: "live"}[test]).Inc()
 }
 
 // watch adds what is asked for when it is looked at.

@@ -108,6 +108,7 @@ func (p *Program) command() *cobra.Command {
 		return nil
 	}
 	root.AddCommand(p.configCommand(), p.initCommand(), p.migrateCommand(), p.serveCommand(), p.devCommand(), p.userCommand(), p.clientCommand(), p.policyCommand(), p.keyCommand(), p.smsCommand(), p.mailCommand(), p.auditCommand(), p.simCommand(), p.webhookCommand(),
+		p.tenantCommand(), p.apikeyCommand(), p.otpCommand(),
 		p.versionCommand(), p.healthcheckCommand(), p.manCommand())
 	p.strict(root)
 	return root
@@ -184,7 +185,7 @@ func (p *Program) strict(cmd *cobra.Command) {
 }
 
 // inward matches the names of packages that errors begin with: of use to whoever reads the source, and to nobody at a terminal.
-var inward = regexp.MustCompile(`(^|: |; )(audit|authn|factors|oidc|sms|smsotp|totp|backupcode|postgres|config): `)
+var inward = regexp.MustCompile(`(^|: |; )(audit|authn|factors|gateway|oidc|sms|smsotp|totp|backupcode|postgres|config): `)
 
 // outward is an error's text for people.
 func outward(text string) string { return inward.ReplaceAllString(text, "$1") }

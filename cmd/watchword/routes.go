@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/authn/web"
+	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpkit"
@@ -43,6 +44,12 @@ func (srv *server) routes() (http.Handler, error) {
 	desk := srv.desk.Routes()
 	for _, path := range sms.Paths() {
 		mux.Handle(path, desk)
+	}
+	if srv.cfg.Gateway.Enabled {
+		api := srv.gateway.Routes()
+		for _, path := range gateway.Paths() {
+			mux.Handle(path, api)
+		}
 	}
 	mux.Handle("/", pages.Routes())
 	inner := httpkit.OnlyHost(issuer.Host, http.HandlerFunc(pages.WrongHost), httpkit.Recover(srv.log, http.HandlerFunc(pages.Failed), mux))

@@ -181,6 +181,7 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	srv.gateway.Log, srv.gateway.Tokens, srv.gateway.Observe = log, srv.provider, srv.metrics.verified
 	srv.ready = &readiness{checks: map[string]func(context.Context) error{
 		"database": func(ctx context.Context) error { // a ping would be lost on a connection that a restart left dead; a statement is tried on another
 			_, err := s.db.ExecContext(ctx, "SELECT 1")
@@ -248,7 +249,7 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 	}
 	works := map[string]func(context.Context) error{
 		"outbox worker": srv.worker.Run, "change listener": srv.provider.Run, "retention": srv.keeper.Run, "audit chain": srv.sealer.Run,
-		"idle memory": srv.releaseMemory, "notices": srv.teller.Run, "webhook worker": srv.events.Run, "news of vendors": srv.tellVendors,
+		"idle memory": srv.releaseMemory, "notices": srv.teller.Run, "webhook worker": srv.events.Run, "news of vendors": srv.tellVendors, "gateway": srv.gateway.Run,
 	}
 	if srv.postman != nil {
 		works["mail worker"] = srv.postman.Run

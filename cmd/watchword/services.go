@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/egress"
@@ -32,6 +34,7 @@ type services struct {
 	keys    *oidc.Keys
 	levels  authn.LevelNames
 	details []oidc.DetailType // that applications can ask for by authorization_details
+	gateway *gateway.Gateway
 
 	delivery  *delivery
 	mail      *mail.SMTP // nil: there is no mail server
@@ -81,6 +84,13 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 		return nil, err
 	}
 	ledger.Checks = &sms.Checks{DB: db, Keys: ring, Routing: carry.routing}
+	programs, err := gateway.New(gateway.Config{
+		DB: db, Keys: ring, Outbox: carry.outbox, Texts: carry.texts, Ways: carry.routing, Limits: bounds, Life: cfg.OTP.Lifetime, DailyBudget: cfg.Gateway.DailyBudget,
+		Rate: cfg.Gateway.Rate, Checks: ledger.Checks, Docs: cfg.Issuer, Now: time.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
 	mailer, texts, err := newNotices(cfg)
 	if err != nil {
 		return nil, err
@@ -98,7 +108,7 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	rules.Idle, rules.Absolute, rules.SignIn, rules.Policy.MaxAge = cfg.Session.Idle, cfg.Session.Absolute, cfg.Session.SignIn, cfg.Session.Absolute
 	rules.Remember = cfg.Session.Remember
 	s := &services{
-		cfg: cfg, db: db, ring: ring, delivery: carry, mail: mailer, texts: texts, guard: guard, news: news,
+		cfg: cfg, db: db, ring: ring, delivery: carry, mail: mailer, texts: texts, guard: guard, news: news, gateway: programs,
 		endpoints: &events.Endpoints{DB: db, Keys: ring, Guard: guard, Actor: audit.Operator},
 		signIns:   &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules, Notices: told, Applications: &oidc.Grants{DB: db}},
 		clients:   &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,

@@ -25,3 +25,20 @@ func VerificationID(id uuid.UUID) string { return writeID(verificationPrefix, id
 func Canonical(amount string) (string, bool) {
 	return canonicalAmount(amount), amountForm.MatchString(amount)
 }
+
+// Operation is what the table says of one.
+type Operation = operation
+
+// Operations is the table.
+func (g *Gateway) Operations() []Operation { return g.operations() }
+
+// Codes lists the codes of problems.
+func Codes() (all []Code) {
+	for code := range kinds() {
+		all = append(all, code)
+	}
+	return all
+}
+
+// ProblemOf is a problem of that code.
+func ProblemOf(code Code) *Problem { return problem(code) }

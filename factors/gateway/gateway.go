@@ -36,7 +36,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -123,7 +122,6 @@ type Gateway struct {
 	mu       sync.Mutex
 	limiters map[uuid.UUID]*rate.Limiter
 	used     map[uuid.UUID]bool // keys, since that was stored last
-	handler  http.Handler
 }
 
 // New makes a gateway.

@@ -113,7 +113,7 @@ func (g *Gateway) operations() []operation {
 
 // Paths lists the patterns of [Gateway.Routes].
 func Paths() []string {
-	return []string{"/v1/verifications", "/v1/verifications/", "/otp/send", "/otp/verify", "/otp/status", "/openapi.json"}
+	return []string{"/v1/verifications", "/v1/verifications/", "/otp/send", "/otp/verify", "/otp/status", "/openapi.json", "/openapi-3.0.json", problemsPath}
 }
 
 // Routes serves the API.
@@ -142,17 +142,24 @@ func (g *Gateway) Routes() http.Handler {
 			g.serve(w, r, op)
 		})
 	}
-	description := g.describe()
-	mux.HandleFunc("/openapi.json", func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			g.write(w, r, problem(MethodNotAllowed))
-			return
+	for path, old := range map[string]bool{"/openapi.json": false, "/openapi-3.0.json": true} {
+		description, err := g.Describe(old)
+		if err != nil {
+			g.Log.ErrorContext(context.Background(), "the API cannot be described", "error", err)
 		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.Write(description) //nolint:errcheck // the asker is gone
-	})
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet && r.Method != http.MethodHead {
+				w.Header().Set("Allow", "GET, HEAD")
+				g.write(w, r, problem(MethodNotAllowed))
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			w.Write(description) //nolint:errcheck // the asker is gone
+		})
+	}
+	mux.HandleFunc(problemsPath+"{code}", g.serveProblem)
+	mux.HandleFunc(problemsPath+"{$}", g.serveProblem)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { g.write(w, r, problem(NotFound)) })
 	return httpkit.Recover(g.Log, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.write(w, r, problem(Internal)) }), mux)
 }
@@ -292,7 +299,7 @@ func (g *Gateway) explain(ctx context.Context, err error) *Problem {
 
 // in completes a problem for one request.
 func (p *Problem) in(ctx context.Context, docs string) {
-	p.Type, p.RequestID, p.Message = docs+"/docs/problems/"+string(p.Code), audit.From(ctx).RequestID, p.Detail
+	p.Type, p.RequestID, p.Message = docs+problemsPath+string(p.Code), audit.From(ctx).RequestID, p.Detail
 }
 
 // write answers a request with an error.

@@ -403,6 +403,12 @@ func (c *Caller) stands(q *postgres.Query) string {
 // standing adds part `caller`: one row as long as whoever asks still may.
 func (c *Caller) standing(q *postgres.Query) { q.With("caller", "SELECT 1 WHERE "+c.stands(q)) }
 
+// Stands reports whether a key works.
+func (s *Tenants) Stands(ctx context.Context, key string) (bool, error) {
+	c, err := s.byKey(ctx, key)
+	return c != nil, err
+}
+
 // byKey finds who a key belongs to; nil: nobody, or nobody any more.
 func (s *Tenants) byKey(ctx context.Context, key string) (*Caller, error) {
 	hash := sha256.Sum256([]byte(key))

@@ -42,6 +42,7 @@ type Config struct {
 	Keys     Keys     `key:"keys"`
 	OTP      OTP      `key:"otp"`
 	SMS      SMS      `key:"sms"`
+	Gateway  Gateway  `key:"gateway"`
 	Mail     Mail     `key:"mail"`
 	Password Password `key:"password"`
 	Session  Session  `key:"session"`
@@ -103,6 +104,13 @@ type Mail struct {
 	From     string        `key:"from" doc:"Sender, such as Example <no-reply@example.com>. Required with mail.host."`
 	ReplyTo  string        `key:"reply_to" doc:"Where answers go, in the same form. Empty: to mail.from."`
 	Timeout  time.Duration `key:"timeout" default:"15s" min:"1s" max:"25s" doc:"How long connecting may take, and the conversation after it."`
+}
+
+// Gateway is the API by which other programs verify phones.
+type Gateway struct {
+	Enabled     bool `key:"enabled" default:"true" doc:"Serve /v1/verifications and /otp/*. Without a tenant nobody can use them."`
+	DailyBudget int  `key:"daily_budget" default:"1000" min:"1" max:"100000000" doc:"Most text messages in 24 hours of one tenant, unless its own settings say otherwise. sms.daily_budget bounds all of them together."`
+	Rate        int  `key:"rate" default:"500" min:"1" max:"100000" doc:"Most requests a second with one key, to one process."`
 }
 
 // Password bounds what checking passwords may cost.

@@ -316,13 +316,19 @@ var serviceLink = regexp.MustCompile(`^WATCHWORD_(SERVICE_HOST|SERVICE_PORT|PORT
 // ConfigVariable names configuration files where no flag does. It is not a key.
 const ConfigVariable = EnvPrefix + "CONFIG"
 
+// Variables of the commands that call a server as a program does. They are no keys either.
+const (
+	APIVariable    = EnvPrefix + "API"
+	APIKeyVariable = EnvPrefix + "API_KEY"
+)
+
 func (l *loader) environment(env []string) {
 	la := newLayer()
 	env = slices.Sorted(slices.Values(env))
 	for _, entry := range env {
 		name, text, _ := strings.Cut(entry, "=")
 		key, ours := strings.CutPrefix(name, EnvPrefix)
-		if !ours || text == "" || name == ConfigVariable || serviceLink.MatchString(name) { // empty is how compose files say: not set
+		if !ours || text == "" || slices.Contains([]string{ConfigVariable, APIVariable, APIKeyVariable}, name) || serviceLink.MatchString(name) { // empty is how compose files say: not set
 			continue
 		}
 		path := strings.ToLower(strings.ReplaceAll(key, "__", "."))

@@ -36,6 +36,7 @@ func Partitions() []Partitioned {
 	return []Partitioned{
 		{"sign_ins", "created_at", 2 * day},           // an attempt takes an hour at most
 		{"challenges", "created_at", 2 * day},         // states are readable for a day
+		{"verifications", "created_at", 2 * day},      // with their challenges
 		{"messages", "created_at", 7 * day},           // receipts come for days
 		{"legs", "created_at", 7 * day},               // with their messages
 		{"pushed_requests", "created_at", 2 * day},    // with the sign-ins that they begin
@@ -54,7 +55,9 @@ func Partitions() []Partitioned {
 func swept() []string {
 	return []string{
 		`DELETE FROM windows WHERE expires_at < wall() - interval '1 hour'`,
-		`DELETE FROM receipts WHERE received_at < wall() - interval '7 days'`, // with the legs that they are about
+		`DELETE FROM shared_windows WHERE expires_at < wall() - interval '1 hour'`,
+		`DELETE FROM idempotency_keys WHERE started_at < wall() - interval '25 hours'`, // answers are given again for a day
+		`DELETE FROM receipts WHERE received_at < wall() - interval '7 days'`,          // with the legs that they are about
 		`DELETE FROM send_breakers WHERE until < wall() - interval '1 day'`,
 		`DELETE FROM webhook_endpoints WHERE listen_until < wall() - interval '1 hour'`, // of desks that went without saying so
 		// What waits for an endpoint that was deleted, or disabled, in the moment when it was told; and for events that are over.
