@@ -661,6 +661,12 @@ func (l *Ledger) StateSQL(q *postgres.Query, id string) string {
 		l.Limits.Failures.BlockedUntil(q, "uuid_send(c.subject)"), sms.DeliverySQL("c.id"), id)
 }
 
+// BriefSQL is [Ledger.StateSQL] without what is known of messages and blocks: attempts, times and outcome.
+func (l *Ledger) BriefSQL(id string) string {
+	return fmt.Sprintf(`(SELECT jsonb_build_object('id', c.id, 'kind', c.kind, 'purpose', c.purpose, 'attempts', c.attempts, 'max_attempts', c.max_attempts, 'sends', c.sends,
+		'next_send_at', c.next_send_at, 'expires_at', c.expires_at, 'ended_at', c.ended_at, 'outcome', coalesce(c.outcome, '')) FROM challenges c WHERE c.id = %s)`, id)
+}
+
 func (l *Ledger) mac(id uuid.UUID, b Binding, code string) []byte {
 	return l.Keys.Hash(macLabel, id[:], b.sum(), []byte(code))
 }

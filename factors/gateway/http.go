@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
@@ -143,14 +144,16 @@ func (g *Gateway) Routes() http.Handler {
 		})
 	}
 	for path, old := range map[string]bool{"/openapi.json": false, "/openapi-3.0.json": true} {
-		description, err := g.Describe(old)
-		if err != nil {
-			g.Log.ErrorContext(context.Background(), "the API cannot be described", "error", err)
-		}
+		describe := sync.OnceValues(func() ([]byte, error) { return g.Describe(old) }) // when it is first asked for: that takes a while
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method != http.MethodGet && r.Method != http.MethodHead {
 				w.Header().Set("Allow", "GET, HEAD")
 				g.write(w, r, problem(MethodNotAllowed))
+				return
+			}
+			description, err := describe()
+			if err != nil {
+				g.write(w, r, err)
 				return
 			}
 			w.Header().Set("Content-Type", "application/json")

@@ -357,8 +357,8 @@ type record struct {
 // readable is how long after its end a verification may be read.
 const readable = "interval '24 hours'"
 
-// records reads the caller's verifications: where is a condition over v. Nothing of others is ever among them.
-func (g *Gateway) records(ctx context.Context, q *postgres.Query, c *Caller, where, order string) ([]*record, error) {
+// records reads the caller's verifications: from is a table or a statement, where a condition over v. Nothing of others is ever among them.
+func (g *Gateway) records(ctx context.Context, q *postgres.Query, c *Caller, from, where, order string) ([]*record, error) {
 	l, err := g.ledger(c, nil)
 	if err != nil {
 		return nil, err
@@ -366,10 +366,10 @@ func (g *Gateway) records(ctx context.Context, q *postgres.Query, c *Caller, whe
 	c.standing(q)
 	q.Finally(fmt.Sprintf(`SELECT EXISTS (SELECT FROM caller) AS standing, r.* FROM (SELECT 1) one LEFT JOIN LATERAL (
 		SELECT v.id, v.created_at, v.hint, v.country, v.number, v.request, v.client_ref, v.payment, v.scenario, wall() AS now, s.state, %s AS deliveries
-		  FROM verifications v CROSS JOIN LATERAL (SELECT %s AS state) s
+		  FROM %s v CROSS JOIN LATERAL (SELECT %s AS state) s
 		 WHERE v.tenant_id = %s AND v.test = %s AND %s AND EXISTS (SELECT FROM caller)
 		   AND least((s.state->>'ended_at')::timestamptz, (s.state->>'expires_at')::timestamptz) > wall() - %s %s) r ON true`,
-		sms.DeliveriesSQL("v.id"), l.StateSQL(q, "v.id"), q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool", where, readable, order))
+		sms.DeliveriesSQL("v.id"), from, l.BriefSQL("v.id"), q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool", where, readable, order))
 	var rows []struct {
 		Standing   bool       `db:"standing"`
 		ID         *uuid.UUID `db:"id"`
@@ -412,13 +412,13 @@ func (g *Gateway) records(ctx context.Context, q *postgres.Query, c *Caller, whe
 // byID reads one verification of the caller's.
 func (g *Gateway) byID(ctx context.Context, c *Caller, id uuid.UUID) (*record, error) {
 	q := new(postgres.Query)
-	return only(g.records(ctx, q, c, "v.id = "+q.Bind(id)+"::uuid", ""))
+	return only(g.records(ctx, q, c, "(SELECT * FROM verifications WHERE id = "+q.Bind(id)+"::uuid OFFSET 0)", "true", ""))
 }
 
 // latest reads the caller's last verification of a number.
 func (g *Gateway) latest(ctx context.Context, c *Caller, to sms.Number) (*record, error) {
 	q := new(postgres.Query)
-	return only(g.records(ctx, q, c, "v.recipient = "+q.Bind(g.recipient(c, to))+"::bytea", "ORDER BY v.created_at DESC LIMIT 1"))
+	return only(g.records(ctx, q, c, "(SELECT * FROM verifications WHERE recipient = "+q.Bind(g.recipient(c, to))+"::bytea ORDER BY created_at DESC LIMIT 1)", "true", ""))
 }
 
 func only(list []*record, err error) (*record, error) {
@@ -463,6 +463,12 @@ func over(s *factors.State, now time.Time) *Problem {
 	return nil
 }
 
+// owned is a statement for a verification of the caller's (columns id and payment). It is looked for by its id, whatever the planner thinks of tenants with few of them.
+func (c *Caller) owned(q *postgres.Query, id uuid.UUID) string {
+	return fmt.Sprintf("SELECT v.id, v.payment FROM (SELECT id, payment, tenant_id, test FROM verifications WHERE id = %s OFFSET 0) v WHERE v.tenant_id = %s AND v.test = %s",
+		q.Bind(id)+"::uuid", q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool")
+}
+
 // verdict is the answer to a code.
 type verdict struct {
 	valid bool
@@ -486,12 +492,12 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 	}
 	binding := factors.Binding{Purpose: c.purpose(), Owner: c.Tenant.ID, Context: payment}
 	returned, answered := l.Answer(ctx, id, factors.Authenticator{Kind: Kind}, binding, code, func(q *postgres.Query, won string) string {
-		owned := fmt.Sprintf("(SELECT %%s FROM verifications v WHERE v.id = %s AND v.tenant_id = %s AND v.test = %s)", q.Bind(id)+"::uuid", q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool")
+		q.With("owned", c.owned(q, id))
 		claim.settle(q, won, 200, "jsonb_build_object('left', (SELECT max_attempts - attempts FROM challenge_paid))")
 		g.happened(ctx, q, c, won, EventApproved, "true")
 		g.happened(ctx, q, c, "challenge_closed", EventFailed, "NOT challenge_closed.won")
 		return fmt.Sprintf("jsonb_build_object('standing', %s, 'found', EXISTS %s, 'payment', %s, 'state', %s, 'attempts', (SELECT attempts FROM challenge_paid), 'now', wall())",
-			c.stands(q), fmt.Sprintf(owned, ""), fmt.Sprintf(owned, "encode(v.payment, 'hex')"), l.StateSQL(q, q.Bind(id)+"::uuid"))
+			c.stands(q), "(SELECT FROM owned)", "(SELECT encode(payment, 'hex') FROM owned)", l.BriefSQL("(SELECT id FROM owned)"))
 	})
 	blocked, isBlocked := errors.AsType[*factors.BlockedError](answered)
 	if answered != nil && !isBlocked && !errors.Is(answered, factors.ErrMismatch) && !errors.Is(answered, factors.ErrOver) {
@@ -566,8 +572,8 @@ func (g *Gateway) cancel(ctx context.Context, c *Caller, id uuid.UUID) (canceled
 	}
 	q := new(postgres.Query)
 	c.standing(q)
-	q.With("target", fmt.Sprintf("SELECT v.id FROM verifications v, caller WHERE v.id = %s AND v.tenant_id = %s AND v.test = %s",
-		q.Bind(id)+"::uuid", q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool"))
+	q.With("owned", c.owned(q, id))
+	q.With("target", "SELECT id FROM owned, caller")
 	l.CancelOne(q, "target", "target.id")
 	q.With("ended", "SELECT challenge_id::text AS object FROM challenge_canceled")
 	audit.Record(ctx, q, "ended", audit.Event{Name: "verification.cancel", Outcome: audit.Success, Actor: "client"}, audit.Expressions{"object": "ended.object"})
@@ -670,15 +676,19 @@ type mark struct {
 // list reads the caller's verifications, the newest first, and one more than asked for if there is one.
 func (g *Gateway) list(ctx context.Context, c *Caller, p page) ([]*record, error) {
 	q := new(postgres.Query)
-	where := "true"
-	if p.to != nil {
-		where += " AND v.recipient = " + q.Bind(g.recipient(c, *p.to)) + "::bytea"
+	from, where := "verifications", "true"
+	// A number or a reference has few, a tenant millions: the planner is not left the choice.
+	switch {
+	case p.to != nil:
+		from = "(SELECT * FROM verifications WHERE recipient = " + q.Bind(g.recipient(c, *p.to)) + "::bytea OFFSET 0)"
+	case p.ref != "":
+		from = "(SELECT * FROM verifications WHERE tenant_id = " + q.Bind(c.Tenant.ID) + "::uuid AND client_ref = " + q.Bind(p.ref) + "::text AND client_ref <> '' OFFSET 0)"
 	}
-	if p.ref != "" {
+	if p.to != nil && p.ref != "" {
 		where += " AND v.client_ref = " + q.Bind(p.ref) + "::text"
 	}
 	if p.before != nil {
 		where += fmt.Sprintf(" AND (v.created_at, v.id) < (%s, %s)", q.Bind(p.before.At)+"::timestamptz", q.Bind(p.before.ID)+"::uuid")
 	}
-	return g.records(ctx, q, c, where, "ORDER BY v.created_at DESC, v.id DESC LIMIT "+q.Bind(p.limit+1)+"::int")
+	return g.records(ctx, q, c, from, where, "ORDER BY v.created_at DESC, v.id DESC LIMIT "+q.Bind(p.limit+1)+"::int")
 }
