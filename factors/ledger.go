@@ -459,14 +459,15 @@ func (l *Ledger) giveBack(ctx context.Context, id uuid.UUID, b Binding, p paid) 
 }
 
 // live adds part `challenge_live`: the challenge, locked, if it can be answered under b. That of an authenticator that is not bound any more cannot, and that
-// of one which is not bound yet only binds it.
+// of one which is not bound yet only binds it. It is found by its id: the condition on its end is written so that the index of those that have not ended, which a planner
+// without statistics takes for empty, is no choice.
 func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
 	if l.Guard != nil {
 		and += " AND " + l.Guard(q)
 	}
 	q.With("challenge_live", fmt.Sprintf(`
 		SELECT c.*, %s AS remote FROM challenges c
-		 WHERE c.id = %s AND c.binding = %s AND c.ended_at IS NULL AND c.attempts < c.max_attempts AND c.expires_at > wall()
+		 WHERE c.id = %s AND c.binding = %s AND coalesce(c.ended_at, 'infinity') = 'infinity' AND c.attempts < c.max_attempts AND c.expires_at > wall()
 		   AND (SELECT count(*) FROM challenges n WHERE n.subject = c.subject AND n.ended_at IS NULL
 		           AND n.expires_at > wall() AND n.created_at > c.created_at) < %s
 		   AND NOT EXISTS (SELECT FROM authenticators x WHERE x.id = c.authenticator_id AND x.unbound_at IS NOT NULL
@@ -499,7 +500,7 @@ func (l *Ledger) pay(ctx context.Context, q *postgres.Query, b Binding, c compar
 		       ended_at = CASE WHEN r.is_right OR NOT l.remote AND c.attempts + 1 >= c.max_attempts THEN wall() END,
 		       outcome = CASE WHEN r.is_right THEN 'verified' WHEN NOT l.remote AND c.attempts + 1 >= c.max_attempts THEN 'failed' END
 		  FROM challenge_live l, challenge_right r, streak_paid
-		 WHERE c.id = l.id AND c.created_at = l.created_at AND c.ended_at IS NULL AND c.attempts < c.max_attempts
+		 WHERE c.id = l.id AND c.created_at = l.created_at AND coalesce(c.ended_at, 'infinity') = 'infinity' AND c.attempts < c.max_attempts
 		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won, l.remote`) // a vendor has not looked yet when the last attempt is paid
 	q.With("challenge_failed", `SELECT r.subject, p.failures, p.blocked_until AS until FROM streak_paid p, challenge_right r, challenge_live l WHERE NOT r.is_right AND NOT l.remote`)
 	l.warn(ctx, q, b, "challenge_failed")

@@ -1,5 +1,5 @@
 // Command load measures a development server over loopback: whole sign-ins with password and text message, then what applications ask for
-// afterwards. It starts the server, enrols people, drives everything over HTTP with several at once, and prints throughput and percentiles.
+// afterwards; and what other programs ask for that send and verify codes. It starts the server, enrols people, drives everything over HTTP with several at once, and prints throughput and percentiles.
 //
 //	go build -o bin/watchword ./cmd/watchword && go run ./internal/load -binary bin/watchword
 //
@@ -34,8 +34,10 @@ func main() {
 	people := flag.Int("people", 60, "people who sign in; each does so up to four times, for a number has five texts an hour")
 	workers := flag.Int("workers", 8, "how many act at once")
 	length := flag.Duration("length", 5*time.Second, "how long each request is repeated")
+	what := flag.String("what", "all", "sign-in, otp or all")
+	pairs := flag.Int("pairs", 4000, "codes that are sent and verified; the simulator keeps 5000 texts")
 	flag.Parse()
-	if err := run(*binary, *people, *workers, *length); err != nil {
+	if err := run(*binary, *what, *people, *pairs, *workers, *length); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
@@ -48,11 +50,13 @@ type server struct {
 	ClientID     string `json:"client_id"`
 	ClientSecret string `json:"client_secret"`
 	RedirectURI  string `json:"redirect_uri"`
+	API          string `json:"api"`
+	APIKey       string `json:"api_key"`
 
 	binary, dir string
 }
 
-func run(binary string, people, workers int, length time.Duration) (err error) {
+func run(binary, what string, people, pairs, workers int, length time.Duration) (err error) {
 	dir, err := os.MkdirTemp("", "watchword-load-")
 	if err != nil {
 		return err
@@ -64,7 +68,7 @@ func run(binary string, people, workers int, length time.Duration) (err error) {
 	s := &server{binary: binary, dir: dir}
 	ready := filepath.Join(dir, "ready.json")
 	var log bytes.Buffer
-	cmd := exec.Command(binary, "dev", "--listen", "localhost:0", "--data", filepath.Join(dir, "data"), "--ready", ready, "--set", "trusted_proxies=127.0.0.0/8") //nolint:gosec,noctx // named by who runs it, and stopped below
+	cmd := exec.Command(binary, "dev", "--listen", "localhost:0", "--data", filepath.Join(dir, "data"), "--ready", ready, "--set", "trusted_proxies=127.0.0.0/8", "--set", "gateway.daily_budget=1000000", "--set", "gateway.rate=100000", "--set", "sms.daily_budget=1000000") //nolint:gosec,noctx // named by who runs it, and stopped below
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		return err
@@ -84,11 +88,19 @@ func run(binary string, people, workers int, length time.Duration) (err error) {
 	if s.Issuer == "" {
 		return fmt.Errorf("the server did not start:\n%s", &log)
 	}
+	if what == "otp" || what == "all" {
+		if err := s.otp(pairs, workers, length); err != nil {
+			return err
+		}
+	}
+	if what == "otp" {
+		return nil
+	}
 	fmt.Fprintf(os.Stderr, "Enrolling %d people…\n", people)
 	if err := s.enrol(people); err != nil {
 		return err
 	}
-	fmt.Printf("%-28s %8s %10s %9s %9s %9s\n", "what", "count", "per second", "p50 ms", "p95 ms", "p99 ms")
+	heading()
 	var mu sync.Mutex
 	var last *visitor
 	var refresh []string

@@ -66,13 +66,20 @@ func Open(cfg Config) (*DB, error) {
 	if cfg.DirectDSN == "" {
 		cfg.DirectDSN = cfg.DSN
 	}
-	dsn, err := withParameters(cfg.DSN, map[string]string{
+	parameters := map[string]string{
 		"binary_parameters": "yes",
 		"connect_timeout":   "5",
 		"statement_timeout": fmt.Sprint(cfg.StatementTimeout.Milliseconds()),
 		"lock_timeout":      fmt.Sprint(cfg.StatementTimeout.Milliseconds()),
 		"application_name":  "watchword",
-	})
+	}
+	if !cfg.Pooled {
+		// A statement is planned once and run for as long as its connection lives, while tables and the partitions of new days fill: a plan that reads whole tables because
+		// they were empty would be slower with every row until somebody counts them. Everything hot is looked up by an index.
+		parameters["enable_seqscan"] = "off"
+		parameters["jit"] = "off" // statements take less than compiling them would
+	}
+	dsn, err := withParameters(cfg.DSN, parameters)
 	if err != nil {
 		return nil, err
 	}
