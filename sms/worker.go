@@ -51,6 +51,18 @@ type Worker struct {
 	Observe func(Sent)
 	// Delivered, when set, is told what became of messages, as far as this process learnt it.
 	Delivered func(Delivered)
+
+	once sync.Once
+	bell *postgres.Bell
+}
+
+// Look has the worker see what is due, as soon as it can. It never waits.
+func (w *Worker) Look() { w.ring().Ring() }
+
+// ring is the worker's bell: it can be rung before the worker runs.
+func (w *Worker) ring() *postgres.Bell {
+	w.once.Do(func() { w.bell = postgres.NewBell() })
+	return w.bell
 }
 
 // Sent is how a call ended, for metrics.
@@ -98,7 +110,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if calls == 0 {
 		calls = 16
 	}
-	bell := postgres.NewBell()
+	bell := w.ring()
 	alarm := &alarm{look: bell.Ring}
 	defer alarm.stop()
 	ctx, cancel := context.WithCancel(ctx)

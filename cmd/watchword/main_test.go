@@ -52,7 +52,7 @@ func TestScripts(t *testing.T) {
 				Files:               []string{file},
 				RequireExplicitExec: true,
 				Setup:               func(env *testscript.Env) error { return prepare(t, env) },
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "chmod": chmod, "addresses": addresses, "answers": answersAt, "field": field, "key": keyOf, "seal": seal, "sql": statement, "first": first},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "chmod": chmod, "addresses": addresses, "answers": answersAt, "field": field, "key": keyOf, "seal": seal, "sql": statement, "first": first},
 			})
 		})
 	}

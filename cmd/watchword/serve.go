@@ -152,6 +152,7 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 	srv.worker = &sms.Worker{
 		DB: s.db, Keys: s.ring, Routing: s.delivery.routing, Log: log, Calls: s.cfg.SMS.Concurrency, Callback: s.delivery.callback(s.cfg), Observe: srv.metrics.sent, Delivered: srv.metrics.delivered,
 	}
+	s.delivery.outbox.Wake = srv.worker.Look
 	srv.desk = &sms.Desk{
 		DB: s.db, Keys: s.ring, Routing: s.delivery.routing, Outbox: s.delivery.outbox, Texts: s.delivery.texts, Log: log, Public: s.cfg.Issuer, Sources: s.delivery.sources,
 		Now: time.Now, Observe: srv.metrics.reported, Delivered: srv.metrics.delivered,

@@ -603,3 +603,31 @@ func (w *world) delivered(t *testing.T) {
 func tell(_ context.Context, q *postgres.Query, from, event string) {
 	q.With("told_"+from, "INSERT INTO told SELECT "+q.Bind(event)+"::text, id, tenant_id FROM "+from)
 }
+
+// A worker in the same process is woken when a text is stored, and only then: nobody is told by way of the database, which lets one such transaction commit after another.
+func TestWake(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	woken := 0
+	w.gateway.Outbox.Wake = func() { woken++ }
+	heard := make(chan string, 10)
+	listening, stop := context.WithCancel(t.Context())
+	defer stop()
+	go postgres.Listen(listening, w.db.DSN, "watchword_outbox", time.Hour, func(payload string) { heard <- payload }) //nolint:errcheck // it ends with the test
+	<-heard                                                                                                           // it is connected
+	id := w.create(t, w.live, number(1))
+	if woken != 1 {
+		t.Errorf("woken %d times by a text", woken)
+	}
+	w.check(t, w.live, id, "wrong1")
+	w.ask(t, "POST", "/v1/verifications", w.live, `{"to":"x"}`)
+	if woken != 1 {
+		t.Errorf("woken %d times by one text", woken)
+	}
+	if _, err := w.db.ExecContext(t.Context(), "NOTIFY watchword_outbox, 'last'"); err != nil {
+		t.Fatal(err)
+	}
+	if first := <-heard; first != "last" {
+		t.Errorf("the database was asked to tell: %q", first)
+	}
+}

@@ -138,7 +138,13 @@ func (db *DB) try(ctx context.Context, q *Query, run func(sqlxStatement) error) 
 		on = stmt
 	}
 	for n := 1; ; n++ {
-		if err := run(on); n == maxTries || !Retryable(err) {
+		err := run(on)
+		if err == nil || errors.Is(err, ErrNotFound) {
+			for _, f := range q.then {
+				f()
+			}
+		}
+		if n == maxTries || !Retryable(err) {
 			return err
 		}
 	}

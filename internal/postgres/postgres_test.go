@@ -100,3 +100,21 @@ func TestUnpreparedBehindAPooler(t *testing.T) {
 		t.Fatalf("%d prepared statements, %v", prepared, err)
 	}
 }
+
+// What follows a statement follows only if it committed.
+func TestThen(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	for statement, want := range map[string]int{"SELECT 1": 1, "SELECT 1 WHERE false": 1, "SELECT 1/0": 0} {
+		q, called, n := postgres.NewQuery(statement), 0, 0
+		q.Then(func() { called++ })
+		if err := db.Get(t.Context(), &n, q); called != want {
+			t.Errorf("%s (%v): called %d times, want %d", statement, err, called, want)
+		}
+	}
+	q, called := conflicts(t, db, "40001", 2), 0
+	q.Then(func() { called++ })
+	if _, err := db.Run(t.Context(), q); err != nil || called != 1 {
+		t.Errorf("after two tries in vain (%v): called %d times", err, called)
+	}
+}

@@ -15,6 +15,7 @@ type Query struct {
 	parts []string
 	final string
 	args  []any
+	then  []func()
 }
 
 // NewQuery makes a query without parts.
@@ -35,6 +36,9 @@ func (q *Query) With(name, body string) {
 
 // Finally sets the final statement.
 func (q *Query) Finally(statement string) { q.final = statement }
+
+// Then has f called once the statement has committed, if it does. f must not wait for anything.
+func (q *Query) Then(f func()) { q.then = append(q.then, f) }
 
 // String is the SQL text. The same construction gives the same text, so that it is prepared once.
 func (q *Query) String() string {
