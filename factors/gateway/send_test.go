@@ -29,6 +29,17 @@ func TestIdempotency(t *testing.T) { // GW-4, API-3
 			}
 		}
 	})
+	t.Run("hours later", func(t *testing.T) {
+		w.db.Advance(t, 23*time.Hour)
+		again := w.ask(t, "POST", "/v1/verifications", w.live, body, "Idempotency-Key", "k").want(t, 201, "")
+		if again.text != first.text {
+			t.Errorf("\n%s\n%s", first.text, again.text)
+		}
+		w.db.Advance(t, 2*time.Hour)
+		if first = w.ask(t, "POST", "/v1/verifications", w.live, body, "Idempotency-Key", "k").want(t, 201, ""); first.id() == again.id() {
+			t.Error("kept for more than a day")
+		}
+	})
 	t.Run("another body", func(t *testing.T) {
 		w.ask(t, "POST", "/v1/verifications", w.live, `{"to":"+12025560002"}`, "Idempotency-Key", "k").want(t, 422, "idempotency_key_reused")
 	})
