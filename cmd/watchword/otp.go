@@ -108,7 +108,7 @@ func (p *Program) otpVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify ID", Short: "Check a code", Args: one("the verification"),
 		Long:    "Verify asks for the code, or reads it from a file or the standard input. It exits with 0 for the right code and with 5 for a wrong one.",
-		Example: "  watchword otp verify vrf_mfrggzdfmztwq2lknnwg23tpoa\n  echo 123456 | watchword otp verify vrf_mfrggzdfmztwq2lknnwg23tpoa --code-file -",
+		Example: "  watchword otp verify vrf_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70\n  echo 123456 | watchword otp verify vrf_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70 --code-file -",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.apiClient(&f)
 			if err != nil {
@@ -164,7 +164,7 @@ func (p *Program) otpStatus() *cobra.Command {
 	var f apiFlags
 	cmd := &cobra.Command{
 		Use: "status ID|NUMBER", Short: "Say how a verification stands, or the last one of a number", Args: one("the verification, or a number"),
-		Example: "  watchword otp status vrf_mfrggzdfmztwq2lknnwg23tpoa\n  watchword otp status +12025550143 --format json",
+		Example: "  watchword otp status vrf_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70\n  watchword otp status +12025550143 --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.apiClient(&f)
 			if err != nil {
@@ -195,7 +195,7 @@ func verificationOf(ctx context.Context, c *client.Client, what string) (*client
 func (p *Program) otpCancel() *cobra.Command {
 	var f apiFlags
 	cmd := &cobra.Command{
-		Use: "cancel ID", Short: "End a verification", Args: one("the verification"), Example: "  watchword otp cancel vrf_mfrggzdfmztwq2lknnwg23tpoa",
+		Use: "cancel ID", Short: "End a verification", Args: one("the verification"), Example: "  watchword otp cancel vrf_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.apiClient(&f)
 			if err != nil {
@@ -224,7 +224,7 @@ func (p *Program) otpWatch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "watch ID|NUMBER", Short: "Wait until it is known whether the text arrived", Args: one("the verification, or a number"),
 		Long:    "Watch tells each step as it happens. It exits with 0 once the text was delivered, with 5 when it cannot be, and with 1 when nothing is known in time.",
-		Example: "  watchword otp watch vrf_mfrggzdfmztwq2lknnwg23tpoa",
+		Example: "  watchword otp watch vrf_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.apiClient(&f)
 			if err != nil {

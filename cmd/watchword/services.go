@@ -91,6 +91,7 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	if err != nil {
 		return nil, err
 	}
+	programs.Happened = tellTenants
 	mailer, texts, err := newNotices(cfg)
 	if err != nil {
 		return nil, err
@@ -114,6 +115,15 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 		clients:   &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,
 	}
 	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())
+}
+
+// tellTenants tells tenants' endpoints what became of verifications. Not of those that they canceled themselves.
+func tellTenants(_ context.Context, q *postgres.Query, from, event string) {
+	if event == gateway.EventCanceled {
+		return
+	}
+	events.Add(q, from, events.Event{Type: events.Type(event), Status: strings.TrimPrefix(event, "verification.")},
+		events.Expressions{Owner: events.TenantSQL(from + ".tenant"), ID: from + ".public_id", Hint: from + ".hint", ClientRef: "nullif(" + from + ".client_ref, '')"})
 }
 
 // levelNames are the acr values of levels.

@@ -475,7 +475,7 @@ func (p *Program) apikeyRotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rotate KEY_ID", Short: "Make a key in place of another, which works on for a while", Args: one("the key"),
 		Long:    "Rotate makes a key like the one named and prints it, once. The old one works on for the overlap, so that programs can be given the new one meanwhile.",
-		Example: "  watchword apikey rotate key_mfrggzdfmztwq2lknnwg23tpoa --overlap 48h",
+		Example: "  watchword apikey rotate key_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70 --overlap 48h",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.withKey(cmd.Context(), args[0], func(ctx context.Context, s *services, old uuid.UUID) error {
 				id, key, err := s.gateway.Tenants.RotateKey(ctx, old, overlap)
@@ -493,7 +493,7 @@ func (p *Program) apikeyRotate() *cobra.Command {
 
 func (p *Program) apikeyRevoke() *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke KEY_ID", Short: "End a key at once", Args: one("the key"), Example: "  watchword apikey revoke key_mfrggzdfmztwq2lknnwg23tpoa --yes",
+		Use: "revoke KEY_ID", Short: "End a key at once", Args: one("the key"), Example: "  watchword apikey revoke key_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70 --yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.withKey(cmd.Context(), args[0], func(ctx context.Context, s *services, id uuid.UUID) error {
 				if err := p.confirm(fmt.Sprintf("End %s at once?", args[0])); err != nil {

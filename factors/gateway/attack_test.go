@@ -131,7 +131,7 @@ func TestTenantsApart(t *testing.T) {
 	w := newWorld(t)
 	id := w.create(t, w.live, number(1), `,"client_ref":"mine"`)
 	right := w.code(t, id)
-	unknown := "vrf_" + strings.Repeat("a", 26)
+	unknown := "vrf_" + strings.Repeat("a", 32)
 	for _, path := range []string{"check", "resend", "cancel", ""} {
 		for _, key := range []string{w.other, w.test} {
 			method, body := "POST", map[string]string{"check": fmt.Sprintf(`{"code":%q}`, right)}[path]
@@ -166,7 +166,7 @@ func TestTenantsApart(t *testing.T) {
 func TestIDs(t *testing.T) { // GW-19, OT-20
 	t.Parallel()
 	w := newWorld(t)
-	form := regexp.MustCompile(`^vrf_[a-z2-7]{26}$`)
+	form := regexp.MustCompile(`^vrf_[0-9a-f]{32}$`)
 	seen := map[string]bool{}
 	for i := range 50 {
 		id := w.create(t, w.test, number(i))
@@ -176,7 +176,7 @@ func TestIDs(t *testing.T) { // GW-19, OT-20
 		seen[id[:12]] = true
 	}
 	id := w.create(t, w.live, number(1))
-	for _, spelling := range []string{strings.ToUpper(id), id + "=", id[:29] + "b", id + "a", "VRF_" + id[4:], id[4:], "dlv_" + id[4:], id + "%00", "..%2f" + id, "%27%20OR%201=1"} {
+	for _, spelling := range []string{strings.ToUpper(id), id + "=", id[:35] + "g", id + "a", "VRF_" + id[4:], id[4:], "dlv_" + id[4:], id + "%00", "..%2f" + id, "%27%20OR%201=1"} {
 		if spelling == id {
 			continue
 		}
@@ -462,7 +462,7 @@ func TestBodies(t *testing.T) { // GW-10, HT-7
 		"comment":         {body: `{"to":"+12025560001"/**/}`, status: 400},
 		"nothing":         {body: ` `, status: 400},
 	} {
-		for _, path := range []string{"/v1/verifications", "/otp/send", "/otp/verify", "/otp/status", "/v1/verifications/vrf_" + strings.Repeat("a", 26) + "/check", "/v1/verifications/vrf_" + strings.Repeat("a", 26) + "/resend"} {
+		for _, path := range []string{"/v1/verifications", "/otp/send", "/otp/verify", "/otp/status", "/v1/verifications/vrf_" + strings.Repeat("a", 32) + "/check", "/v1/verifications/vrf_" + strings.Repeat("a", 32) + "/resend"} {
 			headers := []string{"Idempotency-Key", "k"}
 			if tt.kind != "" {
 				headers = append(headers, "Content-Type", tt.kind)

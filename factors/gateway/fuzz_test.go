@@ -68,8 +68,8 @@ func FuzzAmounts(f *testing.F) {
 
 // FuzzIDs reads ids of nobody.
 func FuzzIDs(f *testing.F) {
-	f.Add("vrf_" + strings.Repeat("a", 26))
-	f.Add("vrf_" + strings.Repeat("b", 26))
+	f.Add("vrf_" + strings.Repeat("a", 32))
+	f.Add("vrf_" + strings.Repeat("b", 32))
 	f.Add("")
 	f.Fuzz(func(t *testing.T, text string) {
 		if id, err := gateway.Challenge(text); err == nil && gateway.VerificationID(id) != text {

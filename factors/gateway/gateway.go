@@ -93,7 +93,8 @@ type Config struct {
 	// Now is this process's clock, for the rate of requests alone.
 	Now func() time.Time
 	Log *slog.Logger
-	// Happened, when set, adds what follows an event to the statement that brings it about: part from has columns id and tenant_id of each verification that it happened to.
+	// Happened, when set, adds what follows an event to the statement that brings it about: part from has columns id, public_id (as programs know it), tenant (its name),
+	// client_ref and hint of each verification that it happened to.
 	// Names are those of [Events].
 	Happened func(ctx context.Context, q *postgres.Query, from, event string)
 	// Observe, when set, is told how requests ended, for metrics.

@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"encoding/base32"
+	"encoding/hex"
 	"strings"
 
 	"github.com/google/uuid"
@@ -14,24 +14,22 @@ const (
 	keyPrefix          = "key_"
 )
 
-var base32Lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+func writeID(prefix string, id uuid.UUID) string { return prefix + hex.EncodeToString(id[:]) }
 
-// idLength is that of an id without its prefix.
-const idLength = 26
-
-func writeID(prefix string, id uuid.UUID) string { return prefix + base32Lower.EncodeToString(id[:]) }
+// writeIDSQL is writeID for an SQL expression.
+func writeIDSQL(prefix, id string) string {
+	return "'" + prefix + "' || replace(" + id + "::text, '-', '')"
+}
 
 // readID reads what writeID wrote, and no other spelling of it.
 func readID(prefix, text string) (id uuid.UUID, ok bool) {
-	rest, found := strings.CutPrefix(text, prefix)
-	if !found || len(rest) != idLength {
+	digits, found := strings.CutPrefix(text, prefix)
+	if !found || len(digits) != hex.EncodedLen(len(id)) {
 		return uuid.Nil, false
 	}
-	raw, err := base32Lower.DecodeString(rest)
-	if err != nil || len(raw) != len(id) {
+	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
 		return uuid.Nil, false
 	}
-	id = uuid.UUID(raw)
 	return id, writeID(prefix, id) == text
 }
 

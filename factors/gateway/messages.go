@@ -55,7 +55,7 @@ type ResendRequest struct {
 
 // Verification as it stands.
 type Verification struct {
-	ID           string            `json:"id" example:"vrf_mfrggzdfmztwq2lknnwg23tpoa" description:"Random; keep it to give the code back."`
+	ID           string            `json:"id" example:"vrf_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70" description:"Random; keep it to give the code back."`
 	Status       Status            `json:"status" enum:"pending,approved,expired,canceled,failed" description:"Everything but pending is for good."`
 	Reason       string            `json:"reason,omitempty" enum:"attempts_exhausted,superseded"`
 	Test         bool              `json:"test,omitempty" description:"Made with a test key: it proves nothing."`
@@ -77,7 +77,7 @@ type Verification struct {
 
 // Delivery is one text of a verification.
 type Delivery struct {
-	ID        string         `json:"id" example:"dlv_mfrggzdfmztwq2lknnwg23tpoa"`
+	ID        string         `json:"id" example:"dlv_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70"`
 	Channel   string         `json:"channel,omitempty" enum:"sms,whatsapp,voice"`
 	Status    DeliveryStatus `json:"status" enum:"queued,sent,delivered,undelivered,failed,unknown"`
 	Reason    string         `json:"reason,omitempty" description:"Class of the failure, such as recipient_unreachable."`
@@ -115,7 +115,7 @@ type SendRequest struct {
 // SendAnswer is the answer to it.
 type SendAnswer struct {
 	Data struct {
-		RequestID    string    `json:"requestId" example:"vrf_mfrggzdfmztwq2lknnwg23tpoa"`
+		RequestID    string    `json:"requestId" example:"vrf_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70"`
 		ExpiresAt    time.Time `json:"expiresAt"`
 		AttemptsLeft int       `json:"attemptsLeft"`
 		Status       Status    `json:"status" enum:"pending"`
@@ -124,7 +124,7 @@ type SendAnswer struct {
 
 // VerifyRequest gives the code back.
 type VerifyRequest struct {
-	RequestID string `json:"requestId" required:"true" maxLength:"64" example:"vrf_mfrggzdfmztwq2lknnwg23tpoa"`
+	RequestID string `json:"requestId" required:"true" maxLength:"64" example:"vrf_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70"`
 	OTPCode   string `json:"otpCode" required:"true" minLength:"4" maxLength:"10" pattern:"^[A-Za-z0-9]+$" example:"123456"`
 	Amount    string `json:"amount,omitempty" description:"As it was sent, if it was; likewise the others."`
 	Currency  string `json:"currency,omitempty"`

@@ -560,7 +560,8 @@ func (g *Gateway) happened(ctx context.Context, q *postgres.Query, c *Caller, fr
 		id = from + ".challenge_id"
 	}
 	part := "happened_" + from
-	q.With(part, fmt.Sprintf("SELECT %s AS id, %s AS tenant_id FROM %s WHERE %s", id, q.Bind(c.Tenant.ID)+"::uuid", from, which))
+	q.With(part, fmt.Sprintf("SELECT v.id, %s AS public_id, %s AS tenant, v.client_ref, v.hint FROM %s JOIN verifications v ON v.id = %s WHERE %s",
+		writeIDSQL(verificationPrefix, "v.id"), q.Bind(c.Tenant.Name)+"::text", from, id, which))
 	g.Happened(ctx, q, part, event)
 }
 
