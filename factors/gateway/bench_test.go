@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/gateway"
 )
 
@@ -169,7 +170,7 @@ func (w *world) knownCodes(b *testing.B) func(id string) string {
 
 // overheard notes the codes of what is sealed.
 type overheard struct {
-	gateway.Keys
+	factors.Keys
 	codes sync.Map
 }
 

@@ -25,8 +25,8 @@
 //
 // # What is not here
 //
-// E-mail: an address with @ is refused, until there is somebody who carries mails; see [Gateway.Mail]. What happens to verifications is told to [Gateway.Happened] in the
-// statement in which it happens.
+// E-mail: an address with @ is refused (number in messages.go is where it is recognised, and issuing where its message would be made). What happens to verifications is told to
+// [Config.Happened] in the statement in which it happens; what becomes of their texts package sms knows.
 //
 // Tables: tenants, api_keys, tenant_clients, verifications, idempotency_keys.
 package gateway
@@ -50,11 +50,6 @@ import (
 // Kind is that of challenges which programs ask for.
 const Kind = "gateway"
 
-// Keys are the secrets of the gateway. They live outside the database.
-type Keys interface {
-	factors.Keys
-}
-
 // Router knows the ways to a phone: *sms.Routing.
 type Router interface {
 	Plan(to sms.Number, purpose string) (plan []sms.Route, rule string, all []sms.Considered)
@@ -70,7 +65,7 @@ type Tokens interface {
 // Config of a gateway. Fields that are not said to be optional are required.
 type Config struct {
 	DB     *postgres.DB
-	Keys   Keys
+	Keys   factors.Keys
 	Outbox *sms.Outbox
 	Texts  *sms.Texts
 	Ways   Router
@@ -99,8 +94,6 @@ type Config struct {
 	Happened func(ctx context.Context, q *postgres.Query, from, event string)
 	// Observe, when set, is told how requests ended, for metrics.
 	Observe func(operation, outcome string, test bool)
-	// Mail, when set, carries codes to e-mail addresses. Nobody does yet.
-	Mail interface{ mails() }
 }
 
 // Events that this package tells of. Those of messages (sent, delivered, undelivered) come from package sms, and time brings expired.

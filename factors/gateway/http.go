@@ -674,7 +674,7 @@ func (g *Gateway) serveCancel(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := g.cancel(ctx, r.caller, id); err != nil {
+	if err := g.cancel(ctx, r.caller, id); err != nil {
 		return nil, err
 	}
 	v, err := g.byID(ctx, r.caller, id)

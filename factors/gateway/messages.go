@@ -379,11 +379,12 @@ func (r *record) show(c *Caller) (Verification, error) {
 	return v, err
 }
 
-func (s *Verification) last() *Delivery {
-	if len(s.Deliveries) == 0 {
+// last is the newest text; nil: none is known.
+func (v *Verification) last() *Delivery {
+	if len(v.Deliveries) == 0 {
 		return nil
 	}
-	return &s.Deliveries[len(s.Deliveries)-1]
+	return &v.Deliveries[len(v.Deliveries)-1]
 }
 
 var _ factors.Factor = (*issuing)(nil)

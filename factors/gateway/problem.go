@@ -82,7 +82,7 @@ type FieldError struct {
 }
 
 // Problem is an error as RFC 9457 writes it.
-type Problem struct {
+type Problem struct { //nolint:errname // RFC 9457 calls it a problem
 	Type         string       `json:"type" format:"uri" description:"Page about this code."`
 	Title        string       `json:"title"`
 	Status       int          `json:"status"`
@@ -95,8 +95,6 @@ type Problem struct {
 	RetryAfter   *int         `json:"retry_after,omitempty" description:"Seconds, as in Retry-After."`
 	AttemptsLeft *int         `json:"attempts_left,omitempty"`
 	Message      string       `json:"message" description:"Repeats detail."`
-
-	docs string
 }
 
 // Error implements error. It holds nothing that was sent.

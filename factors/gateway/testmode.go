@@ -14,23 +14,24 @@ type Scenario string
 
 // Scenarios.
 const (
-	Delivered    Scenario = "delivered"
-	Undelivered  Scenario = "undelivered"
-	LateReport   Scenario = "late_report"  // after 20 seconds
-	NoReport     Scenario = "no_report"    // ever
-	Landline     Scenario = "landline"     // refused as a number
-	OptedOut     Scenario = "opted_out"    // refused
-	Fraud        Scenario = "fraud"        // refused
-	RateLimited  Scenario = "rate_limited" // refused
-	ShortLived   Scenario = "short_lived"  // expires after 5 seconds
-	FailOver     Scenario = "fail_over"    // the first vendor is down, another delivers
-	VoiceOnly    Scenario = "voice_only"   // a text does not arrive, a call does
-	testLate              = 20 * time.Second
-	testShort             = 5 * time.Second
-	testRetry             = time.Minute
-	testNumbers           = "+120255501"
-	lastScenario          = len("abcdefghijk")
-	numberLength          = len("+12025550100")
+	Delivered   Scenario = "delivered"
+	Undelivered Scenario = "undelivered"
+	LateReport  Scenario = "late_report"  // after 20 seconds
+	NoReport    Scenario = "no_report"    // ever
+	Landline    Scenario = "landline"     // refused as a number
+	OptedOut    Scenario = "opted_out"    // refused
+	Fraud       Scenario = "fraud"        // refused
+	RateLimited Scenario = "rate_limited" // refused
+	ShortLived  Scenario = "short_lived"  // expires after 5 seconds
+	FailOver    Scenario = "fail_over"    // the first vendor is down, another delivers
+	VoiceOnly   Scenario = "voice_only"   // a text does not arrive, a call does
+)
+
+const (
+	testLate    = 20 * time.Second
+	testShort   = 5 * time.Second
+	testRetry   = time.Minute
+	testNumbers = "+120255501" // two digits follow
 )
 
 // TestNumber is a number with a scenario of its own.

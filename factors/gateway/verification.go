@@ -534,7 +534,7 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 	case got.Payment != nil && payment == nil:
 		return nil, invalid("/transaction", "has to be sent again with the code")
 	case got.Payment == nil && payment != nil || got.Payment != nil && *got.Payment != fmt.Sprintf("%x", payment):
-		if _, err := g.cancel(ctx, c, id); err != nil { // the code is dead
+		if err := g.cancel(ctx, c, id); err != nil { // the code is dead
 			return nil, err
 		}
 		return nil, problem(TransactionMismatch)
@@ -565,11 +565,11 @@ func (g *Gateway) happened(ctx context.Context, q *postgres.Query, c *Caller, fr
 	g.Happened(ctx, q, part, event)
 }
 
-// cancel ends a verification. It reports whether it was pending.
-func (g *Gateway) cancel(ctx context.Context, c *Caller, id uuid.UUID) (canceled bool, err error) {
+// cancel ends a verification. One that has ended stays as it is.
+func (g *Gateway) cancel(ctx context.Context, c *Caller, id uuid.UUID) error {
 	l, err := g.ledger(c, nil)
 	if err != nil {
-		return false, err
+		return err
 	}
 	q := new(postgres.Query)
 	c.standing(q)
@@ -579,22 +579,21 @@ func (g *Gateway) cancel(ctx context.Context, c *Caller, id uuid.UUID) (canceled
 	q.With("ended", "SELECT challenge_id::text AS object FROM challenge_canceled")
 	audit.Record(ctx, q, "ended", audit.Event{Name: "verification.cancel", Outcome: audit.Success, Actor: "client"}, audit.Expressions{"object": "ended.object"})
 	g.happened(ctx, q, c, "challenge_canceled", EventCanceled, "true")
-	q.Finally("SELECT EXISTS (SELECT FROM caller) AS standing, EXISTS (SELECT FROM target) AS found, EXISTS (SELECT FROM challenge_canceled) AS canceled")
+	q.Finally("SELECT EXISTS (SELECT FROM caller) AS standing, EXISTS (SELECT FROM target) AS found")
 	var got struct {
 		Standing bool `db:"standing"`
 		Found    bool `db:"found"`
-		Canceled bool `db:"canceled"`
 	}
 	if err := g.DB.Get(ctx, &got, q); err != nil {
-		return false, fmt.Errorf("cancel verification: %w", err)
+		return fmt.Errorf("cancel verification: %w", err)
 	}
 	switch {
 	case !got.Standing:
-		return false, g.fallen(c)
+		return g.fallen(c)
 	case !got.Found:
-		return false, problem(NotFound)
+		return problem(NotFound)
 	}
-	return got.Canceled, nil
+	return nil
 }
 
 // resend sends a code again, on a channel of its own if one is named.
