@@ -138,8 +138,25 @@ type Confined interface {
 	Serves(p Purpose) bool
 }
 
+// Linked is a factor whose codes can approve one transaction and no other, because whoever gets one reads what it approves: dynamic linking, Regulation (EU) 2018/389 Art. 5. Codes that
+// know nothing of amount and payee, such as an authenticator app's, are not good for purpose [Transaction].
+type Linked interface {
+	Factor
+	// Words is what Issue sends for the same prompt, with a mark in place of the code.
+	Words(to Prompt) Words
+}
+
+// Words are what somebody reads beside a code.
+type Words struct {
+	Text, Locale string
+	Template     string // names the wording, whatever is filled in
+}
+
 // Serves reports whether f is good for purpose p.
 func Serves(f Factor, p Purpose) bool {
+	if _, linked := f.(Linked); p == Transaction && !linked {
+		return false
+	}
 	c, confined := f.(Confined)
 	return !confined || c.Serves(p)
 }
@@ -168,7 +185,14 @@ type Prompt struct {
 	Life time.Duration
 	// MustSend says that there is to be no challenge when its message may not be sent now.
 	MustSend bool
+	// Approves is what the code approves, for purpose [Transaction].
+	Approves *sms.Approval
 }
+
+// unsaid reports a code that would approve something without saying what, or the reverse.
+func (p *Prompt) unsaid() bool { return (p.Purpose == Transaction) != (p.Approves != nil) }
+
+var errUnsaid = errors.New("factors: a transaction's code says what it approves, and no other does")
 
 // Issued is what a factor makes for one challenge.
 type Issued struct {
@@ -188,6 +212,8 @@ const (
 	Login  Purpose = "login"
 	StepUp Purpose = "step_up"
 	Enrol  Purpose = "enrol"
+	// Transaction codes approve one payment. The context of their binding is the hash of its record.
+	Transaction Purpose = sms.TransactionPurpose
 )
 
 // Purposes of challenges that other programs ask for. Those of their tests are worth nothing else.

@@ -140,9 +140,9 @@ func (b Binding) sum() []byte {
 
 const macLabel = "challenge code"
 
-// streak is the limit on failures in a row. Whatever adds proof to a session that exists has the tighter one.
+// streak is the limit on failures in a row. Whatever adds proof to a session that exists, or approves a payment, has the tighter one.
 func (l *Ledger) streak(b Binding) limits.Streak {
-	if b.Strict || b.Purpose == StepUp {
+	if b.Strict || b.Purpose == StepUp || b.Purpose == Transaction {
 		return l.Limits.Strict
 	}
 	return l.Limits.Failures
@@ -162,6 +162,9 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		return uuid.Nil, fmt.Errorf("authenticator %s: not good for purpose %q", a.ID, b.Purpose)
 	}
 	to.Purpose = b.Purpose
+	if to.unsaid() {
+		return uuid.Nil, errUnsaid
+	}
 	issued, err := factor.Issue(ctx, a, to)
 	if err != nil {
 		return uuid.Nil, fmt.Errorf("issue %s: %w", a, err)
@@ -238,6 +241,9 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 		return fmt.Errorf("authenticator %s: no factor of kind %q is installed", a.ID, a.Kind)
 	}
 	to.Purpose = b.Purpose
+	if to.unsaid() {
+		return errUnsaid
+	}
 	issued, err := factor.Issue(ctx, a, to)
 	if err != nil {
 		return fmt.Errorf("issue %s: %w", a, err)

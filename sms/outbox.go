@@ -104,9 +104,9 @@ const replyPurpose = "reply_"
 // Notice is the purpose of texts that tell people what happened to their accounts. They carry no code.
 const Notice = "notice"
 
-// codeless reports whether texts of that purpose carry no code: whoever makes codes, or has templates for them alone, is not asked to send them.
-func codeless(purpose string) bool {
-	return purpose == Notice || strings.HasPrefix(purpose, replyPurpose)
+// worded reports whether texts of that purpose say more than a code: whoever makes codes, or has templates for them alone, is not asked to send them.
+func worded(purpose string) bool {
+	return purpose == Notice || purpose == TransactionPurpose || strings.HasPrefix(purpose, replyPurpose)
 }
 
 // prefixDigits is how many digits at its end are not part of a number's prefix.

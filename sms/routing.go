@@ -302,7 +302,7 @@ func (r *Routing) Plan(to Number, purpose string) (plan []Route, rule string, al
 				way.Reason = "has no such channel"
 			case a.Countries != nil && !slices.Contains(a.Countries, to.Country()):
 				way.Reason = "does not serve " + to.Country()
-			case codeless(purpose) && !a.carriesTexts():
+			case worded(purpose) && !a.carriesTexts():
 				way.Reason = "carries codes only"
 			case len(c.Countries) > 0 && !slices.Contains(c.Countries, to.Country()):
 				way.Reason = "is not used for " + to.Country()

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,7 +29,10 @@ const (
 	MaxLife   = 10 * time.Minute // SP 800-63B-4 section 3.1.3.2
 )
 
-var _ factors.Numbered = (*Factor)(nil)
+var (
+	_ factors.Numbered = (*Factor)(nil)
+	_ factors.Linked   = (*Factor)(nil)
+)
 
 // Factor sends codes. Make one with [New].
 type Factor struct {
@@ -91,8 +95,22 @@ func (f *Factor) Issue(_ context.Context, a factors.Authenticator, to factors.Pr
 	if to.Life > 0 {
 		life = min(life, to.Life)
 	}
-	text, locale := f.texts.Code(string(to.Purpose), to.Locale, code, life, to.App)
+	text, locale := f.text(to, code, life)
 	return factors.Issued{Code: code, Life: life, Message: &sms.Message{To: number, Text: text, Locale: locale}}, nil
+}
+
+func (f *Factor) text(to factors.Prompt, code string, life time.Duration) (text, locale string) {
+	if to.Approves != nil {
+		return f.texts.Transaction(to.Locale, code, life, *to.Approves, to.App)
+	}
+	return f.texts.Code(string(to.Purpose), to.Locale, code, life, to.App)
+}
+
+// Words implements factors.Linked. Codes are digits: a mark of as many takes the same room.
+func (f *Factor) Words(to factors.Prompt) factors.Words {
+	mark := strings.Repeat("*", f.digits)
+	text, locale := f.text(to, mark, f.life)
+	return factors.Words{Text: text, Locale: locale, Template: sms.TransactionTemplate}
 }
 
 // Reach implements factors.Reacher.
