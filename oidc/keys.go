@@ -60,7 +60,8 @@ type keySet struct {
 type signer struct {
 	id string
 	jose.Signer
-	at jose.Signer // the same key, for access tokens
+	at  jose.Signer // the same key, for access tokens
+	key jose.SigningKey
 }
 
 // Algorithms that every provider has a key for.
@@ -178,7 +179,7 @@ func (k *Keys) Refresh(ctx context.Context) error {
 			return fmt.Errorf("signing key %s: not a key", row.ID) // the cause could quote it
 		}
 		signing := jose.SigningKey{Algorithm: jose.SignatureAlgorithm(row.Alg), Key: private}
-		s := signer{id: row.ID}
+		s := signer{id: row.ID, key: signing}
 		if s.Signer, err = jose.NewSigner(signing, (&jose.SignerOptions{}).WithType("JWT")); err != nil {
 			return fmt.Errorf("signing key %s: %w", row.ID, err)
 		}
@@ -214,6 +215,23 @@ func (k *Keys) signer(alg string) (signer, error) {
 		return signer{}, ErrNoKey
 	}
 	return s, nil
+}
+
+// SignAs makes a compact JWS of payload with that typ and the key that signs access tokens, for results that others than this package define.
+func (k *Keys) SignAs(typ string, payload []byte) (string, error) {
+	s, err := k.signer(string(jose.ES256))
+	if err != nil {
+		return "", err
+	}
+	signing, err := jose.NewSigner(s.key, (&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
+	if err != nil {
+		return "", err
+	}
+	signed, err := signing.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return signed.CompactSerialize()
 }
 
 // public is the published set.

@@ -273,9 +273,14 @@ func (r *Record) Canonical() []byte {
 	if err != nil {
 		panic(err) // texts and a number
 	}
-	value := jsontext.Value(plain)
+	return canonicalized(plain)
+}
+
+// canonicalized writes JSON in the form of RFC 8785. What is not JSON stays what it is.
+func canonicalized(data []byte) []byte {
+	value := jsontext.Value(bytes.Clone(data))
 	if err := value.Canonicalize(); err != nil {
-		panic(err) // what Marshal made is JSON
+		return data
 	}
 	return value
 }
