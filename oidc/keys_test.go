@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"maps"
 	"net/http"
 	"testing"
@@ -13,6 +14,10 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/google/uuid"
+
+	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/pgtest"
+	"github.com/watchword-auth/watchword/oidc"
 )
 
 // newKey makes a private key for ES256.
@@ -88,4 +93,36 @@ func proven(proofs ...string) func(*http.Request) {
 func (w *world) by(t testing.TB, key jose.JSONWebKey) func(*http.Request) {
 	t.Helper()
 	return proven(w.proof(t, key, http.MethodPost, "/oauth/token", nil))
+}
+
+// Other packages' results are signed with a key that is published, under a type of their own.
+func TestSignAs(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	keys := &oidc.Keys{DB: db.DB, Seal: keyring.Ephemeral()}
+	if _, err := keys.SignAs("txn-receipt+jwt", []byte("{}")); !errors.Is(err, oidc.ErrNoKey) {
+		t.Errorf("without a key: error = %v, want ErrNoKey", err)
+	}
+	if err := keys.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	token, err := keys.SignAs("txn-receipt+jwt", []byte(`{"a":1}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil || signed.Signatures[0].Protected.ExtraHeaders[jose.HeaderType] != "txn-receipt+jwt" {
+		t.Fatalf("%+v, %v", signed, err)
+	}
+	var public []byte
+	if err := db.GetContext(t.Context(), &public, "SELECT public FROM signing_keys WHERE kid = $1", signed.Signatures[0].Protected.KeyID); err != nil {
+		t.Fatal(err)
+	}
+	var jwk jose.JSONWebKey
+	if err := jwk.UnmarshalJSON(public); err != nil {
+		t.Fatal(err)
+	}
+	if payload, err := signed.Verify(jwk); err != nil || string(payload) != `{"a":1}` {
+		t.Errorf("%s, %v", payload, err)
+	}
 }

@@ -21,11 +21,9 @@ func visible(s string) (string, bool) {
 	marks := maxMarks // none at the beginning: it would stand on what is before the text
 	for _, r := range s {
 		switch {
-		case unicode.IsControl(r), r == utf8.RuneError,
-			unicode.In(r, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector,
-				unicode.Noncharacter_Code_Point, unicode.Deprecated),
-			r == '\u2800', // Braille without a dot
-			r >= 0xe0000 && r <= 0xe0fff:
+		case !unicode.IsGraphic(r), r == utf8.RuneError, // controls, formats, private and unassigned characters, separators of lines
+			unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, unicode.Deprecated),
+			r == '\u2800': // Braille without a dot
 			return "", false
 		case unicode.In(r, unicode.Mn, unicode.Me):
 			if marks++; marks > maxMarks {

@@ -151,6 +151,7 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 	inbox, demo := "http://"+listeners[2].Addr().String(), "http://"+listeners[1].Addr().String()
 	level := new(slog.LevelVar)
 	s.details = append(s.details, demoDetails())
+	s.confirm.Config.Hold = 0 // the demo user's phone was bound a moment ago
 	srv, err := newServer(s, p.logger(s.cfg, level))
 	if err != nil {
 		return errors.Join(err, s.db.Close())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/notices"
+	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/internal/audit"
@@ -35,6 +36,7 @@ type services struct {
 	levels  authn.LevelNames
 	details []oidc.DetailType // that applications can ask for by authorization_details
 	gateway *gateway.Gateway
+	confirm *transaction.Service
 
 	delivery  *delivery
 	mail      *mail.SMTP // nil: there is no mail server
@@ -114,6 +116,12 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 		signIns:   &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules, Notices: told, Applications: &oidc.Grants{DB: db}},
 		clients:   &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,
 	}
+	payments, err := transaction.NewDetails()
+	if err != nil {
+		return nil, err
+	}
+	s.details = append(s.details, payments)
+	s.confirm = &transaction.Service{DB: db, Keys: ring, Ledger: ledger, Signer: s.keys, Issuer: cfg.Issuer, Config: transaction.DefaultConfig()}
 	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())
 }
 
