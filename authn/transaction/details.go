@@ -100,16 +100,16 @@ func readDetails(element json.RawMessage) (*details, error) {
 }
 
 // order is what the element wants to have confirmed.
-func (d *details) order() (Order, []string, error) {
+func (d *details) order() (Order, error) {
 	p := Payee{Name: d.Name}
 	if d.Account != nil {
 		p.Account = d.Account.IBAN + d.Account.Other
 	}
-	o, warnings, err := (Order{Amount: d.Amount.Amount, Currency: d.Amount.Currency, Payees: []Payee{p}, Reference: d.Reference}).Normalize()
+	o, _, err := (Order{Amount: d.Amount.Amount, Currency: d.Amount.Currency, Payees: []Payee{p}, Reference: d.Reference}).Normalize()
 	if err == nil && d.Account != nil && validIBAN(o.Payees[0].Account) != (d.Account.IBAN != "") {
 		err = &InvalidError{[]Problem{{"/creditorAccount", "has an IBAN that is none, or is one and says otherwise"}}}
 	}
-	return o, warnings, err
+	return o, err
 }
 
 // Type is the member "type".
@@ -121,7 +121,7 @@ func (*Details) Canonical(element json.RawMessage) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, _, err := d.order()
+	o, err := d.order()
 	if err != nil {
 		return nil, err
 	}
@@ -146,8 +146,7 @@ func (*Details) Order(element json.RawMessage) (Order, error) {
 	if err != nil {
 		return Order{}, err
 	}
-	o, _, err := d.order()
-	return o, err
+	return d.order()
 }
 
 // Describe says in a language what a person allows. Accounts are masked except their last four characters.

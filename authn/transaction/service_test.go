@@ -195,6 +195,25 @@ func TestOtherCodes(t *testing.T) { // TX-2, TX-3, TXN-9, OT-7
 	}
 }
 
+// The code's keyed hash covers the record's: with any other it is no code at all.
+func TestBoundToTheRecord(t *testing.T) { // TXN-2
+	t.Parallel()
+	w := newWorld(t)
+	created := w.create(t)
+	code := w.Code(t, created.Challenge.ID)
+	browser := uuid.NewSHA1(uuid.NewSHA1(uuid.NameSpaceOID, []byte("client:bank")), created.ID[:])
+	other := slices.Clone(created.Hash)
+	other[0] ^= 1
+	for _, context := range [][]byte{nil, other} {
+		_, err := w.service.Ledger.Answer(t.Context(), created.Challenge.ID, factors.Authenticator{ID: created.Challenge.AuthenticatorID, Kind: "sms"},
+			factors.Binding{Purpose: factors.Transaction, Subject: w.alice, Browser: browser, Context: context}, code, nil)
+		wants(t, "another record", err, factors.ErrOver)
+	}
+	_, err := w.service.Ledger.Answer(t.Context(), created.Challenge.ID, factors.Authenticator{ID: created.Challenge.AuthenticatorID, Kind: "sms"},
+		factors.Binding{Purpose: factors.Transaction, Subject: w.alice, Browser: browser, Context: created.Hash}, code, nil)
+	wants(t, "the record", err, nil)
+}
+
 func TestFiveWrong(t *testing.T) { // TX-8, TXN-8, TXN-12, LIM-2, LIM-3
 	t.Parallel()
 	w := newWorld(t)
