@@ -1,6 +1,7 @@
 package factors
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -216,7 +217,7 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		audit.Expressions{"reason": "CASE WHEN challenge_opened.sends = 0 THEN " + q.Bind(quietReason(issued)) + "::text ELSE '' END"})
 	if issued.Message != nil {
 		m := *issued.Message
-		m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, string(b.Purpose), issued.Code, issued.Life
+		m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, cmp.Or(m.Purpose, string(b.Purpose)), issued.Code, issued.Life
 		q.With("challenge_message", "SELECT 1 FROM challenge_opened WHERE sends > 0")
 		if err := l.Outbox.Enqueue(q, m, "challenge_message"); err != nil {
 			return uuid.Nil, fmt.Errorf("store message of challenge: %w", err)
@@ -283,7 +284,7 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 	if issued.Message != nil {
 		q.With("challenge_message", "SELECT challenge_id FROM challenge_resent WHERE further")
 		m := *issued.Message
-		m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, string(b.Purpose), issued.Code, issued.Life
+		m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, cmp.Or(m.Purpose, string(b.Purpose)), issued.Code, issued.Life
 		if err := l.Outbox.Enqueue(q, m, "challenge_message"); err != nil {
 			return fmt.Errorf("store message of challenge: %w", err)
 		}

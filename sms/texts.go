@@ -98,10 +98,7 @@ func inGSM7(s string) bool {
 // bind to the host (WICG, Origin-bound one-time codes delivered via SMS), or, when the code is for an Android app, the app's hash (SMS Retriever
 // API): never both. A text that would be too long gives way to the shortest that carries the code.
 func (t *Texts) Code(purpose, locale, code string, life time.Duration, app string) (text, localeUsed string) {
-	last := "\n\n@" + t.host + " #" + code
-	if app != "" {
-		last = "\n" + app
-	}
+	last := Closing(t.host, code, app)
 	body, tag := t.render(purpose, locale, map[string]any{"Service": t.service, "Code": code, "Minutes": int(life.Minutes())})
 	if body == "" || !Fits(body+last) { // no text of its own, or none that fits: what every purpose has in common is a code to give back
 		body = t.service + ": " + code
@@ -109,22 +106,16 @@ func (t *Texts) Code(purpose, locale, code string, life time.Duration, app strin
 	return body + last, tag
 }
 
-// Payment is what a code approves, as its text names it.
-type Payment struct{ Amount, Currency, Payee string }
-
-// Program renders the text that carries the code of another program, in the name of service. host is whose browser pages it is for, or "", and app as for [Texts.Code]. A text that
-// would be too long gives way to a shorter one; what is paid, and to whom, is in every one.
-func (t *Texts) Program(service, locale, code string, life time.Duration, p *Payment, host, app string) (text, localeUsed string) {
+// Program renders the text that carries the code of another program, in the name of service. a is what the code approves, if anything; host is whose browser pages it is for, or "",
+// and app as for [Texts.Code]. A text that would be too long gives way to a shorter one.
+func (t *Texts) Program(service, locale, code string, life time.Duration, a *Approval, host, app string) (text, localeUsed string) {
 	last := Closing(host, code, app)
-	data := map[string]any{"Service": service, "Code": code, "Minutes": max(1, int(life.Minutes()))}
-	id, short := "gateway", service+": "+code
-	if p != nil {
-		id, short = "payment", fmt.Sprintf("%s %s > %s: %s", p.Amount, p.Currency, p.Payee, code)
-		data["Amount"], data["Currency"], data["Payee"] = p.Amount, p.Currency, p.Payee
+	if a != nil {
+		return t.approval(service, locale, code, *a, last)
 	}
-	body, tag := t.render(id, locale, data)
+	body, tag := t.render("gateway", locale, map[string]any{"Service": service, "Code": code, "Minutes": max(1, int(life.Minutes()))})
 	if body == "" || !Fits(body+last) {
-		body = short
+		body = service + ": " + code
 	}
 	return body + last, tag
 }

@@ -3,7 +3,6 @@ package sms
 import (
 	"fmt"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -50,15 +49,16 @@ func FormatAmount(amount, code, locale string) string {
 	}, f.Format(a))
 }
 
-// Transaction renders the text that carries the code for a transaction: amount, currency and payee come first, the code after them. Its end is as in [Texts.Code]. A text that is too long
-// gives way to one with the beginning of the payee's name, and that to the shortest that still says what is paid to whom.
-func (t *Texts) Transaction(locale, code string, life time.Duration, a Approval, app string) (text, localeUsed string) {
-	last := "\n\n@" + t.host + " #" + code
-	if app != "" {
-		last = "\n" + app
-	}
+// Transaction renders the text that carries the code for a transaction. Its end is as in [Texts.Code].
+func (t *Texts) Transaction(locale, code string, a Approval, app string) (text, localeUsed string) {
+	return t.approval(t.service, locale, code, a, Closing(t.host, code, app))
+}
+
+// approval words what is approved: amount, currency and payee come first, the code after them. A text that is too long gives way to one with the beginning of the payee's name, and
+// that to the shortest that still says what is paid to whom.
+func (t *Texts) approval(service, locale, code string, a Approval, last string) (text, localeUsed string) {
 	_, tag := t.render(TransactionPurpose, locale, nil)
-	data := map[string]any{"Service": t.service, "Code": code, "Minutes": max(1, int(life.Minutes())), "Amount": FormatAmount(a.Amount, a.Currency, tag), "Tail": a.Tail}
+	data := map[string]any{"Service": service, "Code": code, "Amount": FormatAmount(a.Amount, a.Currency, tag), "Tail": a.Tail}
 	id := TransactionPurpose
 	if a.Tail != "" {
 		id += "_account"

@@ -3,7 +3,6 @@ package sms_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/watchword-auth/watchword/sms"
 )
@@ -26,7 +25,7 @@ func TestTransactionTexts(t *testing.T) { // TX-10, TX-22, SMS-1, SMS-2, SMS-5, 
 		{"not Latin", sms.Approval{Amount: "5", Currency: "JPY", Payee: "東京ガス株式会社", Tail: "8603"}, "東京ガス株式会社"},
 	} {
 		for _, locale := range texts.Locales() {
-			text, used := texts.Transaction(locale, "******", 5*time.Minute, tt.Approval, "")
+			text, used := texts.Transaction(locale, "******", tt.Approval, "")
 			if used != locale {
 				t.Errorf("%s in %s: the text is in %s", tt.name, locale, used)
 			}
@@ -50,7 +49,7 @@ func TestTransactionTexts(t *testing.T) { // TX-10, TX-22, SMS-1, SMS-2, SMS-5, 
 			}
 		}
 	}
-	text, _ := texts.Transaction("en", "123456", time.Minute, sms.Approval{Amount: "1.00", Currency: "EUR", Payee: "Gas AG"}, "FA+9qCX9VSu")
+	text, _ := texts.Transaction("en", "123456", sms.Approval{Amount: "1.00", Currency: "EUR", Payee: "Gas AG"}, "FA+9qCX9VSu")
 	if !strings.HasSuffix(text, "\nFA+9qCX9VSu") || strings.Contains(text, "@") {
 		t.Errorf("for an app: %q", text)
 	}

@@ -5,38 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
-	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
 )
-
-// maxMarks is how many marks may stand on one letter: no language stacks more.
-const maxMarks = 4
-
-// visible writes a text as it is seen: in NFC, with single spaces and none at the ends. False: it has characters that nobody sees, or that show others out of their place.
-func visible(s string) (string, bool) {
-	if !utf8.ValidString(s) {
-		return "", false
-	}
-	marks := maxMarks // none at the beginning: it would stand on what is before the text
-	for _, r := range s {
-		switch {
-		case !unicode.IsGraphic(r), r == utf8.RuneError, // controls, formats, private and unassigned characters, separators of lines
-			unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, unicode.Deprecated),
-			r == '\u2800': // Braille without a dot
-			return "", false
-		case unicode.In(r, unicode.Mn, unicode.Me):
-			if marks++; marks > maxMarks {
-				return "", false
-			}
-		case unicode.IsSpace(r):
-			marks = maxMarks
-		default:
-			marks = 0
-		}
-	}
-	return strings.Join(strings.Fields(norm.NFC.String(s)), " "), true
-}
 
 // together are scripts that are written together in one word: Unicode Technical Standard 39, section 5.2, highly restrictive.
 var together = [][]string{{"Latin", "Han", "Hiragana", "Katakana"}, {"Latin", "Han", "Bopomofo"}, {"Latin", "Han", "Hangul"}}

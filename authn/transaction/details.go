@@ -13,6 +13,7 @@ import (
 	"github.com/nicksnyder/go-i18n/v2/i18n"
 	"golang.org/x/text/language"
 
+	"github.com/watchword-auth/watchword/internal/payment"
 	"github.com/watchword-auth/watchword/sms"
 )
 
@@ -92,7 +93,7 @@ func readDetails(element json.RawMessage) (*details, error) {
 		return nil, errDetails
 	}
 	for _, location := range d.Locations {
-		if seen, ok := visible(location); !ok || seen != location || len(location) > 200 || !strings.HasPrefix(location, "https://") {
+		if seen, ok := payment.Visible(location); !ok || seen != location || len(location) > 200 || !strings.HasPrefix(location, "https://") {
 			return nil, errDetails
 		}
 	}

@@ -8,16 +8,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"github.com/bojanz/currency"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"golang.org/x/text/language"
+
+	"github.com/watchword-auth/watchword/internal/payment"
 )
 
 // Bounds of a record.
@@ -84,9 +84,6 @@ const (
 	MixedScript = "payee_mixed_script"
 )
 
-// amountForm has no sign, no exponent, no separators and no leading zeros.
-var amountForm = regexp.MustCompile(`^(0|[1-9][0-9]{0,11})(\.[0-9]{1,4})?$`)
-
 // normalizer collects what is wrong.
 type normalizer struct{ problems []Problem }
 
@@ -131,30 +128,14 @@ func (o Order) Normalize() (Order, []string, error) {
 
 // amount writes all decimals that the currency has.
 func (n *normalizer) amount(amount, code string) string {
-	digits, known := currency.GetDigits(code)
-	if !known {
-		n.fail("/currency", "is no ISO 4217 code of money in use, such as EUR")
+	if err := payment.Currency(code); err != nil {
+		n.fail("/currency", "%v", err)
 	}
-	if !amountForm.MatchString(amount) {
-		n.fail("/amount", "is no decimal such as 129.90, in a string, with at most 12 digits before the point")
-		return ""
+	amount, err := payment.Amount(amount, code)
+	if err != nil {
+		n.fail("/amount", "%v", err)
 	}
-	whole, fraction, _ := strings.Cut(amount, ".")
-	if !known {
-		return ""
-	}
-	if len(fraction) > int(digits) {
-		n.fail("/amount", "has more decimals than the currency")
-		return ""
-	}
-	if strings.Trim(whole+fraction, "0") == "" {
-		n.fail("/amount", "is zero")
-		return ""
-	}
-	if digits == 0 {
-		return whole
-	}
-	return whole + "." + fraction + strings.Repeat("0", int(digits)-len(fraction))
+	return amount
 }
 
 // payees gives the set: each once, in one order.
@@ -215,7 +196,7 @@ func (n *normalizer) text(at, s string, most int) string {
 		n.fail(at, "has more than %d characters", most)
 		return ""
 	}
-	s, ok := visible(s)
+	s, ok := payment.Visible(s)
 	if !ok {
 		n.fail(at, "has control, bidirectional, zero-width or private characters, or none that can be displayed")
 		return ""

@@ -251,7 +251,6 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 	works := map[string]func(context.Context) error{
 		"outbox worker": srv.worker.Run, "change listener": srv.provider.Run, "retention": srv.keeper.Run, "audit chain": srv.sealer.Run,
 		"idle memory": srv.releaseMemory, "notices": srv.teller.Run, "webhook worker": srv.events.Run, "news of vendors": srv.tellVendors, "gateway": srv.gateway.Run,
-		"idle memory": srv.releaseMemory, "notices": srv.teller.Run, "webhook worker": srv.events.Run, "news of vendors": srv.tellVendors,
 		"transactions": func(ctx context.Context) error {
 			return srv.confirm.Run(ctx, func(err error) { srv.log.ErrorContext(ctx, "transactions do not expire", "error", err) })
 		},

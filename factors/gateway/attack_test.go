@@ -28,7 +28,7 @@ func TestKeys(t *testing.T) { // GW-1, GW-3, API-1
 		w.db.Advance(t, 61*time.Second)
 		for name, try := range map[string]func(method, path, body string) *answer{
 			"none":              func(m, p, b string) *answer { return w.ask(t, m, p, "", b) },
-			"wrong":             func(m, p, b string) *answer { return w.ask(t, m, p, w.live[:len(w.live)-1]+"7", b) },
+			"wrong":             func(m, p, b string) *answer { return w.ask(t, m, p, swapped(w.live), b) },
 			"revoked":           func(m, p, b string) *answer { return w.ask(t, m, p, revoked, b) },
 			"expired":           func(m, p, b string) *answer { return w.ask(t, m, p, expiring, b) },
 			"in the query":      func(m, p, b string) *answer { return w.ask(t, m, p+"?api_key="+w.live+"&X-API-Key="+w.live, "", b) },
@@ -625,4 +625,16 @@ func TestMethods(t *testing.T) { // GW-17
 	}
 	w.ask(t, "GET", "/v1/verifications/x/check", w.live, "", "X-HTTP-Method-Override", "POST").want(t, 405, "method_not_allowed")
 	w.ask(t, "GET", "/v1/verifications/x/y", w.live, "").want(t, 404, "not_found")
+}
+
+// swapped is a key with its last two characters the other way round, or another one where they are alike.
+func swapped(key string) string {
+	n := len(key)
+	if key[n-1] != key[n-2] {
+		return key[:n-2] + string([]byte{key[n-1], key[n-2]})
+	}
+	if key[n-1] == 'a' {
+		return key[:n-1] + "b"
+	}
+	return key[:n-1] + "a"
 }

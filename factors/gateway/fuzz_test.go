@@ -46,26 +46,6 @@ func FuzzBodies(f *testing.F) {
 	})
 }
 
-// Amounts have one spelling: what differs in value differs in spelling, and the other way round.
-func FuzzAmounts(f *testing.F) {
-	for _, seed := range []string{"1", "01", "1.0", "1.00", "1.50", "1.5", "0", "0.0001", "000", "12.3450"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, amount string) {
-		one, ok := gateway.Canonical(amount)
-		if !ok {
-			return
-		}
-		again, ok := gateway.Canonical(one)
-		if !ok || again != one {
-			t.Fatalf("%q becomes %q becomes %q", amount, one, again)
-		}
-		if same, _ := gateway.Canonical("0" + amount); same != one && len(amount) < 12 {
-			t.Fatalf("%q and 0%q differ: %q, %q", amount, amount, one, same)
-		}
-	})
-}
-
 // FuzzIDs reads ids of nobody.
 func FuzzIDs(f *testing.F) {
 	f.Add("vrf_" + strings.Repeat("a", 32))

@@ -5,11 +5,11 @@ import (
 	"regexp"
 	"strings"
 	"time"
-	"unicode"
 
 	"golang.org/x/text/language"
 
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/payment"
 	"github.com/watchword-auth/watchword/sms"
 )
 
@@ -169,10 +169,8 @@ const (
 )
 
 var (
-	purposeForm  = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-	appForm      = regexp.MustCompile(`^[A-Za-z0-9+/]{11}$`)
-	amountForm   = regexp.MustCompile(`^[0-9]{1,12}(\.[0-9]{1,4})?$`)
-	currencyForm = regexp.MustCompile(`^[A-Z]{3}$`)
+	purposeForm = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+	appForm     = regexp.MustCompile(`^[A-Za-z0-9+/]{11}$`)
 )
 
 // checker collects what is wrong with a request.
@@ -182,15 +180,17 @@ func (k *checker) fail(pointer, message string) {
 	k.errors = append(k.errors, FieldError{pointer, message})
 }
 
-// printable reports a text that is too long, or could do something to whatever shows it.
-func (k *checker) printable(pointer, value string, most int) {
+// printable gives a text as it is seen, and reports one that is too long, or could do something to whatever shows it.
+func (k *checker) printable(pointer, value string, most int) string {
 	if len([]rune(value)) > most {
 		k.fail(pointer, fmt.Sprintf("has more than %d characters", most))
-		return
+		return ""
 	}
-	if strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) || unicode.Is(unicode.Bidi_Control, r) }) {
+	seen, ok := payment.Visible(value)
+	if !ok {
 		k.fail(pointer, "has characters that cannot be seen")
 	}
+	return seen
 }
 
 func (k *checker) problem() *Problem {
@@ -204,41 +204,23 @@ func (k *checker) problem() *Problem {
 
 // transaction checks one, and writes its amount in the one way that it is compared.
 func (k *checker) transaction(at string, t *Transaction) {
-	if !amountForm.MatchString(t.Amount) {
-		k.fail(at+"/amount", "is no decimal such as 129.90, in a string")
-	} else {
-		t.Amount = canonicalAmount(t.Amount)
+	if err := payment.Currency(t.Currency); err != nil {
+		k.fail(at+"/currency", err.Error())
 	}
-	if !currencyForm.MatchString(t.Currency) {
-		k.fail(at+"/currency", "is no currency of three capital letters")
+	amount, err := payment.Amount(t.Amount, t.Currency)
+	if err != nil {
+		k.fail(at+"/amount", err.Error())
 	}
+	t.Amount = amount
 	if t.Payee == "" {
 		k.fail(at+"/payee", "is required")
 	}
-	k.printable(at+"/payee", t.Payee, maxPayee)
+	t.Payee = k.printable(at+"/payee", t.Payee, maxPayee)
 	if strings.ContainsAny(t.Payee, "@#") || linkForm.MatchString(t.Payee) {
 		k.fail(at+"/payee", "has @, # or a link, which do not belong into a text with a code")
 	}
-	k.printable(at+"/account", t.Account, maxAccount)
-	k.printable(at+"/reference", t.Reference, maxReference)
-}
-
-// canonicalAmount is the one spelling of an amount: no leading zeros, and no trailing ones after the second decimal.
-func canonicalAmount(amount string) string {
-	whole, fraction, _ := strings.Cut(amount, ".")
-	if whole = strings.TrimLeft(whole, "0"); whole == "" {
-		whole = "0"
-	}
-	for len(fraction) > 2 && fraction[len(fraction)-1] == '0' {
-		fraction = fraction[:len(fraction)-1]
-	}
-	if strings.Trim(fraction, "0") == "" {
-		return whole
-	}
-	if len(fraction) == 1 {
-		fraction += "0"
-	}
-	return whole + "." + fraction
+	t.Account = k.printable(at+"/account", t.Account, maxAccount)
+	t.Reference = k.printable(at+"/reference", t.Reference, maxReference)
 }
 
 // order checks a request and makes an order of it.
@@ -288,7 +270,7 @@ func (g *Gateway) order(c *Caller, r *CreateRequest) (*order, *Problem) {
 	}
 	if t := r.Transaction; t != nil {
 		k.transaction("/transaction", t)
-		o.payment, o.text, o.request.Transaction = t.hash(), &Payment{Amount: t.Amount, Currency: t.Currency, Payee: t.Payee}, t
+		o.payment, o.text, o.request.Transaction = t.hash(), t.approval(), t
 	}
 	if o.template.Text != "" && o.template.pays() != (r.Transaction != nil) {
 		if r.Template == "" { // the default is for everything else

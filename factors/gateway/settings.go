@@ -165,7 +165,7 @@ func (t *Template) problems(s *Settings) (problems []error) {
 		add("text: @ and # mark the line that browsers read")
 	case linkForm.MatchString(rest):
 		add("text: no links: texts with codes and links are what phishing looks like")
-	case !sms.Fits(t.fill("", strings.Repeat("8", MaxLength), time.Hour, &Payment{Amount: "12345678.90", Currency: "EUR", Payee: strings.Repeat("x", 20)})):
+	case !sms.Fits(t.fill("", strings.Repeat("8", MaxLength), time.Hour, &sms.Approval{Amount: "12345678.90", Currency: "EUR", Payee: strings.Repeat("x", 20)})):
 		add("text: too long for one text message")
 	}
 	return problems
@@ -175,7 +175,7 @@ func (t *Template) problems(s *Settings) (problems []error) {
 func (t *Template) pays() bool { return strings.Contains(t.Text, "{{amount}}") }
 
 // fill puts values into the text.
-func (t *Template) fill(service, code string, life time.Duration, p *Payment) string {
+func (t *Template) fill(service, code string, life time.Duration, p *sms.Approval) string {
 	pairs := []string{"{{pin}}", code, "{{minutes}}", fmt.Sprint(minutes(life)), "{{service}}", service}
 	if p != nil {
 		pairs = append(pairs, "{{amount}}", p.Amount, "{{currency}}", p.Currency, "{{payee}}", p.Payee)

@@ -44,9 +44,6 @@ const (
 	DeliveryUnknown     DeliveryStatus = "unknown" // no report came
 )
 
-// Payment is what a code approves.
-type Payment = sms.Payment
-
 // order is what is asked for, checked.
 type order struct {
 	to       sms.Number
@@ -54,7 +51,7 @@ type order struct {
 	request  asked
 	ref      string
 	payment  []byte // hash of the transaction; nil: none
-	text     *Payment
+	text     *sms.Approval
 	template Template
 	locale   string
 	app      string
@@ -70,6 +67,20 @@ type asked struct {
 	Channels    []string          `json:"channels,omitempty"`
 	Transaction *Transaction      `json:"transaction,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
+}
+
+// approval is what the text says of it.
+func (t *Transaction) approval() *sms.Approval {
+	account := []rune(t.Account)
+	return &sms.Approval{Amount: t.Amount, Currency: t.Currency, Payee: t.Payee, Tail: string(account[max(0, len(account)-4):])}
+}
+
+// messagePurpose is that of its text, by which vendors are chosen: not everybody can carry what a payment's says.
+func (o *order) messagePurpose() string {
+	if o.payment != nil {
+		return sms.TransactionPurpose
+	}
+	return string(factors.Gateway)
 }
 
 // hash is what a code for a transaction is bound to: every part in order, each with its length.
@@ -167,7 +178,7 @@ func (g *Gateway) factor(c *Caller, o *order) *issuing {
 		return i
 	}
 	i.message = func(code string) *sms.Message {
-		m := &sms.Message{To: o.to, Channels: o.channels, Sender: o.template.Sender}
+		m := &sms.Message{To: o.to, Purpose: o.messagePurpose(), Channels: o.channels, Sender: o.template.Sender}
 		if o.template.Text != "" {
 			m.Text, m.Locale = o.template.fill(c.Tenant.Settings.Service, code, life, o.text)+sms.Closing(o.template.Host, code, o.app), o.template.Locale
 			return m
@@ -198,7 +209,7 @@ const retryVendors = 5 * time.Second
 
 // reachable reports whether a text could go out now.
 func (g *Gateway) reachable(o *order) *Problem {
-	plan, _, _ := g.Ways.Plan(o.to, string(factors.Gateway))
+	plan, _, _ := g.Ways.Plan(o.to, o.messagePurpose())
 	fits, up := false, false
 	for _, way := range plan {
 		if len(o.channels) == 0 || slices.Contains(o.channels, way.Channel) {
@@ -615,7 +626,7 @@ func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel s
 	}
 	o.template, _ = c.Tenant.Settings.template(r.asked.Template) // gone since: the product's own
 	if t := r.asked.Transaction; t != nil {
-		o.text = &Payment{Amount: t.Amount, Currency: t.Currency, Payee: t.Payee}
+		o.text = t.approval()
 	}
 	for _, name := range r.asked.Channels {
 		o.channels = append(o.channels, sms.Channel(name))

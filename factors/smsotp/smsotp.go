@@ -101,7 +101,7 @@ func (f *Factor) Issue(_ context.Context, a factors.Authenticator, to factors.Pr
 
 func (f *Factor) text(to factors.Prompt, code string, life time.Duration) (text, locale string) {
 	if to.Approves != nil {
-		return f.texts.Transaction(to.Locale, code, life, *to.Approves, to.App)
+		return f.texts.Transaction(to.Locale, code, *to.Approves, to.App)
 	}
 	return f.texts.Code(string(to.Purpose), to.Locale, code, life, to.App)
 }

@@ -67,7 +67,7 @@ func swept() []string {
 		`DELETE FROM authenticators WHERE pending_until < wall() - interval '1 hour'`, // proposed, and never proved
 		`DELETE FROM sessions WHERE ended_at < wall() - interval '1 day' OR created_at < wall() - interval '2 days' AND last_seen_at < wall() - interval '1 day'`,
 		`DELETE FROM browsers WHERE expires_at < wall()`,
-		`DELETE FROM grants WHERE expires_at < wall() - interval '1 day'`, // with their refresh tokens
+		`DELETE FROM grants WHERE expires_at < wall() - interval '1 day'`,          // with their refresh tokens
 		`DELETE FROM transactions WHERE created_at < wall() - interval '550 days'`, // longer than whoever was charged may object
 		// A name that nobody has is counted too. Counts of people stay: they say how many failures there were in a row.
 		`DELETE FROM streaks s WHERE updated_at < wall() - interval '30 days' AND (blocked_until IS NULL OR blocked_until < wall())
