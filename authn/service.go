@@ -256,7 +256,14 @@ func (s *Service) payPassword(ctx context.Context, cookie, browser Cookie, sessi
 		 WHERE u.id = CASE WHEN a.subscriber_id IS NOT NULL AND coalesce(a.requirement->>'subject', a.subject) = a.subject
 		                   THEN a.subscriber_id ELSE (SELECT subscriber_id FROM identifiers WHERE fingerprint = %s) END`,
 		q.Bind(fingerprint)+"::bytea"))
-	q.With("tried", fmt.Sprintf("SELECT coalesce((SELECT uuid_send(id) FROM found), %s) AS key FROM attempt", q.Bind(fingerprint)+"::bytea"))
+	remembered, copied := recognise(q, "f.id", browser)
+	q.With("recognised", fmt.Sprintf("SELECT %s AS id, %s AS copied FROM attempt LEFT JOIN found f ON true", remembered, copied))
+	// Where this very person gave the right password before, in this session or as the owner of a remembered browser, failures are counted apart: whoever fails
+	// elsewhere under their name does not shut them out here, and whoever holds their browser has no more tries for it.
+	q.With("tried", fmt.Sprintf(`
+		SELECT CASE WHEN a.subscriber_id = f.id THEN uuid_send(a.session_id) WHEN r.id IS NOT NULL AND NOT r.copied THEN uuid_send(r.id)
+		            ELSE coalesce(uuid_send(f.id), %s) END AS key
+		  FROM attempt a CROSS JOIN recognised r LEFT JOIN found f ON true`, q.Bind(fingerprint)+"::bytea"))
 	limits.Take(q, "attempt", s.sourceHit(ctx)...)
 	q.With("open", "SELECT key FROM tried, limit_taken WHERE allowed")
 	failures := s.Config.Failures
@@ -268,14 +275,13 @@ func (s *Service) payPassword(ctx context.Context, cookie, browser Cookie, sessi
 			"reason":  "CASE WHEN (SELECT allowed FROM limit_taken) THEN 'blocked' ELSE 'source_limit' END",
 			"subject": "(SELECT id FROM found)", "session_id": "(SELECT session_id FROM attempt)",
 		})
-	remembered, copied := recognise(q, "f.id", browser)
 	q.Finally(fmt.Sprintf(`
-		SELECT a.*, t.key AS counted, %s AS browser_id, %s AS browser_copied, f.id AS found_id, f.username AS found_name, f.subject AS found_subject, f.groups AS found_groups, f.password_hash, f.disabled_at IS NOT NULL AS disabled,
+		SELECT a.*, t.key AS counted, r.id AS browser_id, r.copied AS browser_copied, f.id AS found_id, f.username AS found_name, f.subject AS found_subject, f.groups AS found_groups, f.password_hash, f.disabled_at IS NOT NULL AS disabled,
 		       %s AS found_bound, (SELECT failures FROM streak_paid) AS failures,
 		       (SELECT allowed FROM limit_taken) AS source_allowed, (SELECT retry_at FROM limit_taken) AS source_retry_at,
 		       %s AS blocked_until
-		  FROM attempt a, tried t LEFT JOIN found f ON true`,
-		remembered, copied, factors.BoundSQL("f.id"), s.Config.Failures.BlockedUntil(q, "t.key")))
+		  FROM attempt a, tried t, recognised r LEFT JOIN found f ON true`,
+		factors.BoundSQL("f.id"), s.Config.Failures.BlockedUntil(q, "t.key")))
 	var row struct {
 		signInRow
 		Counted       []byte         `db:"counted"`
