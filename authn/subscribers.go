@@ -291,6 +291,14 @@ func (s *Service) TextsStopped(ctx context.Context, q *postgres.Query, from stri
 	s.Notices.Add(ctx, q, "texts_stopped_of", notices.Event{Kind: notices.TextsStopped, MailOnly: true}, notices.Expressions{"hint": "texts_stopped_of.hint"})
 }
 
+// TextsRefused is [Service.TextsStopped] for what a vendor tells by refusing a message: part from has id and challenge_id of messages to numbers that want no more texts,
+// each for a challenge or from a notice.
+func (s *Service) TextsRefused(ctx context.Context, q *postgres.Query, from string) {
+	q.With("texts_stopped_of", fmt.Sprintf("SELECT DISTINCT h.subject, h.hint FROM %[1]s CROSS JOIN LATERAL (%[2]s) h", from,
+		s.Ledger.SharersSQL(q, from+".challenge_id", "(SELECT told.authenticator_id FROM notices told WHERE told.id = "+from+".id)")))
+	s.Notices.Add(ctx, q, "texts_stopped_of", notices.Event{Kind: notices.TextsStopped, MailOnly: true}, notices.Expressions{"hint": "texts_stopped_of.hint"})
+}
+
 // Disable keeps a subscriber out from now on, everywhere: sessions and challenges end, and nothing that was given to applications is
 // good any more, not even after [Service.Enable].
 func (s *Service) Disable(ctx context.Context, id uuid.UUID) error {

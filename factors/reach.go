@@ -52,6 +52,14 @@ func (l *Ledger) HoldersSQL(q *postgres.Query, n sms.Number) string {
 	return "SELECT DISTINCT subject, hint FROM authenticators WHERE unbound_at IS NULL AND fingerprint = ANY(" + q.Bind(pq.Array(fingerprints)) + "::bytea[])"
 }
 
+// SharersSQL is a statement for who has bound the number that was texted (columns subject and hint), by SQL expressions for the challenge that the text was for and for the
+// authenticator that it went to; of either there may be none.
+func (l *Ledger) SharersSQL(q *postgres.Query, challenge, authenticator string) string {
+	return fmt.Sprintf(`SELECT DISTINCT h.subject, h.hint FROM authenticators texted JOIN authenticators h ON h.fingerprint = texted.fingerprint AND h.kind = ANY(%s)
+		 WHERE h.unbound_at IS NULL AND texted.id IN (%s, (SELECT c.authenticator_id FROM challenges c WHERE c.id = %s))`,
+		q.Bind(pq.Array(l.Reachable()))+"::text[]", authenticator, challenge)
+}
+
 // FailuresSQL is an SQL expression for how often in a row the subject of SQL expression subject had failed before this statement.
 func (l *Ledger) FailuresSQL(q *postgres.Query, subject string) string {
 	return fmt.Sprintf("coalesce((SELECT failures FROM streaks WHERE scope = %s AND key = uuid_send(%s)), 0)", q.Bind(l.Limits.Failures.Scope)+"::text", subject)

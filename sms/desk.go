@@ -43,6 +43,8 @@ type Desk struct {
 	Delivered func(Delivered)
 	// Stopped, when set, adds to q what else happens when a number wants no more texts: part from has a row if that is new.
 	Stopped func(ctx context.Context, q *postgres.Query, from string, number Number)
+	// OptedOut, when set, is Stopped for what vendors tell by refusing messages.
+	OptedOut OptedOut
 }
 
 // Bounds of a webhook.
@@ -145,7 +147,7 @@ func (d *Desk) Told(vendor string) func(context.Context, Received) error {
 // keep stores what an authentic vendor says.
 func (d *Desk) keep(ctx context.Context, name string, received Received) error {
 	if len(received.Reports) > 0 {
-		if err := storeReports(ctx, d.DB, name, received.Reports, d.Delivered); err != nil {
+		if err := storeReports(ctx, d.DB, name, received.Reports, d.Delivered, d.OptedOut); err != nil {
 			return err
 		}
 		if d.Observe != nil {

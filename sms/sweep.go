@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,7 +43,7 @@ func (w *Worker) expire(ctx context.Context) error {
 func (w *Worker) match(ctx context.Context) error {
 	q := new(postgres.Query)
 	q.With("waiting", "SELECT key, vendor, leg_id, vendor_ref, state, class, code FROM receipts WHERE status = 'waiting'")
-	apply(ctx, q, "waiting")
+	apply(ctx, q, "waiting", w.OptedOut)
 	q.With("found", "UPDATE receipts r SET status = 'applied' FROM matched m WHERE r.key = m.key")
 	q.With("orphans", fmt.Sprintf(`UPDATE receipts r SET status = 'orphan' WHERE r.status = 'waiting' AND r.received_at < wall() - make_interval(secs => %s)
 		AND NOT EXISTS (SELECT FROM matched m WHERE m.key = r.key) RETURNING r.vendor, r.state`, q.Bind(orphanAfter.Seconds())+"::float8"))
@@ -162,7 +163,7 @@ func (w *Worker) poll(ctx context.Context) error {
 		}
 		report.Leg = o.Leg
 		report.Key = "poll " + o.Leg.String() + " " + string(report.State)
-		if err := storeReports(ctx, w.DB, o.Vendor, []Report{report}, w.Delivered); err != nil {
+		if err := storeReports(ctx, w.DB, o.Vendor, []Report{report}, w.Delivered, w.OptedOut); err != nil {
 			mu.Lock()
 			problems = append(problems, err)
 			mu.Unlock()
@@ -241,7 +242,7 @@ const negative = "('undelivered', 'expired', 'rejected', 'failed')"
 
 // apply adds to q what reports mean: part matched (columns key and leg) says which legs they are about; legs rise, never fall; a message follows the
 // newest of its legs. Bad news of a message that can still be sent makes it due: the worker looks for another way.
-func apply(ctx context.Context, q *postgres.Query, reports string) {
+func apply(ctx context.Context, q *postgres.Query, reports string, optedOut OptedOut) {
 	q.With("matched", fmt.Sprintf(`
 		SELECT r.key, l.id AS leg, l.created_at, l.message_id, r.state, r.class, r.code FROM %[1]s r JOIN legs l ON l.vendor = r.vendor AND l.id = r.leg_id
 		UNION SELECT r.key, l.id, l.created_at, l.message_id, r.state, r.class, r.code FROM %[1]s r JOIN legs l ON l.vendor = r.vendor AND l.vendor_ref = r.vendor_ref`, reports))
@@ -255,7 +256,12 @@ func apply(ctx context.Context, q *postgres.Query, reports string) {
 	q.With("stopped", fmt.Sprintf(`
 		INSERT INTO opt_outs (recipient, sender, hint, country, source, vendor)
 		SELECT m.recipient, r.sender, m.hint, m.country, 'vendor', r.vendor FROM risen r JOIN messages m ON m.id = r.message_id WHERE r.error_class = '%s'
-		ON CONFLICT (recipient, sender) WHERE in_at IS NULL DO NOTHING`, RecipientOptedOut))
+		ON CONFLICT (recipient, sender) WHERE in_at IS NULL DO NOTHING RETURNING recipient`, RecipientOptedOut))
+	if optedOut != nil {
+		q.With("stopped_by", fmt.Sprintf(`SELECT DISTINCT ON (s.recipient) m.id, m.challenge_id FROM stopped s JOIN messages m ON m.recipient = s.recipient
+			JOIN risen r ON r.message_id = m.id WHERE r.error_class = '%s' ORDER BY s.recipient, m.id`, RecipientOptedOut))
+		optedOut(ctx, q, "stopped_by")
+	}
 }
 
 // follow adds to q what part risen (columns message_id, state, error_class, vendor, newest) means for messages. Part finished has those that came to an end.
@@ -286,7 +292,7 @@ func reference(ref string) string {
 }
 
 // storeReports keeps each report once and applies what is new. Reports of legs that are not known yet wait.
-func storeReports(ctx context.Context, db *postgres.DB, vendor string, reports []Report, delivered func(Delivered)) error {
+func storeReports(ctx context.Context, db *postgres.DB, vendor string, reports []Report, delivered func(Delivered), optedOut OptedOut) error {
 	n := len(reports)
 	keys, legs, refs, states, classes, codes := make([][]byte, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	for i, r := range reports {
@@ -303,7 +309,10 @@ func storeReports(ctx context.Context, db *postgres.DB, vendor string, reports [
 		SELECT t.key, t.vendor, t.leg_id, t.vendor_ref, t.state, t.class, t.code,
 		       CASE WHEN EXISTS (SELECT FROM legs l WHERE l.vendor = t.vendor AND (l.id = t.leg_id OR l.vendor_ref = t.vendor_ref)) THEN 'applied' ELSE 'waiting' END
 		  FROM told t ORDER BY t.key ON CONFLICT (key) DO NOTHING RETURNING key, vendor, leg_id, vendor_ref, state, class, code`)
-	apply(ctx, q, "fresh")
+	if !slices.ContainsFunc(reports, func(r Report) bool { return r.Class == RecipientOptedOut }) {
+		optedOut = nil // there is nothing to tell
+	}
+	apply(ctx, q, "fresh", optedOut)
 	q.Finally("SELECT vendor, country, state, age FROM finished")
 	if err := tell(ctx, db, q, delivered); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,6 +52,8 @@ type Worker struct {
 	Observe func(Sent)
 	// Delivered, when set, is told what became of messages, as far as this process learnt it.
 	Delivered func(Delivered)
+	// OptedOut, when set, adds to a statement what else happens when a vendor refuses messages because their numbers want no more texts.
+	OptedOut OptedOut
 
 	once sync.Once
 	bell *postgres.Bell
@@ -64,6 +67,10 @@ func (w *Worker) ring() *postgres.Bell {
 	w.once.Do(func() { w.bell = postgres.NewBell() })
 	return w.bell
 }
+
+// OptedOut adds to q what follows an opt-out that a vendor knew of and we did not: part from has the id and challenge_id of a message to each number of which that is
+// new. The number itself may be known to nobody any more.
+type OptedOut func(ctx context.Context, q *postgres.Query, from string)
 
 // Sent is how a call ended, for metrics.
 type Sent struct {
@@ -594,7 +601,12 @@ func (w *Worker) settle(ctx context.Context, batch []result) (wait time.Duration
 	q.With("opted_out", `
 		INSERT INTO opt_outs (recipient, sender, number, hint, country, source, vendor)
 		SELECT m.recipient, leg.sender, d.number, m.hint, m.country, 'vendor', leg.vendor FROM done d JOIN leg ON leg.id = d.leg JOIN messages m ON m.id = d.id WHERE d.opted_out
-		ON CONFLICT (recipient, sender) WHERE in_at IS NULL DO NOTHING`)
+		ON CONFLICT (recipient, sender) WHERE in_at IS NULL DO NOTHING RETURNING recipient`)
+	if w.OptedOut != nil && slices.Contains(optedOut, true) {
+		q.With("opted_out_by", `SELECT DISTINCT ON (o.recipient) m.id, m.challenge_id FROM opted_out o JOIN messages m ON m.recipient = o.recipient
+			JOIN done d ON d.id = m.id WHERE d.opted_out ORDER BY o.recipient, m.id`)
+		w.OptedOut(ctx, q, "opted_out_by")
+	}
 	q.With("over", "SELECT id, state, reason FROM message WHERE state <> 'queued'")
 	recordEnd(ctx, q, "over")
 	q.Finally("SELECT 1 FROM leg")

@@ -158,6 +158,7 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 		Now: time.Now, Observe: srv.metrics.reported, Delivered: srv.metrics.delivered,
 	}
 	srv.desk.Stopped = s.signIns.TextsStopped
+	srv.desk.OptedOut, srv.worker.OptedOut = s.signIns.TextsRefused, s.signIns.TextsRefused
 	srv.teller = &notices.Worker{
 		DB: s.db, Keys: s.ring, Texts: s.texts, SMS: s.delivery.outbox, Number: s.signIns.Ledger.Reach, Person: s.signIns.Person, Log: log,
 	}
