@@ -43,15 +43,19 @@ type Config struct {
 	// Passwords wrong in a row, and from one address over all names. At applications with payment accounts the streak's tight limit holds.
 	Failures       limits.Streak
 	SourceFailures limits.Window
+	// Breaker leaves each address less room while wrong passwords abound everywhere.
+	Breaker limits.Breaker
 }
 
 // DefaultConfig has the numbers that the pages' texts depend on.
 func DefaultConfig() Config {
+	source := limits.Window{Name: "password-source", Burst: 30, Period: 5 * time.Minute, Tight: 5}
 	return Config{
 		Policy: Policy{Floor: RestrictedLevel, MaxAge: 12 * time.Hour, Enrol: true},
 		Idle:   30 * time.Minute, Absolute: 12 * time.Hour, PaymentIdle: 5 * time.Minute, SignIn: time.Hour, Fresh: 10 * time.Minute, Remember: 30 * 24 * time.Hour, PerKind: 5, PerNumber: 3,
 		Failures:       limits.Streak{Scope: "password", DelayFrom: 5, Limit: 10, Tight: 5, Block: 15 * time.Minute, MaxBlock: 15 * time.Minute, Ceiling: 100},
-		SourceFailures: limits.Window{Name: "password-source", Burst: 30, Period: 5 * time.Minute},
+		SourceFailures: source,
+		Breaker:        limits.Breaker{Window: source, Event: "password.check", Failures: 100, Share: 0.5, Period: 5 * time.Minute, Pause: 10 * time.Minute},
 	}
 }
 

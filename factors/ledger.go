@@ -39,6 +39,8 @@ type Limits struct {
 	Further []limits.Hit
 	// SourceFailures bounds wrong answers from one address, over all subjects: one code tried on many. Without a burst they are not counted: whoever asks speaks for many.
 	SourceFailures limits.Window
+	// Breaker leaves each address less room while wrong answers abound everywhere.
+	Breaker limits.Breaker
 	// Failures in a row of one subject, over all factors. Strict is for challenges that add proof to a session.
 	Failures, Strict limits.Streak
 }
@@ -48,6 +50,7 @@ func DefaultLimits() Limits {
 	failures := limits.Streak{Scope: "factor", Limit: 10, Block: 15 * time.Minute, MaxBlock: 2 * time.Hour, Ceiling: 100}
 	strict := failures
 	strict.Limit = 5
+	source := limits.Window{Name: "factor-source", Burst: 30, Period: 5 * time.Minute, Tight: 5}
 	return Limits{
 		Attempts: 5, Sends: 5, Codes: 3, Live: 3, Cooldown: 30 * time.Second,
 		NumberHour:     limits.Window{Name: "send-number-hour", Burst: 5, Period: time.Hour},
@@ -55,7 +58,8 @@ func DefaultLimits() Limits {
 		SubjectHour:    limits.Window{Name: "send-subject-hour", Burst: 5, Period: time.Hour},
 		Source:         limits.Window{Name: "send-source", Burst: 25, Period: 5 * time.Minute},
 		Everyone:       limits.Window{Name: "send-everyone-day", Burst: 10000, Period: 24 * time.Hour, Shared: true},
-		SourceFailures: limits.Window{Name: "factor-source", Burst: 30, Period: 5 * time.Minute},
+		SourceFailures: source,
+		Breaker:        limits.Breaker{Window: source, Event: "challenge.answer", Failures: 100, Share: 0.5, Period: 5 * time.Minute, Pause: 10 * time.Minute},
 		Failures:       failures, Strict: strict,
 	}
 }

@@ -255,6 +255,7 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 		"transactions": func(ctx context.Context) error {
 			return srv.confirm.Run(ctx, func(err error) { srv.log.ErrorContext(ctx, "transactions do not expire", "error", err) })
 		},
+		"guess watch": func(ctx context.Context) error { return srv.signIns.Watch(ctx, srv.log) },
 	}
 	if srv.postman != nil {
 		works["mail worker"] = srv.postman.Run

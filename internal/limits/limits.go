@@ -26,6 +26,8 @@ type Window struct {
 	// Shared is for windows with large bursts that many requests hit at once. Its row would hold as many times as the burst, and everybody would wait for it. A shared
 	// window never allows more than Burst in any Period either; once full it has room again up to a 24th of the period late.
 	Shared bool
+	// Tight is the burst in its place while the window's [Breaker] is open. 0: it has none.
+	Tight int
 }
 
 // How shared windows are kept: shards of a window, and slots that a period is counted in. One more slot is kept, for a period begins and ends within slots.
@@ -65,21 +67,23 @@ func ask(q *postgres.Query, from string, hits []Hit) (shared bool) {
 	add := func(part string, want bool) {
 		var names []string
 		var keys [][]byte
-		var bursts []int64
+		var bursts, tights []int64
 		var periods []float64
 		for _, h := range hits {
 			if h.Window.Shared == want {
 				names, keys = append(names, h.Window.Name), append(keys, h.Key)
-				bursts, periods = append(bursts, int64(h.Window.Burst)), append(periods, h.Window.Period.Seconds())
+				bursts, tights, periods = append(bursts, int64(h.Window.Burst)), append(tights, int64(h.Window.Tight)), append(periods, h.Window.Period.Seconds())
 			}
 		}
 		if shared = names != nil; want && !shared {
 			return
 		}
 		q.With(part, fmt.Sprintf(`
-		SELECT *, floor(extract(epoch FROM wall()) / (seconds / %d))::bigint AS slot FROM unnest(%s::text[], %s::bytea[], %s::bigint[], %s::float8[]) AS l(name, key, burst, seconds)
+		SELECT name, key, full_burst, CASE WHEN tight > 0 AND tight < full_burst AND %s THEN tight ELSE full_burst END AS burst, seconds,
+		       floor(extract(epoch FROM wall()) / (seconds / %d))::bigint AS slot
+		  FROM unnest(%s::text[], %s::bytea[], %s::bigint[], %s::bigint[], %s::float8[]) AS l(name, key, full_burst, tight, seconds)
 		 WHERE EXISTS (SELECT FROM %s)`,
-			slots, q.Bind(pq.Array(names)), q.Bind(pq.Array(keys)), q.Bind(pq.Array(bursts)), q.Bind(pq.Array(periods)), from))
+			breakerOpen("l.name"), slots, q.Bind(pq.Array(names)), q.Bind(pq.Array(keys)), q.Bind(pq.Array(bursts)), q.Bind(pq.Array(tights)), q.Bind(pq.Array(periods)), from))
 	}
 	add("limit_asked", false)
 	// A window that is full has room again when its burst-th latest hit leaves it.
@@ -132,7 +136,7 @@ func take(q *postgres.Query, spent string, shared bool, columns ...string) {
 		  FROM limit_asked WHERE (SELECT retry_at FROM limit_full) IS NULL
 		 ORDER BY name, key
 		ON CONFLICT (name, key) DO UPDATE
-		   SET hits = (w.hits || excluded.hits)[greatest(1, cardinality(w.hits) + 2 - (SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key)):],
+		   SET hits = (w.hits || excluded.hits)[greatest(1, cardinality(w.hits) + 2 - (SELECT full_burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key)):],
 		       expires_at = excluded.expires_at
 		 WHERE cardinality(w.hits) < (SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key)
 		    OR w.hits[cardinality(w.hits) - (SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key) + 1]
