@@ -99,7 +99,7 @@ func (s *Service) Account(ctx context.Context, cookie, browser Cookie) (*Account
 	q := new(postgres.Query)
 	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at, u.username, u.subject, u.groups, %s AS events, %s AS bound,
 		%s AS fresh, wall() AS now, %s FROM sessions s JOIN subscribers u ON u.id = s.subscriber_id WHERE s.token_hash = %s AND %s`,
-		eventsSQL(), factors.BoundSQL("s.subscriber_id"), s.freshSQL(q), s.possessions(q, "s.subscriber_id", browser, Activities(), shownActivity),
+		eventsSQL(), factors.BoundSQL("s.subscriber_id"), s.freshSQL(q, s.Config.Fresh), s.possessions(q, "s.subscriber_id", browser, Activities(), shownActivity),
 		q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
 	var row struct {
 		holdingsRow
@@ -329,7 +329,7 @@ func (s *Service) ChangePassword(ctx context.Context, cookie Cookie, password st
 	q := new(postgres.Query)
 	q.Finally(fmt.Sprintf(`SELECT u.id, u.username, u.profile, coalesce(u.password_hash, '') AS password_hash, %s AS bound, %s AS fresh
 		FROM sessions s JOIN subscribers u ON u.id = s.subscriber_id WHERE s.token_hash = %s AND %s`,
-		factors.BoundSQL("s.subscriber_id"), s.freshSQL(q), q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
+		factors.BoundSQL("s.subscriber_id"), s.freshSQL(q, s.Config.Fresh), q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
 	var was struct {
 		ID       uuid.UUID `db:"id"`
 		Username string    `db:"username"`

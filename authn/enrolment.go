@@ -60,7 +60,7 @@ func (s *Service) Holdings(ctx context.Context, cookie Cookie) (*Holdings, error
 		(SELECT username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
 		(SELECT subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject, %s AS events, %s AS bound, %s AS fresh, wall() AS now
 		FROM sessions s WHERE s.token_hash = %s AND s.subscriber_id IS NOT NULL AND %s`,
-		eventsSQL(), factors.BoundSQL("s.subscriber_id"), s.freshSQL(q), q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
+		eventsSQL(), factors.BoundSQL("s.subscriber_id"), s.freshSQL(q, s.Config.Fresh), q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
 	var row holdingsRow
 	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
 		return nil, ErrNotFresh
@@ -120,8 +120,8 @@ func (s *Service) needed() (kinds []string) {
 	return kinds
 }
 
-// freshSQL is an SQL condition on session s: it may change what its subscriber can be asked for.
-func (s *Service) freshSQL(q *postgres.Query) string {
+// freshSQL is an SQL condition on session s: by proofs that are no older than within, it may change what its subscriber can be asked for.
+func (s *Service) freshSQL(q *postgres.Query, within time.Duration) string {
 	var kinds []string
 	var strengths []int64
 	for _, f := range s.Ledger.Factors() {
@@ -130,7 +130,7 @@ func (s *Service) freshSQL(q *postgres.Query) string {
 		}
 	}
 	able := fmt.Sprintf("unnest(%s::text[], %s::smallint[]) AS able(kind, strength)", q.Bind(pq.Array(kinds)), q.Bind(pq.Array(strengths)))
-	recent := "e.session_id = s.id AND e.at > wall() - make_interval(secs => " + q.Bind(s.Config.Fresh.Seconds()) + "::float8)"
+	recent := "e.session_id = s.id AND e.at > wall() - make_interval(secs => " + q.Bind(within.Seconds()) + "::float8)"
 	return fmt.Sprintf(`(EXISTS (SELECT FROM session_events e WHERE %[1]s AND e.strength = %[2]d)
 		AND (NOT EXISTS (SELECT FROM authenticators a WHERE a.subject = s.subscriber_id AND a.unbound_at IS NULL)
 		     OR coalesce((SELECT max(e.strength) FROM session_events e JOIN %[3]s USING (kind) WHERE %[1]s)
@@ -193,8 +193,7 @@ func (s *Service) enrol(ctx context.Context, cookie Cookie, session *Session, b 
 	a, by := b.Authenticator, factors.Subscriber(session.ID)
 	e := &Enrolment{Authenticator: a, Setup: setup}
 	factor, _ := s.Ledger.Factor(a.Kind)
-	refusals := map[string]error{"many": ErrTooMany, "already": ErrBoundAlready, "shared": ErrShared, "unknown": ErrNoAuthenticator}
-	err := s.change(ctx, cookie, session, refusals, func(q *postgres.Query) (done, refused string, err error) {
+	err := s.change(ctx, cookie, session, enrolRefusals(), func(q *postgres.Query) (done, refused string, err error) {
 		subject, kind, replaces := q.Bind(a.Subject)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(optional(a.Replaces))+"::uuid"
 		q.With("obstacle", fmt.Sprintf(`SELECT CASE
 			WHEN %[3]s IS NOT NULL AND NOT EXISTS (SELECT FROM authenticators WHERE id = %[3]s AND subject = %[1]s AND kind = %[2]s AND unbound_at IS NULL) THEN 'unknown'
@@ -231,6 +230,41 @@ func (s *Service) enrol(ctx context.Context, cookie Cookie, session *Session, b 
 	return e, nil
 }
 
+// enrolRefusals are the reasons, in SQL, why nothing is bound.
+func enrolRefusals() map[string]error {
+	return map[string]error{"many": ErrTooMany, "already": ErrBoundAlready, "shared": ErrShared, "unknown": ErrNoAuthenticator, "stale": ErrNotFresh}
+}
+
+// lateSQL is an SQL expression for why what was proposed in a session cannot be bound any more; NULL: it can. The account may have changed since: a session that was
+// good enough to propose something while there was no factor is not good enough once there is one.
+func (s *Service) lateSQL(q *postgres.Query, session *Session, a factors.Authenticator) string {
+	return fmt.Sprintf(`(SELECT CASE
+		WHEN NOT %[1]s THEN 'stale'
+		WHEN EXISTS (SELECT FROM authenticators o WHERE o.unbound_at IS NULL AND o.fingerprint = n.fingerprint AND o.subject = n.subject) THEN 'already'
+		WHEN %[2]s <= (SELECT count(*) FROM authenticators o WHERE o.subject = n.subject AND o.kind = n.kind AND o.unbound_at IS NULL AND o.id <> coalesce(n.replaces, n.id)) THEN 'many'
+		WHEN %[3]s <= (SELECT count(DISTINCT o.subject) FROM authenticators o WHERE o.unbound_at IS NULL AND o.fingerprint = n.fingerprint AND o.subject <> n.subject) THEN 'shared' END
+		FROM authenticators n JOIN sessions s ON s.subscriber_id = n.subject WHERE n.id = %[4]s AND s.id = %[5]s)`,
+		s.freshSQL(q, s.Config.Fresh+proposal), q.Bind(s.Config.PerKind)+"::int", q.Bind(s.Config.PerNumber)+"::int", q.Bind(a.ID)+"::uuid", q.Bind(session.ID)+"::uuid")
+}
+
+// late tells why an enrolment was over, and records it if it is for what happened since it began.
+func (s *Service) late(ctx context.Context, session *Session, a factors.Authenticator) error {
+	q := new(postgres.Query)
+	q.With("late", "SELECT "+s.lateSQL(q, session, a)+" AS reason")
+	q.With("too_late", "SELECT reason FROM late WHERE reason IS NOT NULL")
+	audit.Record(ctx, q, "too_late", audit.Event{Name: "authenticator.bind", Outcome: audit.Refused, Actor: "subscriber",
+		Subject: session.Subscriber, Session: session.ID, Object: a.ID.String()}, audit.Expressions{"reason": "too_late.reason"})
+	q.Finally("SELECT coalesce(reason, '') FROM late")
+	var reason string
+	if err := s.DB.Get(ctx, &reason, q); err != nil {
+		return fmt.Errorf("why an enrolment is over: %w", err)
+	}
+	if err := enrolRefusals()[reason]; err != nil {
+		return err
+	}
+	return factors.ErrOver
+}
+
 // proof is what the answer that binds a new authenticator must come with. The challenge knows which one it is for.
 func proof(session *Session) factors.Binding {
 	return factors.Binding{Purpose: factors.Enrol, Subject: session.Subscriber, Browser: session.ID}
@@ -262,7 +296,7 @@ func (s *Service) enrolment(ctx context.Context, cookie Cookie, id uuid.UUID) (*
 }
 
 // Prove tries an answer that binds the authenticator of an enrolment. signIn is the sign-in that wanted it, for which it counts as a proof like any; uuid.Nil:
-// none did. The session has a new cookie then. Its errors are those of [Service.Answer] on a code.
+// none did. The session has a new cookie then. Its errors are those of [Service.Answer] on a code and, where the account has changed since the proposal, those of [Service.EnrolThis].
 func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID, typed string) (Cookie, error) {
 	e, session, err := s.enrolment(ctx, cookie, id)
 	if err != nil {
@@ -276,7 +310,9 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 	}
 	token := Cookie(keyring.Token())
 	event := Event{Strength: strength(factor), Kind: a.Kind, AMR: factor.AMR(), AuthenticatorID: a.ID, SignInID: signIn}
-	raised, err := s.Ledger.Answer(ctx, id, a, proof(session), answer, func(q *postgres.Query, won string) string {
+	binding := proof(session)
+	binding.While = func(q *postgres.Query) string { return s.lateSQL(q, session, a) + " IS NULL" }
+	raised, err := s.Ledger.Answer(ctx, id, a, binding, answer, func(q *postgres.Query, won string) string {
 		q.With("session_proved", fmt.Sprintf(`
 			UPDATE sessions SET token_hash = %s, last_seen_at = wall() FROM %s
 			 WHERE sessions.id = %s AND token_hash = %s AND ended_at IS NULL AND subscriber_id = %s.subject RETURNING sessions.id`,
@@ -291,6 +327,9 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 		}
 		return "(SELECT to_jsonb(true) FROM session_proved)"
 	})
+	if errors.Is(err, factors.ErrOver) {
+		err = s.late(ctx, session, a)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -373,7 +412,7 @@ func (s *Service) signedIn(ctx context.Context, cookie Cookie) (*Session, error)
 func (s *Service) change(ctx context.Context, cookie Cookie, session *Session, refusals map[string]error, add func(*postgres.Query) (done, refused string, err error)) error {
 	q := new(postgres.Query)
 	q.With("asker", fmt.Sprintf("SELECT s.id, %s AS fresh FROM sessions s WHERE s.token_hash = %s AND s.subscriber_id = %s AND %s",
-		s.freshSQL(q), q.Bind(cookie.hash())+"::bytea", q.Bind(session.Subscriber)+"::uuid", s.alive(q, "s")))
+		s.freshSQL(q, s.Config.Fresh), q.Bind(cookie.hash())+"::bytea", q.Bind(session.Subscriber)+"::uuid", s.alive(q, "s")))
 	q.With("changer", "SELECT id FROM asker WHERE fresh")
 	done, refused, err := add(q)
 	if err != nil {

@@ -126,6 +126,17 @@ type Binding struct {
 	// Owner, when set, stands for subject and browser in what an answer must come with: programs give back a challenge's id and a code, and the subject is known by the id
 	// alone. It is whoever the program works for.
 	Owner uuid.UUID
+	// While, when set, gives an SQL condition that has to hold besides for [Ledger.Answer] to look at an answer: otherwise the challenge is as good as over. It is no
+	// part of what an answer comes with either.
+	While func(q *postgres.Query) string
+}
+
+// while is SQL to be added to a condition.
+func (b Binding) while(q *postgres.Query) string {
+	if b.While == nil {
+		return ""
+	}
+	return " AND (" + b.While(q) + ")"
 }
 
 func (b Binding) sum() []byte {
@@ -350,7 +361,7 @@ type Effect func(q *postgres.Query, won string) (returning string)
 // after it.
 func (l *Ledger) Answer(ctx context.Context, id uuid.UUID, a Authenticator, b Binding, answer string, effect Effect) (returned json.RawMessage, err error) {
 	q := new(postgres.Query)
-	l.live(q, id, b, "")
+	l.live(q, id, b, b.while(q))
 	c := comparison{used: "false"}
 	if checker, ok := l.kinds[a.Kind].(Checker); ok {
 		if c, err = l.check(ctx, q, checker, a, answer); err != nil {
@@ -417,9 +428,9 @@ func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, p paid, e
 	q := new(postgres.Query)
 	q.With("challenge_paid", fmt.Sprintf(`
 		UPDATE challenges SET ended_at = wall(), outcome = 'verified'
-		 WHERE id = %s AND binding = %s AND (ended_at IS NULL OR outcome = 'failed') AND expires_at > wall()
+		 WHERE id = %s AND binding = %s AND (ended_at IS NULL OR outcome = 'failed') AND expires_at > wall()%s
 		RETURNING id, subject, authenticator_id, attempts, max_attempts, true AS won, true AS remote`,
-		q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea"))
+		q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", b.while(q)))
 	if b.Purpose.completes() {
 		l.streak(b).Clear(q, "challenge_paid", "uuid_send(challenge_paid.subject)")
 	} else {

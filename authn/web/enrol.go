@@ -550,7 +550,7 @@ type overBody struct{ Link string }
 
 func (b overBody) facts() any { return map[string]any{"next": b.Link} }
 
-// proving is enter for the pages on which something that was proposed is proved. That does not need a fresh session: the proposal did.
+// proving is enter for the pages on which something that was proposed is proved. That needs a session as fresh as the proposal did, but for the time that it waits.
 func (p enrolPage) proving(w http.ResponseWriter, r *http.Request, step string) (*enrolling, *authn.Enrolment, error) {
 	e, err := p.enter(w, r, step)
 	if e == nil {
@@ -636,6 +636,8 @@ func (p enrolPage) prove(w http.ResponseWriter, r *http.Request, e *enrolling, m
 	switch {
 	case errors.Is(err, authn.ErrNotFresh):
 		return p.notFresh(w, r, e)
+	case errors.Is(err, authn.ErrBoundAlready), errors.Is(err, authn.ErrTooMany), errors.Is(err, authn.ErrShared):
+		return p.over(w, r, e) // something else was bound meanwhile
 	case !isBlocked && !errors.Is(err, factors.ErrMismatch) && !errors.Is(err, factors.ErrOver):
 		return err
 	}
