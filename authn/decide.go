@@ -170,7 +170,8 @@ func (j *judgement) offers(i int) Strength {
 
 // missing says how a factor of the least strength can be had.
 func (j *judgement) missing(least Strength) Decision {
-	can, raises := false, j.raises()
+	plain := j.plain(least)
+	can, raises := false, j.raises() || j.spared() && !plain
 	for i := range j.session.Offers {
 		can = can || j.offers(i) >= least && !(raises && j.session.loginOnly(i))
 	}
@@ -178,7 +179,7 @@ func (j *judgement) missing(least Strength) Decision {
 	case j.required.Silent && can:
 		return Decision{Step: StepFail, Failure: InteractionRequired}
 	case can:
-		return Decision{Step: StepFactor, Strength: least, Raises: raises, Rememberable: j.plain(least)}
+		return Decision{Step: StepFactor, Strength: least, Raises: raises, Rememberable: plain}
 	case !j.required.Silent && len(j.session.Offers) == 0 && j.ruling.Enrol && j.bindable(least):
 		if password := j.newest(Knowledge, Knowledge); j.policy.Fresh > 0 && j.now.Sub(password.At) >= j.policy.Fresh {
 			return Decision{Step: StepPassword, Again: true} // what a change wants: see Service.Enrol
@@ -221,6 +222,16 @@ func (j *judgement) plain(least Strength) bool {
 
 // raises reports whether what is asked for adds to a session, or counts as much.
 func (j *judgement) raises() bool { return j.required.Strongest || raised(j.session) }
+
+// spared reports whether the session was good without a factor, because its browser is remembered: somebody signed in before.
+func (j *judgement) spared() bool {
+	for i := range j.session.Events {
+		if e := &j.session.Events[i]; e.Kind == BrowserKind && e.SignInID != j.signIn {
+			return true
+		}
+	}
+	return false
+}
 
 // loginOnly reports whether the i-th authenticator adds nothing to a session that has a factor already.
 func (s *Session) loginOnly(i int) bool { return i < len(s.LoginOnly) && s.LoginOnly[i] }

@@ -34,6 +34,8 @@ var (
 	ErrBoundAlready = errors.New("authn: bound already")
 	// ErrShared: as many others have bound the number as may. Another number has to do.
 	ErrShared = errors.New("authn: bound by too many others")
+	// ErrNotFirst: it adds nothing to a session, so that whoever has nothing else could never change anything again. Something else has to come first.
+	ErrNotFirst = errors.New("authn: an authenticator that cannot be the only one")
 	// ErrLastAuthenticator: it is the last that the policy's level can be reached with. Another has to come first.
 	ErrLastAuthenticator = errors.New("authn: the last authenticator that signing in needs")
 	// ErrNoAuthenticator: the subscriber has no such authenticator, or no such kind is installed.
@@ -120,6 +122,16 @@ func (s *Service) needed() (kinds []string) {
 	return kinds
 }
 
+// adding are the kinds that add to a session.
+func (s *Service) adding() (kinds []string) {
+	for _, f := range s.Ledger.Factors() {
+		if factors.Serves(f, factors.StepUp) {
+			kinds = append(kinds, f.Kind())
+		}
+	}
+	return kinds
+}
+
 // freshSQL is an SQL condition on session s: by proofs that are no older than within, it may change what its subscriber can be asked for.
 func (s *Service) freshSQL(q *postgres.Query, within time.Duration) string {
 	var kinds []string
@@ -151,7 +163,7 @@ type Enrolment struct {
 }
 
 // Enrol makes a new authenticator of a kind that begins here (factors.Provisioner): it is proposed, or, if it is a set of answers, bound in place of the
-// set before. Its errors are [ErrNotFresh], [ErrTooMany], [ErrNoAuthenticator] (no such kind) and factors.ErrName.
+// set before. Its errors are [ErrNotFresh], [ErrTooMany], [ErrNotFirst], [ErrNoAuthenticator] (no such kind) and factors.ErrName.
 func (s *Service) Enrol(ctx context.Context, cookie Cookie, kind, name string) (*Enrolment, error) {
 	factor, _ := s.Ledger.Factor(kind)
 	provisioner, ok := factor.(factors.Provisioner)
@@ -197,11 +209,12 @@ func (s *Service) enrol(ctx context.Context, cookie Cookie, session *Session, b 
 		subject, kind, replaces := q.Bind(a.Subject)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(optional(a.Replaces))+"::uuid"
 		q.With("obstacle", fmt.Sprintf(`SELECT CASE
 			WHEN %[3]s IS NOT NULL AND NOT EXISTS (SELECT FROM authenticators WHERE id = %[3]s AND subject = %[1]s AND kind = %[2]s AND unbound_at IS NULL) THEN 'unknown'
+			WHEN NOT %[9]s AND NOT EXISTS (SELECT FROM authenticators WHERE subject = %[1]s AND unbound_at IS NULL AND kind = ANY(%[10]s)) THEN 'first'
 			WHEN %[4]s THEN 'already'
 			WHEN %[5]s <= (SELECT count(*) FROM authenticators WHERE subject = %[1]s AND kind = %[2]s AND unbound_at IS NULL AND id <> %[6]s AND id <> coalesce(%[3]s, %[6]s)) THEN 'many'
 			WHEN %[7]s <= %[8]s THEN 'shared' END AS reason FROM changer`,
 			subject, kind, replaces, s.Ledger.HasSQL(q, a.Kind, b.Unique, a.Subject), q.Bind(s.Config.PerKind)+"::int", q.Bind(a.ID)+"::uuid",
-			q.Bind(s.Config.PerNumber)+"::int", s.Ledger.HeldSQL(q, a.Kind, b.Unique, a.Subject)))
+			q.Bind(s.Config.PerNumber)+"::int", s.Ledger.HeldSQL(q, a.Kind, b.Unique, a.Subject), q.Bind(factors.Serves(factor, factors.StepUp))+"::bool", q.Bind(pq.Array(s.adding()))+"::text[]"))
 		q.With("room", "SELECT changer.id FROM changer, obstacle WHERE obstacle.reason IS NULL")
 		q.With("obstructed", "SELECT reason FROM obstacle WHERE reason IS NOT NULL")
 		audit.Record(ctx, q, "obstructed", audit.Event{Name: "authenticator.propose", Outcome: audit.Refused, Actor: "subscriber",
@@ -232,7 +245,7 @@ func (s *Service) enrol(ctx context.Context, cookie Cookie, session *Session, b 
 
 // enrolRefusals are the reasons, in SQL, why nothing is bound.
 func enrolRefusals() map[string]error {
-	return map[string]error{"many": ErrTooMany, "already": ErrBoundAlready, "shared": ErrShared, "unknown": ErrNoAuthenticator, "stale": ErrNotFresh}
+	return map[string]error{"many": ErrTooMany, "already": ErrBoundAlready, "shared": ErrShared, "unknown": ErrNoAuthenticator, "first": ErrNotFirst, "stale": ErrNotFresh}
 }
 
 // lateSQL is an SQL expression for why what was proposed in a session cannot be bound any more; NULL: it can. The account may have changed since: a session that was
@@ -324,6 +337,7 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 		s.tellBound(ctx, q, a, "added", false)
 		if a.Replaces != uuid.Nil {
 			s.Notices.Add(ctx, q, "challenge_replaced", notices.Event{Kind: notices.PhoneChanged, AlsoBound: "challenge_bound"}, notices.Expressions{"hint": "challenge_replaced.hint"})
+			s.endOthers(ctx, q, "challenge_replaced", a.Subject, factors.Subscriber(session.ID))
 		}
 		return "(SELECT to_jsonb(true) FROM session_proved)"
 	})
@@ -353,6 +367,17 @@ func (s *Service) tellBound(ctx context.Context, q *postgres.Query, a factors.Au
 func (s *Service) tellUnbound(ctx context.Context, q *postgres.Query, operator bool) {
 	s.Notices.Add(ctx, q, "authenticator_unbound", notices.Event{Kind: notices.FactorRemoved, Operator: operator},
 		notices.Expressions{"about": "authenticator_unbound.kind", "hint": "authenticator_unbound.hint"})
+}
+
+// endOthers adds part `session_closed`: with what part from unbinds all sessions of its subscriber end but that of by. Whoever has the phone that was lost is signed in by it
+// no longer.
+func (s *Service) endOthers(ctx context.Context, q *postgres.Query, from string, subscriber uuid.UUID, by factors.By) {
+	q.With("session_closed", fmt.Sprintf(`
+		UPDATE sessions o SET ended_at = wall(), end_reason = 'factor_removed' FROM %s
+		 WHERE o.subscriber_id = %s AND o.id IS DISTINCT FROM %s AND o.ended_at IS NULL RETURNING o.id`,
+		from, q.Bind(subscriber)+"::uuid", q.Bind(optional(by.Session))+"::uuid"))
+	audit.Record(ctx, q, "session_closed", audit.Event{Name: "session.end", Outcome: audit.Success, Reason: "factor_removed", Actor: by.Actor, Subject: subscriber},
+		audit.Expressions{"session_id": "session_closed.id"})
 }
 
 // ResendProof sends the code of an enrolment again; see [Service.Resend].
@@ -391,6 +416,7 @@ func (s *Service) Remove(ctx context.Context, cookie Cookie, id uuid.UUID) error
 	return s.change(ctx, cookie, session, map[string]error{"last": ErrLastAuthenticator}, func(q *postgres.Query) (done, refused string, err error) {
 		s.Ledger.Unbind(ctx, q, "changer", session.Subscriber, id, s.needed(), factors.Subscriber(session.ID))
 		s.tellUnbound(ctx, q, false)
+		s.endOthers(ctx, q, "authenticator_unbound", session.Subscriber, factors.Subscriber(session.ID))
 		q.With("authenticator_stays", "SELECT id FROM authenticators_held WHERE id = "+q.Bind(id)+"::uuid AND NOT EXISTS (SELECT FROM authenticator_unbound)")
 		audit.Record(ctx, q, "authenticator_stays", audit.Event{Name: "authenticator.unbind", Outcome: audit.Refused, Reason: "last", Actor: "subscriber",
 			Subject: session.Subscriber, Session: session.ID, Object: id.String()}, nil)
@@ -467,6 +493,7 @@ func (s *Service) Unbind(ctx context.Context, subscriber, id uuid.UUID) error {
 	q.With("holder", "SELECT id FROM subscribers WHERE id = "+q.Bind(subscriber)+"::uuid")
 	s.Ledger.Unbind(ctx, q, "holder", subscriber, id, nil, factors.Operator)
 	s.tellUnbound(ctx, q, true)
+	s.endOthers(ctx, q, "authenticator_unbound", subscriber, factors.Operator)
 	q.Finally("SELECT 1 FROM authenticator_unbound")
 	n, err := s.DB.Run(ctx, q)
 	if err == nil && n == 0 {

@@ -281,7 +281,16 @@ func TestBackupCodesSignInAlone(t *testing.T) { // BC-8, TP-10, LUS-3
 			wants(t, "unbind", w.Service.Unbind(t.Context(), id, a.ID), nil)
 		}
 	}
-	if p := b.load(t); p.Decision.Step != authn.StepFail || p.Decision.Failure != authn.Unmet {
+	_, err = b.service.Load(t.Context(), b.cookie, b.id)
+	wants(t, "the session that was open when they went", err, authn.ErrSignInOver)
+	b = toFactor(t, w, authntest.Beginning())
+	if _, err := b.code(t, paper[1]); err != nil {
+		t.Fatal(err)
+	}
+	if p := b.begin(t, fresh); p.Decision.Step != authn.StepPassword {
+		t.Fatalf("%+v", p.Decision)
+	}
+	if p, err := b.password(t, "", authntest.Password); err != nil || p.Decision.Step != authn.StepFail || p.Decision.Failure != authn.Unmet {
 		t.Errorf("with nothing but codes left, in a session that has a factor: %+v, want unmet", p.Decision)
 	}
 	var records int

@@ -219,7 +219,7 @@ func (h *Handler) account(w http.ResponseWriter, r *http.Request, v *visitor, st
 	for _, factor := range h.SignIns.Ledger.Factors() {
 		installed[factor.Kind()] = true
 	}
-	body.Phone, body.App, body.Codes = installed["sms"], installed["totp"], installed["backup_code"]
+	body.Phone, body.App, body.Codes = installed["sms"], installed["totp"], installed["backup_code"] && h.hasOther(v.Session.Bound)
 	for i := range v.Session.Bound {
 		body.Factors = append(body.Factors, h.shownFactor(f.say, v, i))
 		if v.Session.Bound[i].Kind == "backup_code" {

@@ -273,7 +273,7 @@ func kept(r *http.Request) template.URL {
 // fits reports whether what a page sets up would do for the sign-in that wants it.
 func (e *enrolling) fits(p enrolPage) bool {
 	if e.p == nil {
-		return true
+		return factors.Serves(p.factor, factors.StepUp) || p.hasOther(e.session.Bound)
 	}
 	ruling := &e.p.Decision.Ruling
 	strength := authn.Unrestricted
@@ -281,6 +281,14 @@ func (e *enrolling) fits(p enrolPage) bool {
 		strength = authn.Restricted
 	}
 	return factors.Serves(p.factor, factors.StepUp) && strength >= e.p.Decision.Strength && ruling.Takes(p.factor.Kind())
+}
+
+// hasOther reports whether something is bound that adds to a session: without it nobody keeps what does not.
+func (h *Handler) hasOther(bound []factors.Authenticator) bool {
+	return slices.ContainsFunc(bound, func(a factors.Authenticator) bool {
+		factor, ok := h.SignIns.Ledger.Factor(a.Kind)
+		return ok && factors.Serves(factor, factors.StepUp)
+	})
 }
 
 // choiceOf is one thing that can be set up.
@@ -824,6 +832,9 @@ func (p enrolPage) postSetup(w http.ResponseWriter, r *http.Request) error {
 		return p.notFresh(w, r, e)
 	case errors.Is(err, factors.ErrName):
 		return p.start(w, r, e, http.StatusUnprocessableEntity, name, &fault{"name", say.say("enrol.name", values{"Count": factors.MaxName})})
+	case errors.Is(err, authn.ErrNotFirst): // what there was has gone meanwhile
+		redirect(w, e.address("/enrol", nil))
+		return nil
 	case errors.Is(err, authn.ErrTooMany):
 		return p.start(w, r, e, http.StatusUnprocessableEntity, name, &fault{"start", say.say("enrol.full", nil)})
 	case err != nil:
