@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/lib/pq"
 
 	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/factors"
@@ -104,22 +103,18 @@ func (s *Service) Account(ctx context.Context, cookie, browser Cookie) (*Account
 	var row struct {
 		holdingsRow
 		possessionsRow
-		Groups pq.StringArray `db:"groups"`
 	}
 	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
 		return nil, ErrNotFresh
 	} else if err != nil {
 		return nil, fmt.Errorf("read account: %w", err)
 	}
-	h, err := s.holdings(&row.holdingsRow)
+	h, err := s.holdings(ctx, &row.holdingsRow)
 	if err != nil {
 		return nil, err
 	}
-	h.Session.Groups, h.Session.Source = row.Groups, audit.From(ctx).Source
-	a := &Account{Holdings: *h}
-	in := &SignIn{Session: h.Session, RelyingParty: Own(""), Requirement: Looking(), Now: h.Now}
-	s.offer(in, h.Session.Bound)
-	if a.Decision = s.Decide(in); a.Decision.Step != StepDone {
+	a := &Account{Holdings: *h, Decision: s.decideOwn(&h.Session, h.Now)}
+	if a.Decision.Step != StepDone {
 		return a, nil // nothing to be shown
 	}
 	return a, s.possess(ctx, a, &row.possessionsRow)

@@ -58,10 +58,8 @@ type Holdings struct {
 // Holdings reads them in one round trip. Nobody signed in is [ErrNotFresh].
 func (s *Service) Holdings(ctx context.Context, cookie Cookie) (*Holdings, error) {
 	q := new(postgres.Query)
-	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at,
-		(SELECT username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
-		(SELECT subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject, %s AS events, %s AS bound, %s AS fresh, wall() AS now
-		FROM sessions s WHERE s.token_hash = %s AND s.subscriber_id IS NOT NULL AND %s`,
+	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at, u.username, u.subject, u.groups,
+		%s AS events, %s AS bound, %s AS fresh, wall() AS now FROM sessions s JOIN subscribers u ON u.id = s.subscriber_id WHERE s.token_hash = %s AND %s`,
 		eventsSQL(), factors.BoundSQL("s.subscriber_id"), s.freshSQL(q, s.Config.Fresh), q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
 	var row holdingsRow
 	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
@@ -69,17 +67,18 @@ func (s *Service) Holdings(ctx context.Context, cookie Cookie) (*Holdings, error
 	} else if err != nil {
 		return nil, fmt.Errorf("read authenticators: %w", err)
 	}
-	return s.holdings(&row)
+	return s.holdings(ctx, &row)
 }
 
 type holdingsRow struct {
 	sessionRow
-	Bound []byte    `db:"bound"`
-	Fresh bool      `db:"fresh"`
-	Now   time.Time `db:"now"`
+	Groups pq.StringArray `db:"groups"`
+	Bound  []byte         `db:"bound"`
+	Fresh  bool           `db:"fresh"`
+	Now    time.Time      `db:"now"`
 }
 
-func (s *Service) holdings(row *holdingsRow) (*Holdings, error) {
+func (s *Service) holdings(ctx context.Context, row *holdingsRow) (*Holdings, error) {
 	session, err := row.session()
 	if err != nil {
 		return nil, err
@@ -89,7 +88,8 @@ func (s *Service) holdings(row *holdingsRow) (*Holdings, error) {
 		return nil, err
 	}
 	s.weigh(&session, bound)
-	h := &Holdings{Session: session, Now: row.Now, Fresh: row.Fresh, Stays: make([]bool, len(bound))}
+	session.Groups, session.Source = row.Groups, audit.From(ctx).Source
+	h := &Holdings{Session: session, Now: row.Now, Fresh: row.Fresh && s.begins(&session, row.Now), Stays: make([]bool, len(bound))}
 	needed, others := s.needed(), 0
 	for _, a := range bound {
 		others += count(needed, a.Kind)
@@ -98,6 +98,23 @@ func (s *Service) holdings(row *holdingsRow) (*Holdings, error) {
 		h.Stays[i] = others == 1 && count(needed, a.Kind) == 1
 	}
 	return h, nil
+}
+
+// begins reports whether policy lets a session whose subscriber has nothing to be asked for change the account. Where a password is not enough to sign in, and nobody may
+// bind a first factor by it, whoever knows one could otherwise bind theirs.
+func (s *Service) begins(session *Session, now time.Time) bool {
+	if len(session.Bound) > 0 {
+		return true // and is asked for what there is
+	}
+	d := s.decideOwn(session, now)
+	return d.Step != StepFail
+}
+
+// decideOwn decides about a session that would look at its subscriber's account.
+func (s *Service) decideOwn(session *Session, now time.Time) Decision {
+	in := &SignIn{Session: *session, RelyingParty: Own(""), Requirement: Looking(), Now: now}
+	s.offer(in, session.Bound)
+	return s.Decide(in)
 }
 
 func count(kinds []string, kind string) (n int) {
@@ -165,6 +182,11 @@ type Enrolment struct {
 // Enrol makes a new authenticator of a kind that begins here (factors.Provisioner): it is proposed, or, if it is a set of answers, bound in place of the
 // set before. Its errors are [ErrNotFresh], [ErrTooMany], [ErrNotFirst], [ErrNoAuthenticator] (no such kind) and factors.ErrName.
 func (s *Service) Enrol(ctx context.Context, cookie Cookie, kind, name string) (*Enrolment, error) {
+	return s.EnrolFor(ctx, cookie, uuid.Nil, kind, name)
+}
+
+// EnrolFor is [Service.Enrol] for a sign-in that lacks a factor: where policy lets that one begin with it, the account's own need not.
+func (s *Service) EnrolFor(ctx context.Context, cookie Cookie, signIn uuid.UUID, kind, name string) (*Enrolment, error) {
 	factor, _ := s.Ledger.Factor(kind)
 	provisioner, ok := factor.(factors.Provisioner)
 	if !ok {
@@ -174,7 +196,7 @@ func (s *Service) Enrol(ctx context.Context, cookie Cookie, kind, name string) (
 	if err != nil {
 		return nil, err
 	}
-	session, err := s.signedIn(ctx, cookie)
+	session, err := s.enroller(ctx, cookie, signIn)
 	if err != nil {
 		return nil, err
 	}
@@ -189,16 +211,50 @@ func (s *Service) Enrol(ctx context.Context, cookie Cookie, kind, name string) (
 // EnrolThis proposes an authenticator that its holder has already: a phone, by its number. A code is sent to it, in the language of locale. What it Replaces
 // stays bound until then. Its errors are [ErrNotFresh], [ErrTooMany], [ErrBoundAlready], [ErrShared], [ErrNoAuthenticator] (none to replace) and factors.ErrName.
 func (s *Service) EnrolThis(ctx context.Context, cookie Cookie, b Binding, locale string) (*Enrolment, error) {
+	return s.EnrolThisFor(ctx, cookie, uuid.Nil, b, locale)
+}
+
+// EnrolThisFor is [Service.EnrolThis] for a sign-in that lacks a factor; see [Service.EnrolFor].
+func (s *Service) EnrolThisFor(ctx context.Context, cookie Cookie, signIn uuid.UUID, b Binding, locale string) (*Enrolment, error) {
 	name, err := factors.ParseName(b.Authenticator.Name)
 	if err != nil {
 		return nil, err
 	}
-	session, err := s.signedIn(ctx, cookie)
+	session, err := s.enroller(ctx, cookie, signIn)
 	if err != nil {
 		return nil, err
 	}
 	b.Authenticator.Subject, b.Authenticator.Name = session.Subscriber, name
 	return s.enrol(ctx, cookie, session, b, factors.Setup{}, locale)
+}
+
+// enroller is the session of a cookie, in which something is to be set up for a sign-in. Where policy does not let it: [ErrNotFresh].
+func (s *Service) enroller(ctx context.Context, cookie Cookie, signIn uuid.UUID) (*Session, error) {
+	if signIn != uuid.Nil {
+		p, err := s.Load(ctx, cookie, signIn)
+		if err != nil {
+			return nil, err
+		}
+		if p.Decision.Step == StepEnrol {
+			return &p.SignIn.Session, nil
+		}
+	}
+	h, err := s.Holdings(ctx, cookie)
+	if err != nil {
+		return nil, err
+	}
+	if !s.begins(&h.Session, h.Now) {
+		q := new(postgres.Query)
+		q.With("kept_out", "SELECT 1")
+		audit.Record(ctx, q, "kept_out", audit.Event{Name: "authenticator.propose", Outcome: audit.Refused, Reason: "policy", Actor: "subscriber",
+			Subject: h.Session.Subscriber, Session: h.Session.ID}, nil)
+		q.Finally("SELECT 1")
+		if _, err := s.DB.Run(ctx, q); err != nil {
+			return nil, fmt.Errorf("record what policy does not let: %w", err)
+		}
+		return nil, ErrNotFresh
+	}
+	return &h.Session, nil
 }
 
 func (s *Service) enrol(ctx context.Context, cookie Cookie, session *Session, b Binding, setup factors.Setup, locale string) (*Enrolment, error) {

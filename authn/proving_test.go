@@ -160,3 +160,48 @@ func TestProveAtOnce(t *testing.T) { // EN-6: what waits is bound within the sam
 	wants(t, "the same number again", twin.prove(t, again), authn.ErrBoundAlready)
 	wants(t, "once it was refused", twin.prove(t, &authn.Enrolment{Authenticator: again.Authenticator, Challenge: &factors.State{ID: uuid.New()}}), factors.ErrOver)
 }
+
+func TestEnrolmentOff(t *testing.T) { // EN-8, BND-3: a way around policy would let whoever knows a password bind their own factor
+	t.Parallel()
+	w := authntest.New(t)
+	w.DB.Freeze(t)
+	w.Service.Config.Policy.Enrol = false
+	w.Subscriber(t, "alice", "")
+	b := begin(t, w, authntest.Beginning())
+	if p, err := b.password(t, "alice", authntest.Password); err != nil || p.Decision.Failure != authn.Unmet {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	for what, signIn := range map[string]uuid.UUID{"for the account": uuid.Nil, "for the sign-in": b.id} {
+		_, err := w.Service.EnrolFor(t.Context(), b.cookie, signIn, totp.Kind, "")
+		wants(t, what, err, authn.ErrNotFresh)
+	}
+	_, err := b.propose(t, "+12025550199")
+	wants(t, "a phone", err, authn.ErrNotFresh)
+	if h, err := w.Service.Holdings(t.Context(), b.cookie); err != nil || h.Fresh {
+		t.Errorf("Holdings: %+v, %v", h, err)
+	}
+	var refused int
+	if err := w.DB.GetContext(t.Context(), &refused, "SELECT count(*) FROM audit_events WHERE event = 'authenticator.propose' AND reason = 'policy'"); err != nil || refused != 3 {
+		t.Errorf("%d records, %v", refused, err)
+	}
+	// Where a rule lets one application's people begin, they begin there and nowhere else.
+	allow(t, w.Service, "client=demo enrol=on")
+	b = begin(t, w, authntest.Beginning())
+	if p, err := b.password(t, "alice", authntest.Password); err != nil || p.Decision.Step != authn.StepEnrol {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	_, err = w.Service.Enrol(t.Context(), b.cookie, totp.Kind, "")
+	wants(t, "for the account", err, authn.ErrNotFresh)
+	if _, err := w.Service.EnrolFor(t.Context(), b.cookie, b.id, totp.Kind, ""); err != nil {
+		t.Errorf("for that sign-in: %v", err)
+	}
+	// And where a password is enough to sign in, the account is its owner's.
+	w.Service.Config.Policy.Rules, w.Service.Config.Policy.Floor = nil, authn.PasswordLevel
+	b = begin(t, w, authntest.Beginning())
+	if p, err := b.password(t, "alice", authntest.Password); err != nil || p.Decision.Step != authn.StepDone {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if _, err := w.Service.Enrol(t.Context(), b.cookie, totp.Kind, ""); err != nil {
+		t.Errorf("with the password alone: %v", err)
+	}
+}

@@ -488,7 +488,7 @@ func (p enrolPage) postPhone(w http.ResponseWriter, r *http.Request) error {
 	}
 	a, unique := p.factor.(factors.Numbered).Number(e.session.Subscriber, number)
 	a.Replaces, a.Name = old.ID, old.Name
-	made, err := p.SignIns.EnrolThis(r.Context(), e.cookie, authn.Binding{Authenticator: a, Unique: unique}, p.texts.pick(r, e.locales()).tag.String())
+	made, err := p.SignIns.EnrolThisFor(r.Context(), e.cookie, e.signIn(), authn.Binding{Authenticator: a, Unique: unique}, p.texts.pick(r, e.locales()).tag.String())
 	switch {
 	case errors.Is(err, authn.ErrNotFresh):
 		return p.notFresh(w, r, e)
@@ -701,7 +701,7 @@ func (p enrolPage) anew(w http.ResponseWriter, r *http.Request, e *enrolling, ma
 	}
 	a, unique := numbered.Number(e.session.Subscriber, number)
 	a.Replaces, a.Name = made.Authenticator.Replaces, made.Authenticator.Name
-	made, err = p.SignIns.EnrolThis(r.Context(), e.cookie, authn.Binding{Authenticator: a, Unique: unique}, say.tag.String())
+	made, err = p.SignIns.EnrolThisFor(r.Context(), e.cookie, e.signIn(), authn.Binding{Authenticator: a, Unique: unique}, say.tag.String())
 	switch {
 	case errors.Is(err, authn.ErrNotFresh):
 		return p.notFresh(w, r, e)
@@ -825,7 +825,7 @@ func (p enrolPage) postSetup(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	name := e.form.Get("name")
-	made, err := p.SignIns.Enrol(r.Context(), e.cookie, p.factor.Kind(), name)
+	made, err := p.SignIns.EnrolFor(r.Context(), e.cookie, e.signIn(), p.factor.Kind(), name)
 	say := p.texts.pick(r, e.locales())
 	switch {
 	case errors.Is(err, authn.ErrNotFresh):

@@ -204,6 +204,7 @@ func TestFirstSignIn(t *testing.T) { // P6 to P8 on the way to the application
 		for _, path := range []string{"/enrol", "/enrol/phone", "/enrol/app", "/enrol/backup"} {
 			got := b.do(t, http.MethodGet, strings.Replace(p.url, "/login/unmet", path, 1), nil)
 			wantAt(t, "EN-8 by address", got, "/login/unmet")
+			wantAt(t, "EN-8 without the sign-in", b.do(t, http.MethodGet, path, nil), "/login/unmet")
 		}
 		w.wantKinds(t, "EN-8", "bob")
 	})
