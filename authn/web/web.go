@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/text/language"
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/factors"
@@ -45,7 +46,7 @@ import (
 )
 
 //go:embed enrol
-//go:embed layout.html login code answer methods help consent unmet signout problem formpost account factor password
+//go:embed layout.html login code answer methods help consent unmet signout problem formpost account factor password document
 var templates embed.FS
 
 //go:embed assets
@@ -132,7 +133,7 @@ func New(cfg Config) (*Handler, error) {
 			return nil, fmt.Errorf("factor page %q: not a name, or another page's", name)
 		}
 	}
-	for _, name := range []string{"login", "code", "answer", "methods", "help", "consent", "unmet", "signout", "problem", "formpost", "account", "factor", "password"} {
+	for _, name := range []string{"login", "code", "answer", "methods", "help", "consent", "unmet", "signout", "problem", "formpost", "account", "factor", "password", "document"} {
 		page, err := layout.Clone()
 		if err != nil {
 			return nil, err
@@ -450,6 +451,7 @@ type frame struct {
 	Path                   string
 	Keep                   template.URL // what else of the address a link to the same page needs
 	Help, Privacy, Access  string
+	Wide                   bool // for documents, which have tables
 	Body                   any
 	say                    *tongue
 	formAction, retryAfter string
@@ -563,6 +565,14 @@ func (h *Handler) Problem(w http.ResponseWriter, r *http.Request, status int, id
 		h.Log.ErrorContext(r.Context(), "page failed", "error", err)
 		http.Error(w, "Something went wrong on our side.", http.StatusInternalServerError)
 	}
+}
+
+// Document shows a document in English, such as the description of an API, in the look of all pages. Package gateway hands them in.
+func (h *Handler) Document(w http.ResponseWriter, r *http.Request, title string, body template.HTML) {
+	say := h.texts.in(language.English)
+	f := &frame{Lang: say.tag.String(), Dir: say.dir(), Service: h.Service, Title: template.HTML(template.HTMLEscapeString(title)), Help: h.Help, Privacy: h.Privacy, Access: h.Accessibility, //nolint:gosec // escaped
+		Wide: true, Body: body, say: say}
+	h.show(w, r, "document", f)
 }
 
 // WrongHost answers whoever calls this server by another name.

@@ -46,6 +46,7 @@ func (srv *server) routes() (http.Handler, error) {
 		mux.Handle(path, desk)
 	}
 	if srv.cfg.Gateway.Enabled {
+		srv.gateway.Document = pages.Document
 		api := srv.gateway.Routes()
 		for _, path := range gateway.Paths() {
 			mux.Handle(path, api)

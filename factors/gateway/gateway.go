@@ -35,7 +35,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"html/template"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -85,6 +87,8 @@ type Config struct {
 	Tokens Tokens
 	// Docs is where [Problem.Type] leads, without a trailing slash: the public address of this server.
 	Docs string
+	// Document, when set, shows a page about the API, in English, in the look of the program's other pages. Default: without any look.
+	Document func(w http.ResponseWriter, r *http.Request, title string, body template.HTML)
 	// Now is this process's clock, for the rate of requests alone.
 	Now func() time.Time
 	Log *slog.Logger

@@ -114,7 +114,7 @@ func (g *Gateway) operations() []operation {
 
 // Paths lists the patterns of [Gateway.Routes].
 func Paths() []string {
-	return []string{"/v1/verifications", "/v1/verifications/", "/otp/send", "/otp/verify", "/otp/status", "/openapi.json", "/openapi-3.0.json", problemsPath}
+	return []string{"/v1/verifications", "/v1/verifications/", "/otp/send", "/otp/verify", "/otp/status", "/openapi.json", "/openapi-3.0.json", referencePath, problemsPath}
 }
 
 // Routes serves the API.
@@ -161,6 +161,7 @@ func (g *Gateway) Routes() http.Handler {
 			w.Write(description) //nolint:errcheck // the asker is gone
 		})
 	}
+	mux.HandleFunc(referencePath, g.serveReference(sync.OnceValues(g.reference)))
 	mux.HandleFunc(problemsPath+"{code}", g.serveProblem)
 	mux.HandleFunc(problemsPath+"{$}", g.serveProblem)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { g.write(w, r, problem(NotFound)) })

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/swaggest/jsonschema-go"
 	"github.com/swaggest/openapi-go"
@@ -66,7 +67,7 @@ func (op *operation) describe(r openapi.Reflector) error {
 	}
 	oc.AddRespStructure(op.Output, openapi.WithHTTPStatus(op.Status))
 	byStatus := map[int][]string{}
-	all := append([]Code{InvalidAPIKey, Forbidden, Internal, Unavailable}, op.Problems...)
+	all := append([]Code{InvalidAPIKey, Forbidden, TooMany, Internal, Unavailable}, op.Problems...)
 	if op.Repeatable {
 		all = append(all, RequestInProgress, KeyReused)
 	}
@@ -118,6 +119,7 @@ func (g *Gateway) complete(data []byte) ([]byte, error) {
 		return found
 	}
 	for _, op := range g.operations() {
+		at(doc, "paths", op.Path, strings.ToLower(op.Method), "responses", strconv.Itoa(op.Status), "content", "application/json")["example"] = exampleAnswer(op.Output)
 		content := at(doc, "paths", op.Path, strings.ToLower(op.Method), "requestBody", "content", "application/json")
 		if op.Input == nil {
 			continue
@@ -133,10 +135,72 @@ func (g *Gateway) complete(data []byte) ([]byte, error) {
 			at(schema)["additionalProperties"] = false
 		}
 	}
+	schemas := at(doc, "components", "schemas")
+	for _, answer := range []any{Verification{}, List{}, Delivery{}, CheckResult{}, SendAnswer{}, VerifyAnswer{}, StatusAnswer{}, Problem{}, FieldError{}} {
+		t := reflect.TypeOf(answer)
+		always(at(schemas, t.Name()), t)
+	}
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
 	err := encoder.Encode(doc)
 	return out.Bytes(), err
+}
+
+// always says which members answers of a type always have, and that none is ever null.
+func always(schema map[string]any, t reflect.Type) {
+	var required []any
+	properties, _ := schema["properties"].(map[string]any) //nolint:errcheck // there are none
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		property, ok := properties[name].(map[string]any)
+		if !ok {
+			continue
+		}
+		if options == "" {
+			required = append(required, name)
+		}
+		delete(property, "nullable") // OpenAPI 3.0
+		if kinds, several := property["type"].([]any); several {
+			property["type"] = slices.DeleteFunc(kinds, func(kind any) bool { return kind == "null" })[0]
+		}
+		if f.Type.Kind() == reflect.Bool && f.Tag.Get("enum") != "" {
+			property["enum"] = []any{f.Tag.Get("enum") == "true"}
+		}
+		if f.Type.Kind() == reflect.Struct && f.Type.Name() == "" {
+			always(property, f.Type)
+		}
+	}
+	schema["required"] = required
+}
+
+// exampleID stands for the id of a verification.
+const exampleID = "vrf_…"
+
+// exampleAnswer is an answer of out's type, as it looks after the examples of the requests.
+func exampleAnswer(out any) any {
+	began := time.Date(2026, 1, 2, 10, 0, 0, 0, time.UTC)
+	resend := began.Add(30 * time.Second)
+	v := Verification{ID: exampleID, Status: StatusPending, Test: true, To: "••00", Country: "US", Purpose: "sign_up", ClientRef: "order-4711", AttemptsLeft: 5,
+		Deliveries: []Delivery{{ID: "dlv_…", Channel: "sms", Status: DeliveryDelivered, CreatedAt: began, UpdatedAt: began}}, CreatedAt: began, ExpiresAt: began.Add(MaxLife), ResendAt: &resend}
+	switch out := out.(type) {
+	case Verification:
+		return v
+	case List:
+		return List{Data: []Verification{v}}
+	case CheckResult:
+		return CheckResult{ID: exampleID, Status: StatusApproved, Valid: true, AttemptsLeft: 5}
+	case SendAnswer:
+		out.Data.RequestID, out.Data.ExpiresAt, out.Data.AttemptsLeft, out.Data.Status = exampleID, v.ExpiresAt, v.AttemptsLeft, v.Status
+		return out
+	case VerifyAnswer:
+		out.Data.Verified = true
+		return out
+	case StatusAnswer:
+		out.Data.RequestID, out.Data.Status, out.Data.Channel, out.Data.UpdatedAt, out.DeliveryStatus = exampleID, v.Status, "sms", began, "DELIVERED"
+		return out
+	}
+	return nil
 }

@@ -3,9 +3,14 @@ package gateway_test
 import (
 	"encoding/json"
 	"flag"
+	"html"
+	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -53,6 +58,11 @@ func TestExamples(t *testing.T) {
 			if op.ID == "otpStatus" {
 				path += "?requestId=" + id
 			}
+			r := httptest.NewRequest(op.Method, path, strings.NewReader(body))
+			if op.Method == http.MethodPost {
+				r.Header.Set("Content-Type", "application/json")
+			}
+			askable(t, r)
 			a := w.ask(t, op.Method, path, w.test, body).want(t, op.Status, "")
 			out := reflect.New(reflect.TypeOf(op.Output)).Interface()
 			if err := jsonv2.Unmarshal([]byte(a.text), out, jsonv2.RejectUnknownMembers(true)); err != nil {
@@ -82,4 +92,54 @@ func (w *world) page(t *testing.T, path string) string {
 		t.Errorf("%s: %d", path, rec.Code)
 	}
 	return rec.Body.String()
+}
+
+// The page about the API shows all of it; its links lead somewhere, and its commands work as they stand there.
+func TestReference(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	page := w.page(t, "/docs/api")
+	ids := map[string]bool{}
+	for _, id := range regexp.MustCompile(` id="([^"]+)"`).FindAllStringSubmatch(page, -1) {
+		if ids[id[1]] {
+			t.Errorf("id twice: %s", id[1])
+		}
+		ids[id[1]] = true
+	}
+	links := map[string]bool{}
+	for _, link := range regexp.MustCompile(`href="([^"]+)"`).FindAllStringSubmatch(page, -1) {
+		links[link[1]] = true
+	}
+	for link := range links {
+		if id, here := strings.CutPrefix(link, "#"); here {
+			if !ids[id] {
+				t.Errorf("%s leads nowhere", link)
+			}
+			continue
+		}
+		if link != "/openapi.json" && link != "/openapi-3.0.json" {
+			w.page(t, link)
+		}
+	}
+	for _, code := range gateway.Codes() {
+		if !links["/docs/problems/"+string(code)] {
+			t.Errorf("the page does not lead to %s", code)
+		}
+	}
+
+	server := httptest.NewServer(w.handlers[0])
+	t.Cleanup(server.Close)
+	commands := regexp.MustCompile(`(?s)<code>(curl .*?)</code>`).FindAllStringSubmatch(page, -1)
+	if len(commands) != len(w.gateway.Operations()) {
+		t.Errorf("%d commands for %d operations", len(commands), len(w.gateway.Operations()))
+	}
+	for i, command := range commands {
+		op := w.gateway.Operations()[i]
+		line := strings.NewReplacer("vrf_…", w.create(t, w.test, "+12025550100"), "https://login.example", server.URL).Replace(html.UnescapeString(command[1]))
+		cmd := exec.CommandContext(t.Context(), "bash", "-c", line+` -s -o /dev/null -w '%{http_code}'`)
+		cmd.Env = append(os.Environ(), "WATCHWORD_API_KEY="+w.test)
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != strconv.Itoa(op.Status) {
+			t.Errorf("%s\n%v, %s, want %d", line, err, out, op.Status)
+		}
+	}
 }

@@ -176,6 +176,7 @@ func (w *world) askAt(t testing.TB, at http.Handler, method, path, key, body str
 	if err := json.Unmarshal(rec.Body.Bytes(), &a.body); err != nil {
 		t.Errorf("%s %s: not an object: %q", method, path, a.text)
 	}
+	described(t, r, a.status, a.header, rec.Body.Bytes())
 	if a.status >= 500 && a.status != http.StatusServiceUnavailable {
 		t.Errorf("%s %s: %d %s\n%s", method, path, a.status, a.text, w.log)
 	}
