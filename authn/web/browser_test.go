@@ -3,6 +3,8 @@ package web_test
 import (
 	"flag"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -341,6 +343,84 @@ func states() []state {
 		{"problem page expired", func(v *visit) { v.toCode(""); v.w.DB.Advance(v.t, 61*time.Minute); v.again() }},
 		{"problem cookies", func(v *visit) { v.Go(v.w.server.URL + "/login?flow=0") }},
 		{"problem not found", func(v *visit) { v.Go(v.w.server.URL + "/nothing") }},
+	}
+}
+
+// verifyStates are those of the page on which codes for other programs are entered, and of the pages about their API.
+func verifyStates() []state {
+	at := func(reach func(v *visit, begun *begun)) func(v *visit) {
+		return func(v *visit) {
+			begun := v.w.shop.begin(v.t, v.w.shop.live, fmt.Sprintf("+1202557%04d", len(v.name)*100+int(v.w.shop.n.Add(1))), "")
+			v.Go(begun.URL)
+			reach(v, begun)
+		}
+	}
+	test := func(number string) func(v *visit) {
+		return func(v *visit) { v.Go(v.w.shop.begin(v.t, v.w.shop.test, number, "").URL) }
+	}
+	try := func(v *visit, code string) { v.Type("#code", code); v.Click("main form button[type=submit]") }
+	return []state{
+		{"verify first", at(func(*visit, *begun) {})},
+		{"verify letters", func(v *visit) { v.Go(v.w.shop.begin(v.t, v.w.shop.live, "+12025576001", `,"template":"letters"`).URL) }},
+		{"verify empty", at(func(v *visit, _ *begun) { try(v, "") })},
+		{"verify wrong", at(func(v *visit, _ *begun) { try(v, "000000") })},
+		{"verify used up", at(func(v *visit, _ *begun) {
+			for range 5 {
+				try(v, "000000")
+			}
+		})},
+		{"verify too early", at(func(v *visit, _ *begun) { v.Click("form[action$='/resend'] button") })},
+		{"verify resent", at(func(v *visit, _ *begun) {
+			v.w.DB.Advance(v.t, 31*time.Second)
+			v.Click("form[action$='/resend'] button")
+		})},
+		{"verify expired", at(func(v *visit, _ *begun) { v.w.DB.Advance(v.t, 11*time.Minute); v.again() })},
+		{"verify undeliverable", test("+12025550101")},
+		{"verify test", test("+12025550100")},
+		{"verify done", at(func(v *visit, b *begun) {
+			v.w.shop.check(v.t, b.ID, v.w.shop.code(v.t, b.ID))
+			v.again()
+		})},
+		{"verify nothing", func(v *visit) { v.Go(v.w.server.URL + "/verify/nothing") }},
+		{"api", func(v *visit) { v.Go(v.w.server.URL + "/docs/api") }},
+		{"api problems", func(v *visit) { v.Go(v.w.server.URL + "/docs/problems/") }},
+		{"api problem", func(v *visit) { v.Go(v.w.server.URL + "/docs/problems/opted_out") }},
+	}
+}
+
+// TestVerifyPages shows those for other programs.
+func TestVerifyPages(t *testing.T) {
+	t.Parallel()
+	show(t, verifyStates())
+}
+
+// TestVerifyBrowser enters a code where pages may not run a script, and goes back to the program's site under the page's own policy.
+func TestVerifyBrowser(t *testing.T) {
+	t.Parallel()
+	for _, taste := range []browsertest.Taste{{NoScript: true}, {}} {
+		t.Run(taste.String(), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			program := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				if r.Referer() != "" {
+					t.Errorf("the program hears of the page: %s", r.Referer())
+				}
+				rw.Header().Set("Content-Type", "text/plain")
+			}))
+			t.Cleanup(program.Close)
+			settings := w.shop.settings()
+			settings.ReturnURLs = []string{program.URL + "/verified?from=1"}
+			if err := w.shop.gateway.Tenants.Update(t.Context(), "shop", settings); err != nil {
+				t.Fatal(err)
+			}
+			tab := browsertest.Open(t, taste, w.server.URL, program.URL)
+			b := w.shop.call(t, "POST", "/v1/verifications", w.shop.live, fmt.Sprintf(`{"to":"+12025550143","return_url":%q}`, settings.ReturnURLs[0]))
+			tab.Go(b.URL)
+			code := w.shop.code(t, b.ID)
+			tab.Type("#code", "code: "+code[:3]+" "+code[3:])
+			tab.Pick("main form button[type=submit]")
+			tab.Await(program.URL + "/verified?from=1&status=approved&verification=" + b.ID)
+		})
 	}
 }
 

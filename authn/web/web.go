@@ -28,6 +28,7 @@ import (
 	"html/template"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -41,12 +42,13 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
 //go:embed enrol
-//go:embed layout.html login code answer methods help consent unmet signout problem formpost account factor password document
+//go:embed layout.html login code answer methods help consent unmet signout problem formpost account factor password document verify
 var templates embed.FS
 
 //go:embed assets
@@ -74,6 +76,8 @@ type Config struct {
 	Help, Privacy, Accessibility string
 	// Outage, when set, says whether text messages do not get through at the moment: the first page tells people.
 	Outage func() bool
+	// Programs, when set, have pages for codes that other programs ask for.
+	Programs *gateway.Gateway
 	// Countries that are texted, ISO 3166-1 alpha-2. Nil: all of them.
 	Countries []string
 	// Dev shows developers what is wrong with a request.
@@ -133,7 +137,7 @@ func New(cfg Config) (*Handler, error) {
 			return nil, fmt.Errorf("factor page %q: not a name, or another page's", name)
 		}
 	}
-	for _, name := range []string{"login", "code", "answer", "methods", "help", "consent", "unmet", "signout", "problem", "formpost", "account", "factor", "password", "document"} {
+	for _, name := range []string{"login", "code", "answer", "methods", "help", "consent", "unmet", "signout", "problem", "formpost", "account", "factor", "password", "document", "verify"} {
 		page, err := layout.Clone()
 		if err != nil {
 			return nil, err
@@ -192,6 +196,7 @@ func (h *Handler) Routes() http.Handler {
 		pages["GET "+path], pages["POST "+path], pages["POST "+path+"/again"] = page.get, page.post, page.again
 		known[path], known[path+"/again"] = true, true
 	}
+	maps.Copy(pages, h.programPages())
 	for pattern, page := range pages {
 		mux.HandleFunc(pattern, h.handle(page))
 	}
@@ -243,6 +248,8 @@ func (h *Handler) handle(page func(http.ResponseWriter, *http.Request) error) ht
 			h.Problem(w, r, http.StatusForbidden, "cookies", "")
 		case errors.Is(err, authn.ErrSignInOver):
 			h.Problem(w, r, http.StatusGone, "page_expired", "")
+		case errors.Is(err, gateway.ErrNoPage):
+			h.Problem(w, r, http.StatusNotFound, "not_found", "")
 		case errors.Is(err, httpkit.ErrForeign), errors.Is(err, errProof):
 			h.Problem(w, r, http.StatusForbidden, "forbidden", "")
 		case errors.Is(err, httpkit.ErrMediaType):

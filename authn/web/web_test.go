@@ -21,6 +21,7 @@ import (
 	"github.com/watchword-auth/watchword/authn/authntest"
 	"github.com/watchword-auth/watchword/authn/web"
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/factors/smsotp"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/logtest"
@@ -69,6 +70,7 @@ type world struct {
 	*authntest.World
 	server *httptest.Server
 	pages  *web.Handler
+	shop   *shop
 	outage atomic.Bool
 	logs   *logtest.Buffer
 }
@@ -91,14 +93,19 @@ func newWorld(t *testing.T, besides ...func(factors.Keys) factors.Factor) *world
 	w.server.Start()
 	t.Cleanup(w.server.Close)
 	var err error
-	w.pages, err = web.New(web.Config{SignIns: w.Service, Keys: w.Keys, Issuer: w.server.URL, Service: "Watchword", Help: "https://help.example/", Outage: func() bool { return w.outage.Load() },
+	w.shop = newShop(t, w)
+	w.pages, err = web.New(web.Config{Programs: w.shop.gateway, SignIns: w.Service, Keys: w.Keys, Issuer: w.server.URL, Service: "Watchword", Help: "https://help.example/", Outage: func() bool { return w.outage.Load() },
 		Countries: []string{"AT", "CH", "DE", "FR", "GB", "US", "IT", "ES", "NL", "BE", "IN"},
 		Log:       slog.New(slog.NewTextHandler(w.logs, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.pages.App = &application{w}
+	w.shop.gateway.Document = w.pages.Document
 	mux := http.NewServeMux()
+	for _, path := range gateway.Paths() {
+		mux.Handle(path, w.shop.gateway.Routes())
+	}
 	mux.HandleFunc("GET /begin", func(rw http.ResponseWriter, r *http.Request) {
 		b := authntest.Beginning()
 		b.Locales = r.URL.Query().Get("ui_locales")

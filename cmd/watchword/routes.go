@@ -26,7 +26,12 @@ func (srv *server) routes() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	programs := srv.gateway
+	if !srv.cfg.Gateway.Enabled {
+		programs = nil
+	}
 	pages, err := web.New(web.Config{
+		Programs: programs,
 		SignIns: srv.signIns, Keys: srv.ring, Issuer: srv.cfg.Issuer, Service: srv.cfg.Branding.Name, Default: srv.cfg.DefaultLocale,
 		Help: srv.cfg.Branding.SupportURL, Privacy: srv.cfg.Branding.PrivacyURL, Accessibility: srv.cfg.Branding.AccessibilityURL,
 		Outage: srv.delivery.routing.Down, Countries: served(srv.cfg.SMS.Countries),

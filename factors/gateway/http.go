@@ -571,7 +571,9 @@ func (g *Gateway) serveCreate(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fresh(r.caller, o, n), nil
+	v := fresh(r.caller, o, n)
+	v.URL = g.page(o, n.ID)
+	return v, nil
 }
 
 // begun makes a verification, or finds the one that the same request made before.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ type CreateRequest struct {
 	Transaction *Transaction      `json:"transaction,omitempty"`
 	ClientRef   string            `json:"client_ref,omitempty" maxLength:"64" example:"order-4711" description:"What you call it. One verification per number and reference is pending: a new one takes its place."`
 	Metadata    map[string]string `json:"metadata,omitempty" description:"Up to 16 strings of your own, told back. Not for secrets."`
+	ReturnURL   string            `json:"return_url,omitempty" maxLength:"500" format:"uri" example:"https://shop.example.com/verified" description:"Have the code entered on a page of this server, at url of the answer, which then leads back to this address: one of the tenant's, letter by letter. Not for payments."`
 }
 
 // CheckRequest gives a code back.
@@ -56,6 +58,7 @@ type ResendRequest struct {
 // Verification as it stands.
 type Verification struct {
 	ID           string            `json:"id" example:"vrf_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70" description:"Random; keep it to give the code back."`
+	URL          string            `json:"url,omitempty" format:"uri" description:"In the answer that made it, if it has a return_url: the page on which its code is entered. Lead the browser there, and nobody else."`
 	Status       Status            `json:"status" enum:"pending,approved,expired,canceled,failed" description:"Everything but pending is for good."`
 	Reason       string            `json:"reason,omitempty" enum:"attempts_exhausted,superseded"`
 	Test         bool              `json:"test,omitempty" description:"Made with a test key: it proves nothing."`
@@ -262,6 +265,15 @@ func (g *Gateway) order(c *Caller, r *CreateRequest) (*order, *Problem) {
 		if len(key) > maxMetadataKey || len(value) > maxMetadataValue || strings.ContainsRune(key+value, 0) {
 			k.fail("/metadata", fmt.Sprintf("has a name of more than %d or a value of more than %d bytes, or one with NUL", maxMetadataKey, maxMetadataValue))
 			break
+		}
+	}
+	if r.ReturnURL != "" {
+		o.request.ReturnURL = r.ReturnURL
+		switch {
+		case !c.Tenant.Settings.Hosted || !slices.Contains(c.Tenant.Settings.ReturnURLs, r.ReturnURL):
+			k.fail("/return_url", "is none of the tenant's")
+		case r.Transaction != nil:
+			k.fail("/return_url", "is not for payments")
 		}
 	}
 	var ok bool

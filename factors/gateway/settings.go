@@ -33,6 +33,10 @@ type Settings struct {
 	Day int `json:"day,omitempty"`
 	// Senders are the sender ids that this tenant's templates may name. No two tenants have one in common.
 	Senders []string `json:"senders,omitempty"`
+	// Hosted: programs may have codes entered on a page of this server, in the tenant's name.
+	Hosted bool `json:"hosted,omitempty"`
+	// ReturnURLs are the addresses that such a page may lead back to. A request names one of them, letter by letter.
+	ReturnURLs []string `json:"return_urls,omitempty"`
 	// Templates by name. The one named "default" is used where a request names none; without it, the product's own texts are.
 	Templates map[string]Template `json:"templates,omitempty"`
 }
@@ -102,6 +106,14 @@ func (s *Settings) Validate(c Ceilings) error {
 		if !senderForm.MatchString(sender) {
 			add("senders: %q is neither a number in full nor a name of 1 to 11 letters and digits", sender)
 		}
+	}
+	for _, address := range s.ReturnURLs {
+		if wrong := returnProblem(address); wrong != "" {
+			add("return_urls: %q %s", address, wrong)
+		}
+	}
+	if len(s.ReturnURLs) > maxReturns {
+		add("return_urls: at most %d", maxReturns)
 	}
 	if len(s.Templates) > maxTemplates {
 		add("templates: at most %d", maxTemplates)

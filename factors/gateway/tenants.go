@@ -386,12 +386,16 @@ type Caller struct {
 	Scopes []Scope
 
 	hash [sha256.Size]byte
+	page bool // whoever is on a page that the tenant has: neither key nor application
 }
 
 func (c *Caller) may(scope Scope) bool { return slices.Contains(c.Scopes, scope) }
 
 // stands is an SQL condition: whoever asks still may.
 func (c *Caller) stands(q *postgres.Query) string {
+	if c.page {
+		return fmt.Sprintf("EXISTS (SELECT FROM tenants t WHERE t.id = %s AND %s)", q.Bind(c.Tenant.ID)+"::uuid", hostsPages)
+	}
 	if c.Key == uuid.Nil {
 		return fmt.Sprintf("EXISTS (SELECT FROM tenant_clients k JOIN tenants t ON t.id = k.tenant_id WHERE k.client_id = %s AND t.id = %s AND t.disabled_at IS NULL)",
 			q.Bind(c.Client)+"::text", q.Bind(c.Tenant.ID)+"::uuid")

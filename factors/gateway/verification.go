@@ -67,6 +67,7 @@ type asked struct {
 	Channels    []string          `json:"channels,omitempty"`
 	Transaction *Transaction      `json:"transaction,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
+	ReturnURL   string            `json:"return_url,omitempty"` // of the page on which the code is entered
 }
 
 // approval is what the text says of it.
@@ -183,7 +184,13 @@ func (g *Gateway) factor(c *Caller, o *order) *issuing {
 			m.Text, m.Locale = o.template.fill(c.Tenant.Settings.Service, code, life, o.text)+sms.Closing(o.template.Host, code, o.app), o.template.Locale
 			return m
 		}
-		m.Text, m.Locale = g.Texts.Program(c.Tenant.Settings.Service, o.locale, code, life, o.text, o.template.Host, o.app)
+		host := o.template.Host
+		if host == "" && o.request.ReturnURL != "" {
+			host = g.autofill()
+		}
+		if m.Text, m.Locale = g.Texts.Program(c.Tenant.Settings.Service, o.locale, code, life, o.text, host, o.app); !sms.Fits(m.Text) {
+			m.Text, m.Locale = g.Texts.Program(c.Tenant.Settings.Service, o.locale, code, life, o.text, o.template.Host, o.app)
+		}
 		return m
 	}
 	return i
@@ -620,7 +627,7 @@ func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel s
 	if err != nil {
 		return nil, err
 	}
-	o := &order{ref: r.Ref, payment: r.Payment, locale: r.asked.Locale, app: r.asked.App, scenario: r.Scenario}
+	o := &order{request: r.asked, ref: r.Ref, payment: r.Payment, locale: r.asked.Locale, app: r.asked.App, scenario: r.Scenario}
 	if o.to, err = sms.ParseNumber(string(number), ""); err != nil {
 		return nil, fmt.Errorf("number of verification %s: %w", r.ID, err)
 	}

@@ -72,6 +72,8 @@ type CreateRequest struct {
 	Transaction *Transaction      `json:"transaction,omitempty"`
 	ClientRef   string            `json:"client_ref,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
+	// ReturnURL has the code entered on a page of the server, at Verification.URL, which leads back to this address of the tenant's. That it does proves nothing: ask with Get.
+	ReturnURL string `json:"return_url,omitempty"`
 
 	// IdempotencyKey makes the request the same as an earlier one with that key, also of another process. Default: a new one for each call.
 	IdempotencyKey string `json:"-"`
@@ -89,6 +91,7 @@ const (
 // Verification as it stands.
 type Verification struct {
 	ID           string            `json:"id"`
+	URL          string            `json:"url"` // of the page for the code, in the answer of Create alone
 	Status       string            `json:"status"`
 	Reason       string            `json:"reason"`
 	Test         bool              `json:"test"`
