@@ -68,6 +68,7 @@ func (h *Handler) getVerify(w http.ResponseWriter, r *http.Request) error {
 func (h *Handler) verify(w http.ResponseWriter, r *http.Request, p *gateway.Hosted, status int, wrong *fault) error {
 	f := h.bare(r, p.Locale)
 	f.Service, f.Client, f.HomeURI, f.formAction, f.Path = p.Service, p.Service, p.Return, p.Origin, hostedPath(r)
+	f.Tenant = true
 	say, c := f.say, p.State
 	problem, notice := verifyState(say, p)
 	body := verifyBody{Done: p.Status == gateway.StatusApproved, Live: p.Status == gateway.StatusPending && c.BlockedUntil == nil, Keys: "text", ExpiresAt: c.ExpiresAt.UTC().Format(time.RFC3339)}

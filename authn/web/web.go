@@ -458,7 +458,8 @@ type frame struct {
 	Path                   string
 	Keep                   template.URL // what else of the address a link to the same page needs
 	Help, Privacy, Access  string
-	Wide                   bool // for documents, which have tables
+	Wide                   bool // for documents
+	Tenant                 bool // the page is in the name of a tenant, whose mark ours is not
 	Body                   any
 	say                    *tongue
 	formAction, retryAfter string

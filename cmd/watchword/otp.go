@@ -82,6 +82,9 @@ func (p *Program) otpSend() *cobra.Command {
 			if err != nil {
 				return apiFailure(err)
 			}
+			if v.URL != "" && watch {
+				p.say("Enter the code at %s", v.URL)
+			}
 			if !watch {
 				return p.showVerification(v)
 			}
@@ -93,6 +96,7 @@ func (p *Program) otpSend() *cobra.Command {
 	cmd.Flags().StringVar(&r.Locale, "locale", "", "language of the text")
 	cmd.Flags().StringVar(&r.Template, "template", "", "one of the tenant's templates")
 	cmd.Flags().StringVar(&r.ClientRef, "ref", "", "what you call it")
+	cmd.Flags().StringVar(&r.ReturnURL, "return-url", "", "have the code entered on a page of the server, which leads back to this address of the tenant's")
 	cmd.Flags().StringVar(&r.IdempotencyKey, "idempotency-key", "", "key by which the same request is done once")
 	cmd.Flags().StringVar(&t.Amount, "amount", "", "what is paid, as 129.90")
 	cmd.Flags().StringVar(&t.Currency, "currency", "", "its currency, as EUR")
@@ -283,6 +287,9 @@ func (p *Program) watchDelivery(ctx context.Context, c *client.Client, id string
 func (p *Program) showVerification(v *client.Verification) error {
 	return p.show(v, func(w io.Writer) {
 		fmt.Fprintf(w, "id\t%s\nto\t%s %s\nstatus\t%s %s\nattempts_left\t%d\nexpires_at\t%s\n", v.ID, v.Country, v.To, v.Status, v.Reason, v.AttemptsLeft, v.ExpiresAt.Format(time.RFC3339))
+		if v.URL != "" {
+			fmt.Fprintf(w, "url\t%s\n", v.URL)
+		}
 		for _, d := range v.Deliveries {
 			fmt.Fprintf(w, "text\t%s %s %s\n", d.Channel, d.Status, d.Reason)
 		}

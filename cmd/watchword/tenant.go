@@ -44,7 +44,8 @@ type settingsFlags struct {
 	service, locale, file             string
 	life                              time.Duration
 	attempts, numberHour, minute, day int
-	senders                           []string
+	senders, returns                  []string
+	hosted                            bool
 }
 
 func (f *settingsFlags) add(flags *pflag.FlagSet) {
@@ -56,6 +57,8 @@ func (f *settingsFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&f.minute, "minute", 0, "most texts in a minute, over all numbers (default no bound)")
 	flags.IntVar(&f.day, "day", 0, "most texts in 24 hours, over all numbers (default gateway.daily_budget)")
 	flags.StringSliceVar(&f.senders, "sender", nil, "sender ids that its templates may name; no two tenants have one in common")
+	flags.BoolVar(&f.hosted, "hosted", false, "let its programs have codes entered on a page of this server, in its name")
+	flags.StringSliceVar(&f.returns, "return-url", nil, "addresses that such a page may lead back to; a request names one of them, letter by letter")
 	flags.StringVar(&f.file, "file", "", "file with all settings as JSON, as watchword tenant get --format json shows them; - is the standard input")
 }
 
@@ -75,6 +78,7 @@ func (f *settingsFlags) apply(p *Program, flags *pflag.FlagSet, s *gateway.Setti
 	for name, set := range map[string]func(){
 		"service": func() { s.Service = f.service }, "locale": func() { s.Locale = f.locale }, "life": func() { s.Life = int(f.life.Seconds()) }, "attempts": func() { s.Attempts = f.attempts },
 		"number-hour": func() { s.NumberHour = f.numberHour }, "minute": func() { s.Minute = f.minute }, "day": func() { s.Day = f.day }, "sender": func() { s.Senders = f.senders },
+		"hosted": func() { s.Hosted = f.hosted }, "return-url": func() { s.ReturnURLs = f.returns },
 	} {
 		if flags.Changed(name) {
 			set()
@@ -194,6 +198,12 @@ func (p *Program) showTenant(ctx context.Context, s *services, name string) erro
 			if value != 0 {
 				fmt.Fprintf(w, "%s\t%d\n", name, value)
 			}
+		}
+		if t.Settings.Hosted {
+			fmt.Fprintf(w, "hosted\ttrue\n")
+		}
+		for _, address := range t.Settings.ReturnURLs {
+			fmt.Fprintf(w, "return_url\t%s\n", address)
 		}
 		for _, sender := range t.Settings.Senders {
 			fmt.Fprintf(w, "sender\t%s\n", sender)

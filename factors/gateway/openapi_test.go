@@ -27,7 +27,9 @@ func TestDescription(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for name, path := range map[string]string{"testdata/openapi.json": "/openapi.json", "testdata/openapi-3.0.json": "/openapi-3.0.json"} {
-		got := w.ask(t, "GET", path, "", "").want(t, 200, "").text
+		rec := httptest.NewRecorder() // not by ask, which reads what is written here
+		w.handlers[0].ServeHTTP(rec, httptest.NewRequest("GET", path, nil).WithContext(t.Context()))
+		got := rec.Body.String()
 		if *update {
 			must(t, os.MkdirAll("testdata", 0o755))
 			must(t, os.WriteFile(name, []byte(got), 0o644))
