@@ -26,7 +26,7 @@ type Window struct {
 	// Shared is for windows with large bursts that many requests hit at once. Its row would hold as many times as the burst, and everybody would wait for it. A shared
 	// window never allows more than Burst in any Period either; once full it has room again up to a 24th of the period late.
 	Shared bool
-	// Tight is the burst in its place while the window's [Breaker] is open. 0: it has none.
+	// Tight is the burst in its place while the window's [Breaker] is open. 0: it has none. Not for shared windows.
 	Tight int
 }
 
