@@ -72,14 +72,13 @@ func (s *Service) Holdings(ctx context.Context, cookie Cookie) (*Holdings, error
 
 type holdingsRow struct {
 	sessionRow
-	Groups pq.StringArray `db:"groups"`
-	Bound  []byte         `db:"bound"`
-	Fresh  bool           `db:"fresh"`
-	Now    time.Time      `db:"now"`
+	Bound []byte    `db:"bound"`
+	Fresh bool      `db:"fresh"`
+	Now   time.Time `db:"now"`
 }
 
 func (s *Service) holdings(ctx context.Context, row *holdingsRow) (*Holdings, error) {
-	session, err := row.session()
+	session, err := row.session(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -88,9 +87,8 @@ func (s *Service) holdings(ctx context.Context, row *holdingsRow) (*Holdings, er
 		return nil, err
 	}
 	s.weigh(&session, bound)
-	session.Groups, session.Source = row.Groups, audit.From(ctx).Source
 	h := &Holdings{Session: session, Now: row.Now, Fresh: row.Fresh && s.begins(&session, row.Now), Stays: make([]bool, len(bound))}
-	needed, others := s.needed(), 0
+	needed, others := s.needed(&session), 0
 	for _, a := range bound {
 		others += count(needed, a.Kind)
 	}
@@ -126,13 +124,16 @@ func count(kinds []string, kind string) (n int) {
 	return n
 }
 
-// needed are the kinds of which one has to stay bound; nil: policy wants none.
-func (s *Service) needed() (kinds []string) {
-	if s.Config.Policy.Floor < RestrictedLevel {
+// needed are the kinds of which one has to stay bound; nil: policy wants none of this person. What rules say of an application is not asked: they may never go there.
+func (s *Service) needed(session *Session) (kinds []string) {
+	anywhere, here := Case{Groups: session.Groups}, Case{Client: OwnID, Groups: session.Groups, Source: session.Source}
+	ruling, own := s.Config.Policy.Ruling(&anywhere), s.Config.Policy.Ruling(&here)
+	floor := max(s.Config.Policy.Floor, ruling.Floor, own.Floor)
+	if floor < RestrictedLevel {
 		return nil
 	}
 	for _, f := range s.Ledger.Factors() {
-		if factors.Serves(f, factors.StepUp) && (s.Config.Policy.Floor < UnrestrictedLevel || !f.Restricted()) {
+		if factors.Serves(f, factors.StepUp) && (floor < UnrestrictedLevel || !f.Restricted()) && ruling.Takes(f.Kind()) {
 			kinds = append(kinds, f.Kind())
 		}
 	}
@@ -470,7 +471,7 @@ func (s *Service) Remove(ctx context.Context, cookie Cookie, id uuid.UUID) error
 		return err
 	}
 	return s.change(ctx, cookie, session, map[string]error{"last": ErrLastAuthenticator}, func(q *postgres.Query) (done, refused string, err error) {
-		s.Ledger.Unbind(ctx, q, "changer", session.Subscriber, id, s.needed(), factors.Subscriber(session.ID))
+		s.Ledger.Unbind(ctx, q, "changer", session.Subscriber, id, s.needed(session), factors.Subscriber(session.ID))
 		s.tellUnbound(ctx, q, false)
 		s.endOthers(ctx, q, "authenticator_unbound", session.Subscriber, factors.Subscriber(session.ID))
 		q.With("authenticator_stays", "SELECT id FROM authenticators_held WHERE id = "+q.Bind(id)+"::uuid AND NOT EXISTS (SELECT FROM authenticator_unbound)")

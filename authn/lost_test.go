@@ -162,3 +162,36 @@ func TestBackupCodesAreNoBeginning(t *testing.T) { // LUS-3: who had nothing els
 		t.Errorf("after an app: %v", err)
 	}
 }
+
+func TestLastFactorByRule(t *testing.T) { // EN-9, BND-5: what a rule wants of somebody stays, and what it does not take is no substitute
+	t.Parallel()
+	for rule, want := range map[string]error{
+		"group=staff floor=urn:watchword:acr:3":  authn.ErrLastAuthenticator,
+		"group=others floor=urn:watchword:acr:3": nil,
+		"factor=totp":                            authn.ErrLastAuthenticator,
+		"client=bank floor=urn:watchword:acr:3":  nil,
+	} {
+		t.Run(rule, func(t *testing.T) {
+			t.Parallel()
+			w := authntest.New(t)
+			w.DB.Freeze(t)
+			allow(t, w.Service, rule)
+			id := w.Subscriber(t, "alice", "+12025550143")
+			if err := w.Service.SetGroups(t.Context(), id, []string{"staff"}); err != nil {
+				t.Fatal(err)
+			}
+			app := w.App(t, id)
+			b := signedIn(t, w, app)
+			h, err := w.Service.Holdings(t.Context(), b.cookie)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, a := range h.Session.Bound {
+				if stays := a.Kind == totp.Kind && want != nil; h.Stays[i] != stays {
+					t.Errorf("the page says of %s that it stays: %t", a.Kind, h.Stays[i])
+				}
+			}
+			wants(t, "removing the app", w.Service.Remove(t.Context(), b.cookie, app.Authenticator.ID), want)
+		})
+	}
+}

@@ -72,17 +72,18 @@ func (s *Service) columns(q *postgres.Query) string {
 }
 
 type sessionRow struct {
-	SessionID        uuid.UUID  `db:"session_id"`
-	SID              string     `db:"sid"`
-	SubscriberID     *uuid.UUID `db:"subscriber_id"`
-	SessionCreatedAt time.Time  `db:"session_created_at"`
-	Username         *string    `db:"username"`
-	Subject          *string    `db:"subject"`
-	Events           []byte     `db:"events"`
+	SessionID        uuid.UUID      `db:"session_id"`
+	SID              string         `db:"sid"`
+	SubscriberID     *uuid.UUID     `db:"subscriber_id"`
+	SessionCreatedAt time.Time      `db:"session_created_at"`
+	Username         *string        `db:"username"`
+	Subject          *string        `db:"subject"`
+	Groups           pq.StringArray `db:"groups"`
+	Events           []byte         `db:"events"`
 }
 
-func (row *sessionRow) session() (Session, error) {
-	session := Session{ID: row.SessionID, SID: row.SID, CreatedAt: row.SessionCreatedAt}
+func (row *sessionRow) session(ctx context.Context) (Session, error) {
+	session := Session{ID: row.SessionID, SID: row.SID, CreatedAt: row.SessionCreatedAt, Groups: row.Groups, Source: audit.From(ctx).Source}
 	if row.SubscriberID != nil {
 		session.Subscriber = *row.SubscriberID
 	}
@@ -104,7 +105,6 @@ type signInRow struct {
 	LoginHint    []byte         `db:"login_hint"`
 	Consented    pq.StringArray `db:"consented"`
 	Allowed      pq.StringArray `db:"allowed"`
-	Groups       pq.StringArray `db:"groups"`
 	CreatedAt    time.Time      `db:"created_at"`
 	ExpiresAt    time.Time      `db:"expires_at"`
 	Now          time.Time      `db:"now"`
@@ -126,10 +126,9 @@ func (s *Service) signIn(ctx context.Context, row *signInRow) (*SignIn, error) {
 	in := &SignIn{ID: row.ID, Payload: row.Payload, Locales: row.Locales, Consented: row.Consented, Allowed: row.Allowed,
 		CreatedAt: row.CreatedAt, ExpiresAt: row.ExpiresAt, Now: row.Now}
 	var err error
-	if in.Session, err = row.session(); err != nil {
+	if in.Session, err = row.session(ctx); err != nil {
 		return nil, fmt.Errorf("session of sign-in: %w", err)
 	}
-	in.Session.Groups, in.Session.Source = row.Groups, audit.From(ctx).Source
 	if err := json.Unmarshal(row.RelyingParty, &in.RelyingParty); err != nil {
 		return nil, fmt.Errorf("relying party of sign-in: %w", err)
 	}

@@ -726,7 +726,8 @@ func (s *Service) Current(ctx context.Context, cookie Cookie) (Session, error) {
 	q := new(postgres.Query)
 	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at,
 		(SELECT username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
-		(SELECT subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject, %s AS events
+		(SELECT subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject,
+		(SELECT groups FROM subscribers u WHERE u.id = s.subscriber_id) AS groups, %s AS events
 		FROM sessions s WHERE s.token_hash = %s AND %s`, eventsSQL(), q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
 	var row sessionRow
 	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
@@ -734,7 +735,7 @@ func (s *Service) Current(ctx context.Context, cookie Cookie) (Session, error) {
 	} else if err != nil {
 		return Session{}, fmt.Errorf("read session: %w", err)
 	}
-	return row.session()
+	return row.session(ctx)
 }
 
 // End adds part `session_ended` to q: the session of this cookie ends, with every challenge of its subscriber in this browser. The
