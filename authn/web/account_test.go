@@ -312,3 +312,35 @@ func TestAccountStatements(t *testing.T) {
 		t.Errorf("%d statements, want 1", n)
 	}
 }
+
+func TestVerifiedIsNoField(t *testing.T) { // EN-3: nobody says of themselves what was verified, or what they are
+	t.Parallel()
+	w := newWorld(t)
+	b, p := w.atAccount(t)
+	state := func() (rows string) {
+		t.Helper()
+		if err := w.DB.GetContext(t.Context(), &rows, `SELECT (SELECT jsonb_agg(to_jsonb(u) ORDER BY u.id) FROM subscribers u)::text || (SELECT jsonb_agg(to_jsonb(a) - 'name' ORDER BY a.id) FROM authenticators a)::text`); err != nil {
+			t.Fatal(err)
+		}
+		return rows
+	}
+	before := state()
+	claims := url.Values{"phone_verified": {"true"}, "phone_number": {"+12025550199"}, "email_verified": {"true"}, "verified_at": {"2020-01-01"}, "bound_at": {"2020-01-01"}, "role": {"admin"},
+		"groups": {"staff"}, "factors[]": {"totp"}, "subject": {"somebody"}, "unique": {"+12025550199"}, "data": {"+12025550199"}, "hint": {"99"}, "pending_until": {""}}
+	fields := maps.Clone(claims)
+	fields.Set("proof", hidden(t, p, "proof"))
+	fields.Set("id", w.phone(t))
+	fields.Set("name", "Work")
+	b.do(t, http.MethodPost, "/account/rename", fields).want(t, "EN-3 renaming", http.StatusOK, "The name was changed.")
+	for _, method := range []string{http.MethodPatch, http.MethodPut, http.MethodDelete, http.MethodPost} {
+		for _, path := range []string{"/account", "/account/profile", "/account/factor", "/userinfo"} {
+			if got := b.do(t, method, path, fields); got.status != http.StatusMethodNotAllowed && got.status != http.StatusNotFound {
+				t.Errorf("EN-3 %s %s: %d", method, path, got.status)
+			}
+		}
+	}
+	b.submit(t, b.do(t, http.MethodGet, "/enrol/phone", nil), "/enrol/phone", claims).want(t, "EN-3 a phone", http.StatusUnprocessableEntity)
+	if after := state(); after != before {
+		t.Errorf("EN-3 changed:\n%s\n%s", before, after)
+	}
+}

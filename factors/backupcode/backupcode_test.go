@@ -288,7 +288,7 @@ func TestParse(t *testing.T) { // BC-7
 	}
 }
 
-func TestCodes(t *testing.T) { // BC-4, BC-10
+func TestCodes(t *testing.T) { // BC-4, BC-10, LIM-7
 	t.Parallel()
 	f, err := backupcode.New(keyring.Ephemeral())
 	if err != nil {

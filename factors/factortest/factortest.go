@@ -41,7 +41,7 @@ func Run(t *testing.T, setUp func(t *testing.T) Fixture) {
 		"describes itself":              describes,
 		"OT-12 right answer once":       rightOnce,
 		"OT-3 right answers race":       rightRace,
-		"OT-1 five wrong":               fiveWrong,
+		"OT-1 LIM-2 five wrong":         fiveWrong,
 		"OT-2 wrong answers race":       wrongRace,
 		"OT-5 OT-25 failures in a row":  failuresInARow,
 		"OT-7 OT-9 OT-10 bound":         bound,
