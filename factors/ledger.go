@@ -39,7 +39,7 @@ type Limits struct {
 	Further []limits.Hit
 	// SourceFailures bounds wrong answers from one address, over all subjects: one code tried on many. Without a burst they are not counted: whoever asks speaks for many.
 	SourceFailures limits.Window
-	// Breaker leaves each address less room while wrong answers abound everywhere.
+	// Breaker leaves each address less room while wrong answers of people abound everywhere. Those of programs name no subject.
 	Breaker limits.Breaker
 	// Failures in a row of one subject, over all factors. Strict is for challenges that add proof to a session.
 	Failures, Strict limits.Streak
@@ -59,7 +59,7 @@ func DefaultLimits() Limits {
 		Source:         limits.Window{Name: "send-source", Burst: 25, Period: 5 * time.Minute},
 		Everyone:       limits.Window{Name: "send-everyone-day", Burst: 10000, Period: 24 * time.Hour, Shared: true},
 		SourceFailures: source,
-		Breaker:        limits.Breaker{Window: source, Event: "challenge.answer", Failures: 100, Share: 0.5, Period: 5 * time.Minute, Pause: 10 * time.Minute},
+		Breaker:        limits.Breaker{Window: source, Event: "challenge.answer", Only: "subject IS NOT NULL", Failures: 100, Share: 0.5, Period: 5 * time.Minute, Pause: 10 * time.Minute},
 		Failures:       failures, Strict: strict,
 	}
 }

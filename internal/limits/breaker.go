@@ -19,6 +19,8 @@ type Breaker struct {
 	Window Window
 	// Event is the record of a try.
 	Event string
+	// Only those count of which this SQL condition on records holds. Empty: all.
+	Only string
 	// Failures in Period that open it, if they are Share of all tries at least. A site whose people mistype a lot has more successes too.
 	Failures int
 	Share    float64
@@ -55,10 +57,14 @@ func (b Breaker) Watch(ctx context.Context, db *postgres.DB) (*Tripped, error) {
 	q := new(postgres.Query)
 	name := q.Bind(b.Window.Name) + "::text"
 	// What was tried before it opened last does not open it again.
-	q.With("latest", fmt.Sprintf(`SELECT event, outcome, reason FROM audit_events WHERE at > greatest(wall() - make_interval(secs => %s),
+	only := b.Only
+	if only == "" {
+		only = "true"
+	}
+	q.With("latest", fmt.Sprintf(`SELECT event, outcome, reason, subject FROM audit_events WHERE at > greatest(wall() - make_interval(secs => %s),
 		(SELECT s.updated_at FROM streaks s WHERE s.scope = '%s' AND s.key = convert_to(%s, 'UTF8'))) ORDER BY at DESC LIMIT %d`,
 		q.Bind(b.Period.Seconds())+"::float8", breakerScope, name, sampled))
-	q.With("counts", fmt.Sprintf("SELECT count(*) AS tries, count(*) FILTER (WHERE outcome <> '%s') AS failures FROM latest WHERE event = %s AND reason NOT IN ('overloaded', 'not_checked')", audit.Success, q.Bind(b.Event)+"::text")) // which nobody looked at
+	q.With("counts", fmt.Sprintf("SELECT count(*) AS tries, count(*) FILTER (WHERE outcome <> '%s') AS failures FROM latest WHERE event = %s AND reason NOT IN ('overloaded', 'not_checked') AND (%s)", audit.Success, q.Bind(b.Event)+"::text", only)) // which nobody looked at
 	q.With("tripped", fmt.Sprintf(`
 		INSERT INTO streaks AS s (scope, key, failures, blocked_until)
 		SELECT '%s', convert_to(%s, 'UTF8'), failures, wall() + make_interval(secs => %s) FROM counts WHERE failures >= %s AND failures >= tries * %s

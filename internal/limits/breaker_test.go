@@ -15,7 +15,7 @@ func TestBreaker(t *testing.T) { // THR-5: many guesses over all keys leave each
 	db := pgtest.New(t)
 	replica := db.Open(t)
 	window := limits.Window{Name: "wrong", Burst: 6, Tight: 2, Period: 5 * time.Minute}
-	breaker := limits.Breaker{Window: window, Event: "try", Failures: 10, Share: 0.5, Period: 5 * time.Minute, Pause: 10 * time.Minute}
+	breaker := limits.Breaker{Window: window, Event: "try", Only: "subject IS NULL", Failures: 10, Share: 0.5, Period: 5 * time.Minute, Pause: 10 * time.Minute}
 	record := func(outcome string, n int) {
 		t.Helper()
 		if _, err := db.ExecContext(t.Context(), "INSERT INTO audit_events (event, outcome) SELECT 'try', $1 FROM generate_series(1, $2)", outcome, n); err != nil {
@@ -48,6 +48,9 @@ func TestBreaker(t *testing.T) { // THR-5: many guesses over all keys leave each
 		return n
 	}
 	record("refused", 9)
+	if _, err := db.ExecContext(t.Context(), "INSERT INTO audit_events (event, outcome, subject) SELECT 'try', 'refused', gen_random_uuid() FROM generate_series(1, 20)"); err != nil {
+		t.Fatal(err)
+	}
 	opened(false) // too few
 	record("success", 12)
 	record("refused", 1)
