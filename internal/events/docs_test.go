@@ -16,7 +16,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/events"
 )
 
-// The programs of the documentation take what a worker sends, and nothing else.
+// The programs of the documentation and of examples/webhook take what a worker sends, and nothing else. Without an interpreter of Python, Java or PHP theirs are left out.
 func TestDocumentation(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/webhooks.md")
@@ -28,27 +28,31 @@ func TestDocumentation(t *testing.T) {
 			t.Errorf("docs/webhooks.md does not tell of %s", kind)
 		}
 	}
-	for language, run := range map[string]func(t *testing.T, file string) []string{
-		"go": func(t *testing.T, file string) []string {
+	const examples = "../../examples/webhook/"
+	for language, file := range map[string]string{"go": examples + "main.go", "js": examples + "receiver.mjs"} {
+		code, example := regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindSubmatch(page), mustRead(t, file)
+		if code == nil || !bytes.HasSuffix(example, code[1]) {
+			t.Errorf("docs/webhooks.md shows another program than %s", file)
+		}
+	}
+	for language, run := range map[string]func(t *testing.T, address string) []string{
+		"go": func(t *testing.T, _ string) []string {
 			t.Helper()
-			binary := strings.TrimSuffix(file, ".go")
-			if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, file).CombinedOutput(); err != nil {
+			binary := filepath.Join(t.TempDir(), "receiver")
+			if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, examples).CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			return []string{binary}
 		},
-		"js": func(_ *testing.T, file string) []string { return []string{"node", file} },
+		"js":     func(*testing.T, string) []string { return []string{"node", examples + "receiver.mjs"} },
+		"python": func(*testing.T, string) []string { return []string{"python3", examples + "receiver.py"} },
+		"java":   func(*testing.T, string) []string { return []string{"java", examples + "Receiver.java"} },
+		"php": func(_ *testing.T, address string) []string {
+			return []string{"php", "-S", address, examples + "receiver.php"}
+		},
 	} {
 		t.Run(language, func(t *testing.T) {
 			t.Parallel()
-			code := regexp.MustCompile("(?s)```" + language + "\n(.*?)```").FindSubmatch(page)
-			if code == nil {
-				t.Fatal("no program")
-			}
-			file := filepath.Join(t.TempDir(), map[string]string{"go": "receiver.go", "js": "receiver.mjs"}[language])
-			if err := os.WriteFile(file, code[1], 0o600); err != nil {
-				t.Fatal(err)
-			}
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
@@ -57,7 +61,10 @@ func TestDocumentation(t *testing.T) {
 			l.Close() // for the program
 			b := newBench(t)
 			e, secret := b.endpoint(t, events.Tenant("t"), "http://"+address+"/hooks")
-			args := run(t, file)
+			args := run(t, address)
+			if _, err := exec.LookPath(args[0]); err != nil && language != "js" {
+				t.Skip("there is no " + args[0])
+			}
 			cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 			cmd.Env = append(os.Environ(), "LISTEN="+address, "WEBHOOK_SECRET="+secret)
 			var out bytes.Buffer
@@ -104,4 +111,13 @@ func TestDocumentation(t *testing.T) {
 			resp.Body.Close()
 		})
 	}
+}
+
+func mustRead(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
