@@ -23,6 +23,11 @@
 // Keys that begin with otp_test_ reach the same ledger, with the code 123456 and no message at all: there is nothing that a worker could find. [Scenario] is what
 // becomes of certain numbers there.
 //
+// # Pages
+//
+// A tenant may have codes entered on a page of this server ([Hosted]); package authn/web shows it. Its address is derived from the verification's id by a key. Whoever has it
+// tries codes by the same check, as the tenant and not as a key. What the API is, people read at /docs/api and /docs/problems, made from the description.
+//
 // # What is not here
 //
 // E-mail: an address with @ is refused (number in messages.go is where it is recognised, and issuing where its message would be made). What happens to verifications is told to

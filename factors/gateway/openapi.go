@@ -191,7 +191,7 @@ func exampleAnswer(out any) any {
 	case List:
 		return List{Data: []Verification{v}}
 	case CheckResult:
-		return CheckResult{ID: exampleID, Status: StatusApproved, Valid: true, AttemptsLeft: 5}
+		return CheckResult{ID: exampleID, Status: StatusApproved, Valid: true, AttemptsLeft: 4}
 	case SendAnswer:
 		out.Data.RequestID, out.Data.ExpiresAt, out.Data.AttemptsLeft, out.Data.Status = exampleID, v.ExpiresAt, v.AttemptsLeft, v.Status
 		return out

@@ -44,6 +44,7 @@ var running *system
 // system is a started `watchword dev`.
 type system struct {
 	Issuer       string `json:"issuer"`
+	Config       string `json:"config"`
 	Inbox        string `json:"inbox"`
 	Demo         string `json:"demo"`
 	ClientID     string `json:"client_id"`
