@@ -35,6 +35,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/sms"
 )
 
@@ -200,8 +201,17 @@ type Issued struct {
 	Code string
 	// Life of the code and of the challenge: at most 10 minutes, SP 800-63B-4 section 3.1.3.2.
 	Life time.Duration
-	// Message carries the code. Nil when nothing is delivered.
+	// Message carries the code. Nil when nothing is delivered to a phone.
 	Message *sms.Message
+	// Mail carries it instead: for programs that want addresses verified, never for second factors (SP 800-63B-4 section 3.1.3.1).
+	Mail *Mail
+}
+
+// Mail is a code that goes to a mail address.
+type Mail struct {
+	mail.Message
+	// Key is what sends are counted under: the same for all spellings of one mailbox.
+	Key []byte
 }
 
 // Purpose is what a challenge is for. A code of one purpose is worth nothing for another.
@@ -295,7 +305,7 @@ type State struct {
 	NextSendAt      *time.Time `json:"next_send_at"` // when another may be asked for
 	ExpiresAt       time.Time  `json:"expires_at"`
 	EndedAt         *time.Time `json:"ended_at"`
-	Outcome         string     `json:"outcome"`       // verified, failed, canceled, superseded; "" while live or expired
+	Outcome         string     `json:"outcome"`       // verified, failed, canceled, superseded, expired; "" while live, or expired and nobody has noticed
 	BlockedUntil    *time.Time `json:"blocked_until"` // see limits.Endless
 	Delivery        *Delivery  `json:"delivery"`
 }

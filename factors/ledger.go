@@ -17,6 +17,7 @@ import (
 
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/limits"
+	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
 )
@@ -84,6 +85,11 @@ type Ledger struct {
 		Check(ctx context.Context, challenge uuid.UUID, answer string) (sms.Verdict, error)
 	}
 
+	// Mails, when set, carries codes to mail addresses, for those who have such: see [Mail].
+	Mails *mail.Outbox
+	// Failed, when set, adds to q what else follows when a challenge ends without having been answered: part from has its challenge_id. It is for codes that vendors check alone; in all other
+	// cases the statement's [Effect] sees it.
+	Failed func(ctx context.Context, q *postgres.Query, from string)
 	// Warn, when set, tells subjects about failures in a row, in the statement of the failure.
 	Warn Warn
 	// Guard, when set, gives an SQL condition without which no challenge is answered, resent or ended: that whoever asks still may.
@@ -187,14 +193,14 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 	}
 	sends := "challenge_sends"
 	switch {
-	case issued.Message == nil: // whoever makes the code hands it over, or there is none to hand over
+	case !issued.sent(): // whoever makes the code hands it over, or there is none to hand over
 		q.With(sends, fmt.Sprintf("SELECT %v AS allowed, NULL::timestamptz AS retry_at FROM %s", issued.Code != "", from))
 	case to.MustSend:
-		limits.Take(q, from, l.sendHits(ctx, b, issued.Message.To)...)
+		limits.Take(q, from, l.sendHits(ctx, b, l.recipient(issued))...)
 		q.With(sends, "SELECT allowed, retry_at FROM limit_taken WHERE allowed")
 		from = sends
 	default:
-		limits.Take(q, from, l.sendHits(ctx, b, issued.Message.To)...)
+		limits.Take(q, from, l.sendHits(ctx, b, l.recipient(issued))...)
 		q.With(sends, "SELECT allowed, retry_at FROM limit_taken WHERE EXISTS (SELECT FROM "+from+")")
 	}
 	id := uuid.New()
@@ -206,7 +212,7 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		         ORDER BY created_at DESC OFFSET %[5]s LIMIT 1))
 		RETURNING id AS challenge_id, subject`,
 		q.Bind(b.Subject)+"::uuid", q.Bind(b.Browser[:])+"::bytea", from, q.Bind(string(b.Purpose))+"::text", q.Bind(l.Limits.Live-1)+"::int"))
-	l.Outbox.Cancel(q, "challenge_superseded", "false")
+	l.erase(q, "challenge_superseded", "false")
 	recordEnd(q, "challenge_superseded", "superseded")
 	var mac []byte
 	if issued.Code != "" {
@@ -230,19 +236,56 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 	audit.Record(ctx, q, "challenge_opened", audit.Event{Name: "challenge.open", Outcome: audit.Success, Actor: "subscriber",
 		Subject: b.Subject, Session: b.Browser, Object: id.String()},
 		audit.Expressions{"reason": "CASE WHEN challenge_opened.sends = 0 THEN " + q.Bind(quietReason(issued)) + "::text ELSE '' END"})
-	if issued.Message != nil {
-		m := *issued.Message
-		m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, cmp.Or(m.Purpose, string(b.Purpose)), issued.Code, issued.Life
+	if issued.sent() {
 		q.With("challenge_message", "SELECT 1 FROM challenge_opened WHERE sends > 0")
-		if err := l.Outbox.Enqueue(q, m, "challenge_message"); err != nil {
-			return uuid.Nil, fmt.Errorf("store message of challenge: %w", err)
+		if err := l.enqueue(q, id, b, issued); err != nil {
+			return uuid.Nil, err
 		}
 	}
 	return id, nil
 }
 
+// sent reports whether the code goes to its holder by a message.
+func (i *Issued) sent() bool { return i.Message != nil || i.Mail != nil }
+
+// recipient is what sends to whoever gets the code are counted under.
+func (l *Ledger) recipient(i Issued) []byte {
+	if i.Mail != nil {
+		return i.Mail.Key
+	}
+	return l.Keys.Fingerprint("number", i.Message.To.Reveal())
+}
+
+// enqueue stores what carries a code for each row of part challenge_message.
+func (l *Ledger) enqueue(q *postgres.Query, id uuid.UUID, b Binding, i Issued) (err error) {
+	switch {
+	case i.Message != nil:
+		m := *i.Message
+		m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, cmp.Or(m.Purpose, string(b.Purpose)), i.Code, i.Life
+		err = l.Outbox.Enqueue(q, m, "challenge_message")
+	case l.Mails == nil:
+		err = errors.New("no mails are carried")
+	default:
+		m := i.Mail.Message
+		m.ID, m.Challenge, m.Purpose, m.Life = uuid.New(), id, string(b.Purpose), i.Life
+		err = l.Mails.Enqueue(q, m, "challenge_message")
+	}
+	if err != nil {
+		return fmt.Errorf("store message of challenge: %w", err)
+	}
+	return nil
+}
+
+// erase takes back what has not been sent, and erases every text, of the challenges in column challenge_id of part from, which has ended them.
+func (l *Ledger) erase(q *postgres.Query, from, verified string) {
+	l.Outbox.Cancel(q, from, verified)
+	if l.Mails != nil {
+		l.Mails.Cancel(q, from)
+	}
+}
+
 func quietReason(i Issued) string {
-	if i.Message != nil {
+	if i.sent() {
 		return "send_limit"
 	}
 	return ""
@@ -264,15 +307,18 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 	if err != nil {
 		return fmt.Errorf("issue %s: %w", a, err)
 	}
-	if issued.Message == nil && issued.Code == "" {
+	if !issued.sent() && issued.Code == "" {
 		return ErrOver // nothing of this kind is ever sent
+	}
+	sends := l.Limits.Sends
+	if issued.Mail != nil {
+		sends = min(sends, l.Limits.Codes) // of a mail nothing is kept that could be repeated
 	}
 	q := new(postgres.Query)
 	l.live(q, id, b, "AND c.authenticator_id = "+q.Bind(a.ID)+"::uuid")
-	maxSends := q.Bind(l.Limits.Sends) + "::int"
-	q.With("challenge_due", "SELECT id FROM challenge_live WHERE sends < "+maxSends+" AND (next_send_at IS NULL OR next_send_at <= wall())")
-	if issued.Message != nil {
-		limits.Take(q, "challenge_due", l.sendHits(ctx, b, issued.Message.To)...)
+	maxSends := l.due(q, sends)
+	if issued.sent() {
+		limits.Take(q, "challenge_due", l.sendHits(ctx, b, l.recipient(issued))...)
 	} else {
 		q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at, NULL::text AS full_window")
 	}
@@ -296,15 +342,15 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 	audit.Record(ctx, q, "challenge_unsent", audit.Event{Name: "challenge.resend", Outcome: audit.Refused, Actor: "subscriber",
 		Subject: b.Subject, Session: b.Browser, Object: id.String()},
 		audit.Expressions{"reason": "CASE WHEN challenge_unsent.sends >= " + maxSends + " THEN 'used_up' WHEN EXISTS (SELECT FROM challenge_due) THEN 'send_limit' ELSE 'too_early' END"})
-	if issued.Message != nil {
+	if issued.sent() {
 		q.With("challenge_message", "SELECT challenge_id FROM challenge_resent WHERE further")
-		m := *issued.Message
-		m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, cmp.Or(m.Purpose, string(b.Purpose)), issued.Code, issued.Life
-		if err := l.Outbox.Enqueue(q, m, "challenge_message"); err != nil {
-			return fmt.Errorf("store message of challenge: %w", err)
+		if err := l.enqueue(q, id, b, issued); err != nil {
+			return err
 		}
+	}
+	if issued.Message != nil {
 		q.With("challenge_repeat", "SELECT challenge_id FROM challenge_resent WHERE NOT further")
-		l.Outbox.Repeat(q, uuid.New(), "challenge_repeat")
+		l.Outbox.Repeat(q, uuid.New(), issued.Message.Channels, "challenge_repeat")
 	}
 	q.Finally(`SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_resent) AS sent,
 		(SELECT sends FROM challenge_live) >= ` + maxSends + ` AS used_up,
@@ -335,6 +381,38 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 		}
 		return wait
 	}
+}
+
+// due adds part `challenge_due`: the challenge, if it has a send left and its pause is over. It gives the placeholder of how many it has in all.
+func (l *Ledger) due(q *postgres.Query, sends int) (maxSends string) {
+	maxSends = q.Bind(sends) + "::int"
+	q.With("challenge_due", "SELECT id FROM challenge_live WHERE sends < "+maxSends+" AND (next_send_at IS NULL OR next_send_at <= wall())")
+	return maxSends
+}
+
+// Again adds to q another send that nobody asks for: for as long as part from has a row, the newest message of challenge id goes out once more, with the same code, by channels instead of those
+// before. It counts as any other send: part `challenge_resent` has a row if there was room for it, `challenge_live` if the challenge still is, and `limit_taken` says when there is room.
+func (l *Ledger) Again(ctx context.Context, q *postgres.Query, from string, id uuid.UUID, b Binding, to sms.Number, channels []sms.Channel) {
+	l.live(q, id, b, "AND EXISTS (SELECT FROM "+from+")")
+	l.due(q, l.Limits.Sends)
+	limits.Take(q, "challenge_due", l.sendHits(ctx, b, l.Keys.Fingerprint("number", to.Reveal()))...)
+	q.With("challenge_resent", fmt.Sprintf(`
+		UPDATE challenges c SET sends = c.sends + 1, next_send_at = wall() + make_interval(secs => %s * power(2, least(c.sends, 2)))
+		  FROM challenge_live l, limit_taken t
+		 WHERE c.id = l.id AND c.created_at = l.created_at AND t.allowed AND EXISTS (SELECT FROM challenge_due)
+		RETURNING c.id AS challenge_id`, q.Bind(l.Limits.Cooldown.Seconds())+"::float8"))
+	audit.Record(ctx, q, "challenge_resent", audit.Event{Name: "challenge.resend", Outcome: audit.Success, Reason: "channel", Actor: audit.System, Object: id.String()}, nil)
+	l.Outbox.Repeat(q, uuid.New(), channels, "challenge_resent")
+}
+
+// Expire adds part `challenge_expired` (column challenge_id) to q: up to n challenges of that purpose whose time has passed, and which nobody has noticed yet, are marked so.
+func Expire(q *postgres.Query, purpose Purpose, n int) {
+	q.With("challenge_overdue", fmt.Sprintf(`
+		SELECT id, created_at FROM challenges WHERE purpose = '%s' AND ended_at IS NULL AND expires_at <= wall() AND created_at > wall() - interval '1 day'
+		 ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED`, purpose, q.Bind(n)+"::int"))
+	q.With("challenge_expired", `
+		UPDATE challenges c SET ended_at = c.expires_at, outcome = 'expired' FROM challenge_overdue o
+		 WHERE c.id = o.id AND c.created_at = o.created_at AND c.ended_at IS NULL AND c.expires_at <= wall() RETURNING c.id AS challenge_id`)
 }
 
 // WaitError says that no message is sent now.
@@ -453,7 +531,10 @@ func (l *Ledger) wrong(ctx context.Context, id uuid.UUID, b Binding, p paid) err
 	recordAnswer(ctx, q, "challenge_wrong", b, "false")
 	q.With("challenge_exhausted", `UPDATE challenges c SET ended_at = wall(), outcome = 'failed' FROM challenge_wrong w
 		WHERE c.id = w.id AND c.ended_at IS NULL AND c.attempts >= c.max_attempts RETURNING c.id AS challenge_id`)
-	l.Outbox.Cancel(q, "challenge_exhausted", "false")
+	l.erase(q, "challenge_exhausted", "false")
+	if l.Failed != nil {
+		l.Failed(ctx, q, "challenge_exhausted")
+	}
 	q.With("challenge_failed", fmt.Sprintf("SELECT %s AS subject, %s AS failures, %s AS until FROM challenge_wrong",
 		q.Bind(b.Subject)+"::uuid", q.Bind(p.failures)+"::int", l.streak(b).BlockedUntil(q, q.Bind(b.Subject[:])+"::bytea")))
 	l.warn(ctx, q, b, "challenge_failed")
@@ -555,7 +636,7 @@ func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding, c com
 	q.With("challenge_used", `UPDATE authenticators a SET `+changes+` FROM challenge_won w WHERE a.id = w.authenticator_id
 		RETURNING a.id, a.subject, a.kind, a.hint, cardinality(a.codes_left) AS answers_left`)
 	q.With("challenge_closed", "SELECT id AS challenge_id, won FROM challenge_paid WHERE won OR attempts >= max_attempts AND NOT remote")
-	l.Outbox.Cancel(q, "challenge_closed", "f.won")
+	l.erase(q, "challenge_closed", "f.won")
 	q.With("challenge_told", "SELECT * FROM challenge_paid WHERE won OR NOT remote") // the others are recorded when somebody has looked
 	recordAnswer(ctx, q, "challenge_told", b, c.used)
 }
@@ -656,7 +737,7 @@ func (l *Ledger) cancel(q *postgres.Query, from, which string) {
 		UPDATE challenges c SET ended_at = wall(), outcome = 'canceled'
 		  FROM %s WHERE %s AND c.ended_at IS NULL
 		RETURNING c.id AS challenge_id, c.subject`, from, which))
-	l.Outbox.Cancel(q, "challenge_canceled", "false")
+	l.erase(q, "challenge_canceled", "false")
 	recordEnd(q, "challenge_canceled", "canceled")
 }
 
@@ -718,10 +799,9 @@ func sourceKey(ctx context.Context) []byte {
 }
 
 // sendHits are the windows that one message counts in.
-func (l *Ledger) sendHits(ctx context.Context, b Binding, to sms.Number) []limits.Hit {
-	number := l.Keys.Fingerprint("number", to.Reveal())
+func (l *Ledger) sendHits(ctx context.Context, b Binding, recipient []byte) []limits.Hit {
 	all := []limits.Hit{
-		{Window: l.Limits.NumberHour, Key: number}, {Window: l.Limits.NumberDay, Key: number},
+		{Window: l.Limits.NumberHour, Key: recipient}, {Window: l.Limits.NumberDay, Key: recipient},
 		{Window: l.Limits.SubjectHour, Key: b.Subject[:]}, {Window: l.Limits.Everyone, Key: []byte{}}, {Window: l.Limits.Source, Key: sourceKey(ctx)},
 	}
 	return slices.DeleteFunc(append(all, l.Limits.Further...), func(h limits.Hit) bool { return h.Window.Burst == 0 })

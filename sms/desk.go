@@ -41,6 +41,8 @@ type Desk struct {
 	Observe func(vendor string, state LegState)
 	// Delivered, when set, is told what became of messages.
 	Delivered func(Delivered)
+	// Became, when set, has others told what became of messages.
+	Became Became
 	// Stopped, when set, adds to q what else happens when a number wants no more texts: part from has a row if that is new.
 	Stopped func(ctx context.Context, q *postgres.Query, from string, number Number)
 	// OptedOut, when set, is Stopped for what vendors tell by refusing messages.
@@ -147,7 +149,7 @@ func (d *Desk) Told(vendor string) func(context.Context, Received) error {
 // keep stores what an authentic vendor says.
 func (d *Desk) keep(ctx context.Context, name string, received Received) error {
 	if len(received.Reports) > 0 {
-		if err := storeReports(ctx, d.DB, name, received.Reports, d.Delivered, d.OptedOut); err != nil {
+		if err := storeReports(ctx, d.DB, name, received.Reports, d.Delivered, d.Became, d.OptedOut); err != nil {
 			return err
 		}
 		if d.Observe != nil {
@@ -237,7 +239,9 @@ func (d *Desk) reply(ctx context.Context, vendor string, in Inbound) error {
 			number, sender, q.Bind(sealed)+"::bytea", q.Bind(in.From.Hint())+"::text", q.Bind(in.From.Country())+"::text", q.Bind(vendor)+"::text"))
 		// What waits for this number does not go out any more.
 		q.With("held", fmt.Sprintf(`UPDATE messages m SET state = 'failed', reason = '%s', lease_until = NULL, updated_at = wall()
-			  FROM changed WHERE m.state = 'queued' AND m.recipient = changed.recipient AND m.purpose NOT LIKE '%s%%'`, RecipientOptedOut, replyPurpose))
+			  FROM changed WHERE m.state = 'queued' AND m.recipient = changed.recipient AND m.purpose NOT LIKE '%s%%'
+			RETURNING m.challenge_id, m.purpose, m.state, m.reason, NULL::text AS channel, false AS fresh`, RecipientOptedOut, replyPurpose))
+		d.Became.add(ctx, q, "held")
 	case KeywordStart:
 		// Vendors write one sender in several ways, and tell an opt-out of a whole service that START then answers by its number.
 		changed = "changed"

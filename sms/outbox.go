@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
@@ -169,26 +170,42 @@ func (o *Outbox) Enqueue(q *postgres.Query, m Message, from string) error {
 	country := q.Bind(m.To.Country()) + "::text"
 	refused := o.refused(m.To, m.Purpose, recipient, prefix, country)
 	q.With("sms_queued", fmt.Sprintf(`
-		INSERT INTO messages (id, challenge_id, purpose, locale, recipient, prefix, hint, country, not_after, state, reason, body)
+		INSERT INTO messages (id, challenge_id, purpose, locale, recipient, prefix, hint, country, not_after, state, reason, body, channels)
 		SELECT %s, %s, %s, %s, %s, %s, %s, %s, wall() + make_interval(secs => %s),
-		       CASE WHEN refused IS NULL THEN 'queued' ELSE 'failed' END, refused, CASE WHEN refused IS NULL THEN %s END
+		       CASE WHEN refused IS NULL THEN 'queued' ELSE 'failed' END, refused, CASE WHEN refused IS NULL THEN %s END, %s
 		  FROM %s f CROSS JOIN LATERAL (SELECT %s AS refused) r
 		RETURNING id, state, %s`,
 		q.Bind(m.ID)+"::uuid", q.Bind(challenge)+"::uuid", q.Bind(m.Purpose)+"::text", q.Bind(m.Locale)+"::text",
-		recipient, prefix, q.Bind(m.To.Hint())+"::text", country, q.Bind(m.Life.Seconds())+"::float8", q.Bind(sealed)+"::bytea", from, refused, o.waking(q)))
+		recipient, prefix, q.Bind(m.To.Hint())+"::text", country, q.Bind(m.Life.Seconds())+"::float8", q.Bind(sealed)+"::bytea", bindChannels(q, m.Channels), from, refused, o.waking(q)))
 	return nil
 }
 
 // Repeat adds part `sms_repeated` (column id) to q: the newest message of the challenge in column challenge_id of each row of part from is
-// stored again, with the same text and what is left of its time, unless its text was erased.
-func (o *Outbox) Repeat(q *postgres.Query, id uuid.UUID, from string) {
+// stored again, with the same text and what is left of its time, unless its text was erased. Channels are those that it may take now; nil: as before.
+func (o *Outbox) Repeat(q *postgres.Query, id uuid.UUID, channels []Channel, from string) {
 	q.With("sms_repeated", fmt.Sprintf(`
-		INSERT INTO messages (id, challenge_id, purpose, locale, recipient, prefix, hint, country, not_after, state, reason, body)
+		INSERT INTO messages (id, challenge_id, purpose, locale, recipient, prefix, hint, country, not_after, state, reason, body, channels)
 		SELECT %s, m.challenge_id, m.purpose, m.locale, m.recipient, m.prefix, m.hint, m.country, m.not_after,
-		       CASE WHEN refused IS NULL THEN 'queued' ELSE 'failed' END, refused, CASE WHEN refused IS NULL THEN m.body END
+		       CASE WHEN refused IS NULL THEN 'queued' ELSE 'failed' END, refused, CASE WHEN refused IS NULL THEN m.body END, coalesce(%s, m.channels)
 		  FROM %s f JOIN LATERAL (SELECT * FROM messages m WHERE m.challenge_id = f.challenge_id ORDER BY m.created_at DESC LIMIT 1) m
 		    ON m.body IS NOT NULL CROSS JOIN LATERAL (SELECT %s AS refused) r
-		RETURNING id, %s`, q.Bind(id)+"::uuid", from, refusal("m.recipient", "m.prefix", "m.country"), o.waking(q)))
+		RETURNING id, %s`, q.Bind(id)+"::uuid", bindChannels(q, channels), from, refusal("m.recipient", "m.prefix", "m.country"), o.waking(q)))
+}
+
+func bindChannels(q *postgres.Query, channels []Channel) string {
+	var names []string // NULL
+	for _, c := range channels {
+		names = append(names, string(c))
+	}
+	return q.Bind(pq.Array(names)) + "::text[]"
+}
+
+func channelsOf(names []string) []Channel {
+	channels := make([]Channel, len(names))
+	for i, name := range names {
+		channels[i] = Channel(name)
+	}
+	return channels
 }
 
 // Cancel adds part `sms_canceled` to q: of the challenges in column challenge_id of part from, whatever has not been handed to a

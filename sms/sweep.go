@@ -30,7 +30,9 @@ func (w *Worker) expire(ctx context.Context) error {
 		UPDATE messages SET state = CASE WHEN state = 'queued' THEN 'failed' ELSE state END,
 		       reason = CASE WHEN state = 'queued' THEN 'expired' ELSE reason END, body = NULL, updated_at = wall()
 		 WHERE body IS NOT NULL AND not_after <= wall() AND (lease_until IS NULL OR lease_until <= wall())
-		RETURNING id, state, reason`)
+		RETURNING id, state, reason, challenge_id, purpose`)
+	q.With("unsent", "SELECT challenge_id, purpose, state, reason, NULL::text AS channel, false AS fresh FROM expired WHERE reason = 'expired'")
+	w.Became.add(ctx, q, "unsent")
 	audit.Record(ctx, q, "expired", audit.Event{Name: "message.end", Outcome: audit.Failed, Actor: "system"},
 		audit.Expressions{"object": "expired.id::text", "outcome": "CASE WHEN expired.reason = 'expired' THEN 'failed' ELSE 'success' END",
 			"reason": "CASE WHEN expired.reason = 'expired' THEN 'expired' ELSE 'erased' END"})
@@ -43,7 +45,7 @@ func (w *Worker) expire(ctx context.Context) error {
 func (w *Worker) match(ctx context.Context) error {
 	q := new(postgres.Query)
 	q.With("waiting", "SELECT key, vendor, leg_id, vendor_ref, state, class, code FROM receipts WHERE status = 'waiting'")
-	apply(ctx, q, "waiting", w.OptedOut)
+	apply(ctx, q, "waiting", w.Became, w.OptedOut)
 	q.With("found", "UPDATE receipts r SET status = 'applied' FROM matched m WHERE r.key = m.key")
 	q.With("orphans", fmt.Sprintf(`UPDATE receipts r SET status = 'orphan' WHERE r.status = 'waiting' AND r.received_at < wall() - make_interval(secs => %s)
 		AND NOT EXISTS (SELECT FROM matched m WHERE m.key = r.key) RETURNING r.vendor, r.state`, q.Bind(orphanAfter.Seconds())+"::float8"))
@@ -163,7 +165,7 @@ func (w *Worker) poll(ctx context.Context) error {
 		}
 		report.Leg = o.Leg
 		report.Key = "poll " + o.Leg.String() + " " + string(report.State)
-		if err := storeReports(ctx, w.DB, o.Vendor, []Report{report}, w.Delivered, w.OptedOut); err != nil {
+		if err := storeReports(ctx, w.DB, o.Vendor, []Report{report}, w.Delivered, w.Became, w.OptedOut); err != nil {
 			mu.Lock()
 			problems = append(problems, err)
 			mu.Unlock()
@@ -242,7 +244,7 @@ const negative = "('undelivered', 'expired', 'rejected', 'failed')"
 
 // apply adds to q what reports mean: part matched (columns key and leg) says which legs they are about; legs rise, never fall; a message follows the
 // newest of its legs. Bad news of a message that can still be sent makes it due: the worker looks for another way.
-func apply(ctx context.Context, q *postgres.Query, reports string, optedOut OptedOut) {
+func apply(ctx context.Context, q *postgres.Query, reports string, became Became, optedOut OptedOut) {
 	q.With("matched", fmt.Sprintf(`
 		SELECT r.key, l.id AS leg, l.created_at, l.message_id, r.state, r.class, r.code FROM %[1]s r JOIN legs l ON l.vendor = r.vendor AND l.id = r.leg_id
 		UNION SELECT r.key, l.id, l.created_at, l.message_id, r.state, r.class, r.code FROM %[1]s r JOIN legs l ON l.vendor = r.vendor AND l.vendor_ref = r.vendor_ref`, reports))
@@ -250,9 +252,9 @@ func apply(ctx context.Context, q *postgres.Query, reports string, optedOut Opte
 	q.With("risen", `
 		UPDATE legs l SET state = h.state, error_class = h.class, error_code = h.code, answered_at = wall(), poll_at = CASE WHEN h.state = 'sent' THEN l.poll_at END
 		  FROM highest h WHERE l.id = h.leg AND l.created_at = h.created_at AND l.state < h.state
-		RETURNING l.id, l.message_id, l.state, l.error_class, l.vendor, l.sender, l.created_at,
+		RETURNING l.id, l.message_id, l.state, l.error_class, l.vendor, l.sender, l.channel, l.created_at,
 		          NOT EXISTS (SELECT FROM legs n WHERE n.message_id = l.message_id AND n.created_at > l.created_at) AS newest`)
-	follow(ctx, q)
+	follow(ctx, q, became)
 	q.With("stopped", fmt.Sprintf(`
 		INSERT INTO opt_outs (recipient, sender, hint, country, source, vendor)
 		SELECT m.recipient, r.sender, m.hint, m.country, 'vendor', r.vendor FROM risen r JOIN messages m ON m.id = r.message_id WHERE r.error_class = '%s'
@@ -264,8 +266,8 @@ func apply(ctx context.Context, q *postgres.Query, reports string, optedOut Opte
 	}
 }
 
-// follow adds to q what part risen (columns message_id, state, error_class, vendor, newest) means for messages. Part finished has those that came to an end.
-func follow(ctx context.Context, q *postgres.Query) {
+// follow adds to q what part risen (columns message_id, state, error_class, vendor, channel, newest) means for messages. Part finished has those that came to an end.
+func follow(ctx context.Context, q *postgres.Query, became Became) {
 	q.With("followed", fmt.Sprintf(`
 		UPDATE messages m SET updated_at = wall(),
 		       state = CASE WHEN r.state = 'delivered' THEN 'delivered' WHEN r.state IN ('accepted', 'sent') THEN 'sent'
@@ -277,10 +279,12 @@ func follow(ctx context.Context, q *postgres.Query) {
 		  FROM risen r
 		 WHERE m.id = r.message_id AND (r.state = 'delivered' AND m.state <> 'canceled' AND m.state <> 'delivered'
 		    OR r.state IN ('accepted', 'sent') AND m.state = 'queued' AND r.newest OR r.state IN %[1]s AND m.state = 'sent' AND r.newest)
-		RETURNING m.id, m.state, coalesce(m.reason, '') AS reason, extract(epoch FROM wall() - m.created_at)::float8 AS age, r.vendor, m.country,
+		RETURNING m.id, m.state, coalesce(m.reason, '') AS reason, extract(epoch FROM wall() - m.created_at)::float8 AS age, r.vendor, m.country, r.channel, m.challenge_id, m.purpose,
+		          m.sent_at = m.updated_at AS fresh,
 		          CASE WHEN m.state = 'queued' THEN pg_notify('%[2]s', '')::text END AS woken`, negative, outboxChannel))
 	q.With("finished", "SELECT id, state, reason, vendor, country, age FROM followed WHERE state IN ('delivered', 'undelivered')")
 	recordEnd(ctx, q, "finished")
+	became.add(ctx, q, "followed")
 }
 
 // reference drops what cannot be a reference of a leg's.
@@ -292,7 +296,7 @@ func reference(ref string) string {
 }
 
 // storeReports keeps each report once and applies what is new. Reports of legs that are not known yet wait.
-func storeReports(ctx context.Context, db *postgres.DB, vendor string, reports []Report, delivered func(Delivered), optedOut OptedOut) error {
+func storeReports(ctx context.Context, db *postgres.DB, vendor string, reports []Report, delivered func(Delivered), became Became, optedOut OptedOut) error {
 	n := len(reports)
 	keys, legs, refs, states, classes, codes := make([][]byte, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	for i, r := range reports {
@@ -312,28 +316,28 @@ func storeReports(ctx context.Context, db *postgres.DB, vendor string, reports [
 	if !slices.ContainsFunc(reports, func(r Report) bool { return r.Class == RecipientOptedOut }) {
 		optedOut = nil // there is nothing to tell
 	}
-	apply(ctx, q, "fresh", optedOut)
+	apply(ctx, q, "fresh", became, optedOut)
 	q.Finally("SELECT vendor, country, state, age FROM finished")
 	if err := tell(ctx, db, q, delivered); err != nil {
 		return err
 	}
 	for i := range reports {
 		if reports[i].Class != "" { // bad news may have waited for the very statement that made its message "sent", and have missed that
-			return again(ctx, db, vendor, legs, refs, delivered)
+			return again(ctx, db, vendor, legs, refs, delivered, became)
 		}
 	}
 	return nil
 }
 
 // again follows up bad news whose message does not show it.
-func again(ctx context.Context, db *postgres.DB, vendor string, legs, refs []string, delivered func(Delivered)) error {
+func again(ctx context.Context, db *postgres.DB, vendor string, legs, refs []string, delivered func(Delivered), became Became) error {
 	q := new(postgres.Query)
 	q.With("told", fmt.Sprintf(`SELECT DISTINCT l.id FROM unnest(%[1]s::uuid[], %[2]s::text[]) AS t(leg, ref) JOIN legs l ON l.vendor = %[3]s::text AND l.id = t.leg
 		UNION SELECT l.id FROM unnest(%[1]s::uuid[], %[2]s::text[]) AS t(leg, ref) JOIN legs l ON l.vendor = %[3]s::text AND t.ref <> '' AND l.vendor_ref = t.ref`,
 		q.Bind(pq.Array(legs)), q.Bind(pq.Array(refs)), q.Bind(vendor)))
-	q.With("risen", `SELECT l.id, l.message_id, l.state, l.error_class, l.vendor, true AS newest FROM told JOIN legs l ON l.id = told.id JOIN messages m ON m.id = l.message_id
+	q.With("risen", `SELECT l.id, l.message_id, l.state, l.error_class, l.vendor, l.channel, true AS newest FROM told JOIN legs l ON l.id = told.id JOIN messages m ON m.id = l.message_id
 		WHERE l.state IN `+negative+` AND m.state = 'sent' AND NOT EXISTS (SELECT FROM legs n WHERE n.message_id = l.message_id AND n.created_at > l.created_at)`)
-	follow(ctx, q)
+	follow(ctx, q, became)
 	q.Finally("SELECT vendor, country, state, age FROM finished")
 	return tell(ctx, db, q, delivered)
 }

@@ -120,6 +120,11 @@ func (t *Texts) Program(service, locale, code string, life time.Duration, a *App
 	return body + last, tag
 }
 
+// Subject is that of a mail with such a text.
+func (t *Texts) Subject(service, locale string) (text, localeUsed string) {
+	return t.render("mail_subject", locale, map[string]any{"Service": service})
+}
+
 // Closing is the last line of a text, which machines read; "" when none does.
 func Closing(host, code, app string) string {
 	switch {

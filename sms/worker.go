@@ -54,6 +54,8 @@ type Worker struct {
 	Delivered func(Delivered)
 	// OptedOut, when set, adds to a statement what else happens when a vendor refuses messages because their numbers want no more texts.
 	OptedOut OptedOut
+	// Became, when set, has others told what became of messages.
+	Became Became
 
 	once sync.Once
 	bell *postgres.Bell
@@ -91,15 +93,16 @@ type Delivered struct {
 
 // claimed is a message that this worker has leased.
 type claimed struct {
-	ID        uuid.UUID  `db:"id"`
-	Challenge *uuid.UUID `db:"challenge_id"`
-	Body      []byte     `db:"body"`
-	Purpose   string     `db:"purpose"`
-	Locale    string     `db:"locale"`
-	Age       float64    `db:"age"`
-	Life      float64    `db:"life"`
-	Own       []byte     `db:"own"`
-	Earlier   []byte     `db:"earlier"`
+	ID        uuid.UUID      `db:"id"`
+	Challenge *uuid.UUID     `db:"challenge_id"`
+	Body      []byte         `db:"body"`
+	Channels  pq.StringArray `db:"channels"`
+	Purpose   string         `db:"purpose"`
+	Locale    string         `db:"locale"`
+	Age       float64        `db:"age"`
+	Life      float64        `db:"life"`
+	Own       []byte         `db:"own"`
+	Earlier   []byte         `db:"earlier"`
 
 	own, earlier []tried
 	content      body
@@ -319,8 +322,8 @@ func (w *Worker) claim(ctx context.Context, n int) (batch []*claimed, taken int,
 	q.With("taken", fmt.Sprintf(`
 		UPDATE messages m SET claim = %s, lease_until = wall() + make_interval(secs => %s), updated_at = wall() FROM due d
 		 WHERE m.id = d.id AND m.created_at = d.created_at
-		RETURNING m.id, m.created_at, m.challenge_id, m.legs, m.body, m.purpose, m.locale, m.not_after`, q.Bind(claim)+"::uuid", q.Bind(claimLease.Seconds())+"::float8"))
-	q.Finally(`SELECT t.id, t.challenge_id, t.body, t.purpose, t.locale, extract(epoch FROM wall() - t.created_at)::float8 AS age,
+		RETURNING m.id, m.created_at, m.challenge_id, m.legs, m.body, m.channels, m.purpose, m.locale, m.not_after`, q.Bind(claim)+"::uuid", q.Bind(claimLease.Seconds())+"::float8"))
+	q.Finally(`SELECT t.id, t.challenge_id, t.body, t.channels, t.purpose, t.locale, extract(epoch FROM wall() - t.created_at)::float8 AS age,
 		extract(epoch FROM t.not_after - wall())::float8 AS life,
 		CASE WHEN t.legs > 0 THEN ` + triedSQL("WHERE l.message_id = t.id") + ` END AS own,
 		CASE WHEN t.challenge_id IS NOT NULL THEN ` + triedSQL("JOIN messages e ON e.id = l.message_id WHERE e.challenge_id = t.challenge_id AND e.id <> t.id") + ` END AS earlier
@@ -378,6 +381,9 @@ func (w *Worker) prepare(m *claimed) *Error {
 		len(m.Own) > 0 && json.Unmarshal(m.Own, &m.own) != nil || len(m.Earlier) > 0 && json.Unmarshal(m.Earlier, &m.earlier) != nil {
 		return &Error{Class: Misconfigured, Code: "unreadable"}
 	}
+	if m.Channels != nil {
+		m.content.Channels = channelsOf(m.Channels)
+	}
 	if m.to, err = ParseNumber(m.content.To, ""); err != nil {
 		return &Error{Class: InvalidRecipient, Code: "number"}
 	}
@@ -432,16 +438,18 @@ func (w *Worker) store(ctx context.Context, claim uuid.UUID, all []*claimed) (ma
 		       reason = coalesce(nullif(s.reason, ''), r.refused, m.reason), updated_at = wall(), legs = m.legs + CASE WHEN s.vendor <> '' AND r.refused IS NULL THEN 1 ELSE 0 END,
 		       lease_until = CASE WHEN s.vendor <> '' AND r.refused IS NULL THEN wall() + make_interval(secs => %[1]s) END,
 		       due_at = CASE WHEN s.wait > 0 THEN wall() + make_interval(secs => s.wait) ELSE m.due_at END,
-		       body = CASE WHEN (s.state <> '' OR r.refused IS NOT NULL) AND m.challenge_id IS NULL THEN NULL ELSE m.body END
+		       body = CASE WHEN (s.state <> '' OR r.refused IS NOT NULL) AND m.challenge_id IS NULL THEN NULL ELSE m.body END,
+		       sent_at = CASE WHEN s.state = 'sent' THEN coalesce(m.sent_at, wall()) ELSE m.sent_at END
 		  FROM steps s JOIN messages k ON k.id = s.id
 		  CROSS JOIN LATERAL (SELECT CASE WHEN k.purpose NOT LIKE '%[2]s%%' THEN %[3]s END AS refused) r
 		 WHERE m.id = s.id AND m.created_at = k.created_at AND m.state = 'queued' AND m.claim = %[4]s
-		RETURNING m.id, m.state, s.leg, s.vendor, s.channel, s.sender, s.again, coalesce(m.reason, '') AS reason`,
+		RETURNING m.id, m.state, s.leg, s.vendor, s.channel, s.sender, s.again, coalesce(m.reason, '') AS reason, m.challenge_id, m.purpose, m.sent_at = m.updated_at AS fresh`,
 		q.Bind(lease.Seconds())+"::float8", replyPurpose, refusal("k.recipient", "k.prefix", "k.country"), q.Bind(claim)+"::uuid"))
 	q.With("inserted", `INSERT INTO legs (id, message_id, vendor, channel, sender) SELECT leg, id, vendor, channel, sender FROM moved WHERE vendor <> '' AND state = 'queued' AND NOT again`)
 	q.With("repeated", `UPDATE legs l SET calls = l.calls + 1 FROM moved WHERE moved.again AND moved.state = 'queued' AND l.id = moved.leg`)
-	q.With("ended", "SELECT id, state, reason FROM moved WHERE state <> 'queued'")
+	q.With("ended", "SELECT id, state, reason, challenge_id, purpose, fresh, (SELECT l.channel FROM legs l WHERE l.message_id = moved.id ORDER BY l.created_at DESC LIMIT 1) AS channel FROM moved WHERE state <> 'queued'")
 	recordEnd(ctx, q, "ended")
+	w.Became.add(ctx, q, "ended")
 	q.Finally("SELECT leg FROM moved WHERE vendor <> '' AND state = 'queued'")
 	var kept []uuid.UUID
 	if err := w.DB.Select(ctx, &kept, q); err != nil {
@@ -452,6 +460,22 @@ func (w *Worker) store(ctx context.Context, claim uuid.UUID, all []*claimed) (ma
 		set[leg] = true
 	}
 	return set, nil
+}
+
+// Became adds to q what else follows from what became of messages: part from has columns challenge_id, purpose, state, reason and channel, one row for each piece of news. State is
+// sent once a vendor has taken a message for the first time, delivered, undelivered or failed; the last two can still be followed by delivered.
+type Became func(ctx context.Context, q *postgres.Query, from string)
+
+// add tells of the messages in part, which has what [Became] wants and besides whether they are sent for the first time (fresh).
+func (b Became) add(ctx context.Context, q *postgres.Query, part string) {
+	if b == nil {
+		return
+	}
+	q.With("became", fmt.Sprintf(`
+		SELECT challenge_id, purpose, 'sent' AS state, '' AS reason, coalesce(channel, '') AS channel FROM %[1]s WHERE fresh AND challenge_id IS NOT NULL
+		UNION ALL
+		SELECT challenge_id, purpose, state, reason, coalesce(channel, '') FROM %[1]s WHERE state IN ('delivered', 'undelivered', 'failed') AND challenge_id IS NOT NULL`, part))
+	b(ctx, q, "became")
 }
 
 // recordEnd writes the audit record of messages that have come to an end, from a part with columns id, state and reason.
@@ -586,18 +610,18 @@ func (w *Worker) settle(ctx context.Context, batch []result) (wait time.Duration
 		       error_code = CASE WHEN l.state > d.leg_state THEN l.error_code ELSE nullif(d.code, '') END,
 		       retry_after = d.retry_after, per_number = d.per_number, checks = d.checks, open = d.open, answered_at = wall(),
 		       poll_at = CASE WHEN d.poll > 0 THEN wall() + make_interval(secs => d.poll) END
-		  FROM done d WHERE l.id = d.leg RETURNING l.id, l.message_id, l.state, l.vendor, l.sender`)
+		  FROM done d WHERE l.id = d.leg RETURNING l.id, l.message_id, l.state, l.vendor, l.sender, l.channel`)
 	// A message that was canceled while its call was under way stays canceled: only a queued one moves. Bad news of a call that outlived its lease is
 	// another worker's business; good news is good news.
 	q.With("message", `
 		UPDATE messages m SET
 		       state = CASE WHEN leg.state = 'delivered' THEN 'delivered' WHEN leg.state IN ('accepted', 'sent') THEN 'sent' WHEN leg.state = d.leg_state THEN d.state ELSE 'queued' END,
 		       reason = CASE WHEN leg.state IN ('accepted', 'sent', 'delivered') THEN NULL ELSE nullif(d.reason, '') END, lease_until = NULL, updated_at = wall(),
-		       due_at = wall() + make_interval(secs => d.pause), sent_at = CASE WHEN leg.state IN ('accepted', 'sent', 'delivered') THEN wall() ELSE m.sent_at END,
+		       due_at = wall() + make_interval(secs => d.pause), sent_at = CASE WHEN leg.state IN ('accepted', 'sent', 'delivered') THEN coalesce(m.sent_at, wall()) ELSE m.sent_at END,
 		       body = CASE WHEN m.challenge_id IS NULL AND d.ended THEN NULL ELSE m.body END
 		  FROM done d JOIN leg ON leg.id = d.leg
 		 WHERE m.id = d.id AND m.state = 'queued' AND (m.claim = d.claim OR leg.state IN ('accepted', 'sent', 'delivered'))
-		RETURNING m.id, m.state, coalesce(m.reason, '') AS reason`)
+		RETURNING m.id, m.state, coalesce(m.reason, '') AS reason, m.challenge_id, m.purpose, m.sent_at = m.updated_at AS fresh, leg.channel`)
 	q.With("opted_out", `
 		INSERT INTO opt_outs (recipient, sender, number, hint, country, source, vendor)
 		SELECT m.recipient, leg.sender, d.number, m.hint, m.country, 'vendor', leg.vendor FROM done d JOIN leg ON leg.id = d.leg JOIN messages m ON m.id = d.id WHERE d.opted_out
@@ -607,8 +631,9 @@ func (w *Worker) settle(ctx context.Context, batch []result) (wait time.Duration
 			JOIN done d ON d.id = m.id WHERE d.opted_out ORDER BY o.recipient, m.id`)
 		w.OptedOut(ctx, q, "opted_out_by")
 	}
-	q.With("over", "SELECT id, state, reason FROM message WHERE state <> 'queued'")
+	q.With("over", "SELECT * FROM message WHERE state <> 'queued'")
 	recordEnd(ctx, q, "over")
+	w.Became.add(ctx, q, "over")
 	q.Finally("SELECT 1 FROM leg")
 	_, err = w.DB.Run(ctx, q)
 	return wait, err

@@ -457,7 +457,7 @@ func (s *services) furnish(ctx context.Context, dir, issuer, demo, inbox string)
 
 // demoKey is the demo tenant's key of an earlier start, or a new one.
 func (s *services) demoKey(ctx context.Context, file string, test bool) (string, error) {
-	err := s.gateway.Tenants.Create(ctx, demoTenant, gateway.Settings{Service: "Demo"})
+	err := s.gateway.Tenants.Create(ctx, demoTenant, gateway.Settings{Service: "Demo", Email: true})
 	if err != nil && !errors.Is(err, gateway.ErrTenantExists) {
 		return "", fmt.Errorf("demo tenant: %w", err)
 	}

@@ -64,7 +64,7 @@ func (p *Program) otpSend() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use: "send NUMBER", Short: "Text a code to a phone", Args: one("the number"),
-		Example: "  watchword otp send +12025550143\n  watchword otp send +12025550143 --channel sms,voice --watch\n" +
+		Example: "  watchword otp send +12025550143\n  watchword otp send +12025550143 --channel sms:60s,voice --watch\n" +
 			"  watchword otp send +12025550143 --amount 129.90 --currency EUR --payee 'Gas AG'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.apiClient(&f)
@@ -73,7 +73,8 @@ func (p *Program) otpSend() *cobra.Command {
 			}
 			r.To = args[0]
 			for _, channel := range channels {
-				r.Channels = append(r.Channels, client.Channel{Type: channel})
+				name, timeout, _ := strings.Cut(channel, ":")
+				r.Channels = append(r.Channels, client.Channel{Type: name, Timeout: timeout})
 			}
 			if t.Amount != "" || t.Currency != "" || t.Payee != "" {
 				r.Transaction = &t
@@ -92,7 +93,7 @@ func (p *Program) otpSend() *cobra.Command {
 		},
 	}
 	f.add(cmd.Flags())
-	cmd.Flags().StringSliceVar(&channels, "channel", nil, "ways to try, in order: sms, whatsapp, voice")
+	cmd.Flags().StringSliceVar(&channels, "channel", nil, "ways to try, in order: sms, whatsapp, voice; sms:60s has the next one tried unless the text has arrived by then")
 	cmd.Flags().StringVar(&r.Locale, "locale", "", "language of the text")
 	cmd.Flags().StringVar(&r.Template, "template", "", "one of the tenant's templates")
 	cmd.Flags().StringVar(&r.ClientRef, "ref", "", "what you call it")

@@ -159,11 +159,13 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 	}
 	srv.desk.Stopped = s.signIns.TextsStopped
 	srv.desk.OptedOut, srv.worker.OptedOut = s.signIns.TextsRefused, s.signIns.TextsRefused
+	srv.worker.Became, srv.desk.Became = s.gateway.Became, s.gateway.Became
 	srv.teller = &notices.Worker{
 		DB: s.db, Keys: s.ring, Texts: s.texts, SMS: s.delivery.outbox, Number: s.signIns.Ledger.Reach, Person: s.signIns.Person, Log: log,
 	}
 	if s.mail != nil {
-		srv.postman = &mail.Worker{DB: s.db, Keys: s.ring, Sender: s.mail, Log: log, Observe: srv.metrics.mailed}
+		srv.postman = &mail.Worker{DB: s.db, Keys: s.ring, Sender: s.mail, Log: log, Observe: srv.metrics.mailed, Became: s.gateway.Became}
+		s.gateway.Mails.Wake = srv.postman.Look
 		srv.teller.Mail = &mail.Outbox{Keys: s.ring}
 	}
 	srv.events = s.deliverer(log)

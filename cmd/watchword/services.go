@@ -98,6 +98,9 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if mailer != nil {
+		programs.Mails = &mail.Outbox{Keys: ring}
+	}
 	told := &notices.Notices{Texted: ledger.Reachable(), Mails: mailer != nil}
 	ledger.Warn = told.Warn
 	passwords, err := authn.NewPasswords(authn.HashingConfig{
@@ -126,12 +129,11 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 }
 
 // tellTenants tells tenants' endpoints what became of verifications. Not of those that they canceled themselves.
-func tellTenants(_ context.Context, q *postgres.Query, from, event string) {
-	if event == gateway.EventCanceled {
-		return
-	}
-	events.Add(q, from, events.Event{Type: events.Type(event), Status: strings.TrimPrefix(event, "verification.")},
-		events.Expressions{Owner: events.TenantSQL(from + ".tenant"), ID: from + ".public_id", Hint: from + ".hint", ClientRef: "nullif(" + from + ".client_ref, '')"})
+func tellTenants(_ context.Context, q *postgres.Query, from string) {
+	events.Add(q, from, events.Event{}, events.Expressions{
+		Type: "nullif(" + from + ".event, '" + gateway.EventCanceled + "')", Owner: events.TenantSQL(from + ".tenant"), ID: from + ".public_id", Status: "split_part(" + from + ".event, '.', 2)",
+		Reason: from + ".reason", Channel: from + ".channel", Hint: from + ".hint", ClientRef: "nullif(" + from + ".client_ref, '')",
+	})
 }
 
 // levelNames are the acr values of levels.

@@ -45,7 +45,7 @@ type settingsFlags struct {
 	life                              time.Duration
 	attempts, numberHour, minute, day int
 	senders, returns                  []string
-	hosted                            bool
+	hosted, email                     bool
 }
 
 func (f *settingsFlags) add(flags *pflag.FlagSet) {
@@ -59,6 +59,7 @@ func (f *settingsFlags) add(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.senders, "sender", nil, "sender ids that its templates may name; no two tenants have one in common")
 	flags.BoolVar(&f.hosted, "hosted", false, "let its programs have codes entered on a page of this server, in its name")
 	flags.StringSliceVar(&f.returns, "return-url", nil, "addresses that such a page may lead back to; a request names one of them, letter by letter")
+	flags.BoolVar(&f.email, "email", false, "verify e-mail addresses too; needs mail.host")
 	flags.StringVar(&f.file, "file", "", "file with all settings as JSON, as watchword tenant get --format json shows them; - is the standard input")
 }
 
@@ -79,6 +80,7 @@ func (f *settingsFlags) apply(p *Program, flags *pflag.FlagSet, s *gateway.Setti
 		"service": func() { s.Service = f.service }, "locale": func() { s.Locale = f.locale }, "life": func() { s.Life = int(f.life.Seconds()) }, "attempts": func() { s.Attempts = f.attempts },
 		"number-hour": func() { s.NumberHour = f.numberHour }, "minute": func() { s.Minute = f.minute }, "day": func() { s.Day = f.day }, "sender": func() { s.Senders = f.senders },
 		"hosted": func() { s.Hosted = f.hosted }, "return-url": func() { s.ReturnURLs = f.returns },
+		"email": func() { s.Email = f.email },
 	} {
 		if flags.Changed(name) {
 			set()

@@ -89,6 +89,7 @@ type issuing struct {
 	life     time.Duration
 	fixed    string // the code of test mode: nothing is sent
 	message  func(code string) *sms.Message
+	mail     func(code string) *factors.Mail // instead
 }
 
 // Kind implements factors.Factor.
@@ -111,6 +112,9 @@ func (i *issuing) Issue(context.Context, factors.Authenticator, factors.Prompt) 
 	code, err := i.alphabet.newCode(i.length)
 	if err != nil {
 		return factors.Issued{}, err
+	}
+	if i.mail != nil {
+		return factors.Issued{Code: code, Life: i.life, Mail: i.mail(code)}, nil
 	}
 	return factors.Issued{Code: code, Life: i.life, Message: i.message(code)}, nil
 }

@@ -102,7 +102,7 @@ func (g *Gateway) serveStatus(ctx context.Context, r *request) (any, error) {
 	case (in.RequestID == "") == (in.Number == ""):
 		return nil, invalid("/requestId", "or number is required, and not both")
 	case in.Number != "":
-		to, p := number(in.Number)
+		to, p := read(in.Number)
 		if p != nil {
 			return nil, p
 		}

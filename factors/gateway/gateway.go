@@ -28,10 +28,18 @@
 // A tenant may have codes entered on a page of this server ([Hosted]); package authn/web shows it. Its address is derived from the verification's id by a key. Whoever has it
 // tries codes by the same check, as the tenant and not as a key. What the API is, people read at /docs/api and /docs/problems, made from the description.
 //
-// # What is not here
+// # What time brings
 //
-// E-mail: an address with @ is refused (number in messages.go is where it is recognised, and issuing where its message would be made). What happens to verifications is told to
-// [Config.Happened] in the statement in which it happens; what becomes of their texts package sms knows.
+// [Gateway.Tidy] notices verifications that have expired, and has the next of the channels that were named tried where a text has not arrived within its time. Whoever is first does it, in one statement
+// that is conditional on that; the text itself goes through the outbox, and counts as every other.
+//
+// # Telling
+//
+// What happens to verifications is told to [Config.Happened] in the statement in which it happens; what becomes of their texts comes from package sms, by way of [Gateway.Became].
+//
+// # Mail addresses
+//
+// Where the server sends mails and the tenant wants it, an address of mail is verified like a number. That is for programs alone: no sign-in has it as a second factor (SP 800-63B-4 section 3.1.3.1).
 //
 // Tables: tenants, api_keys, tenant_clients, verifications, idempotency_keys.
 package gateway
@@ -50,6 +58,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
 )
@@ -97,25 +106,14 @@ type Config struct {
 	// Now is this process's clock, for the rate of requests alone.
 	Now func() time.Time
 	Log *slog.Logger
-	// Happened, when set, adds what follows an event to the statement that brings it about: part from has columns id, public_id (as programs know it), tenant (its name),
-	// client_ref and hint of each verification that it happened to.
-	// Names are those of [Events].
-	Happened func(ctx context.Context, q *postgres.Query, from, event string)
+	// Happened, when set, adds what follows events to the statement that brings them about: part from has columns event (one of [Events]), and of each verification that it happened to id, public_id
+	// (as programs know it), tenant (its name), client_ref, hint, reason and channel; the last three are NULL where there is nothing to tell.
+	Happened func(ctx context.Context, q *postgres.Query, from string)
+	// Mails, when set, carries codes to mail addresses, for tenants that want it.
+	Mails *mail.Outbox
 	// Observe, when set, is told how requests ended, for metrics.
 	Observe func(operation, outcome string, test bool)
 }
-
-// Events that this package tells of. Those of messages (sent, delivered, undelivered) come from package sms, and time brings expired.
-func Events() []string {
-	return []string{EventApproved, EventFailed, EventCanceled}
-}
-
-// Names of events.
-const (
-	EventApproved = "verification.approved"
-	EventFailed   = "verification.failed"
-	EventCanceled = "verification.canceled"
-)
 
 // Gateway serves programs. It is safe for concurrent use. Make one with [New].
 type Gateway struct {
@@ -151,10 +149,15 @@ const touchEvery = 20 * time.Second
 func (g *Gateway) Run(ctx context.Context) error {
 	listening := make(chan error, 1)
 	go func() { listening <- g.Tenants.run(ctx) }()
-	ticker := time.NewTicker(touchEvery)
+	ticker, tidy := time.NewTicker(touchEvery), time.NewTicker(tidyEvery)
 	defer ticker.Stop()
+	defer tidy.Stop()
 	for {
 		select {
+		case <-tidy.C:
+			if err := g.Tidy(ctx); err != nil && ctx.Err() == nil {
+				g.Log.ErrorContext(ctx, "verifications not looked after", "error", err)
+			}
 		case err := <-listening:
 			return errors.Join(err, g.Touch(context.WithoutCancel(ctx)))
 		case <-ticker.C:

@@ -142,7 +142,8 @@ func (g *Gateway) Hosted(ctx context.Context, token string) (*Hosted, error) {
 	}
 	if row.Test {
 		p.Length, p.Alphabet = len(TestCode), Numeric
-		d := row.Scenario.pretend("", row.CreatedAt, row.Now.Sub(row.CreatedAt), request.Channels)[0]
+		all := row.Scenario.pretend(writeID(deliveryPrefix, id), row.CreatedAt, row.Now.Sub(row.CreatedAt), &request)
+		d := all[len(all)-1]
 		state.Delivery, state.SentAt = &factors.Delivery{State: string(d.Status), Reason: d.Reason, Channel: d.Channel}, &row.CreatedAt
 	}
 	return p, nil

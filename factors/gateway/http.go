@@ -658,9 +658,9 @@ func (g *Gateway) serveResend(ctx context.Context, r *request) (any, error) {
 	}
 	body := r.input.(*ResendRequest)
 	switch sms.Channel(body.Channel) {
-	case "", sms.SMS, sms.WhatsApp, sms.Voice:
+	case "", sms.SMS, sms.WhatsApp, sms.Voice, Email:
 	default:
-		return nil, invalid("/channel", "is not sms, whatsapp or voice")
+		return nil, invalid("/channel", "is not sms, whatsapp, voice or email")
 	}
 	v, err := g.resend(ctx, r.caller, id, body.Channel)
 	if err != nil {
@@ -724,7 +724,7 @@ func (g *Gateway) serveList(ctx context.Context, r *request) (any, error) {
 		return nil, found
 	}
 	if text := query.Get("to"); text != "" {
-		to, bad := number(text)
+		to, bad := read(text)
 		if bad != nil {
 			return nil, bad
 		}

@@ -27,13 +27,14 @@ type Transaction struct {
 
 // Way is a channel to try.
 type Way struct {
-	Type string `json:"type" required:"true" enum:"sms,whatsapp,voice"`
+	Type    string `json:"type" required:"true" enum:"sms,whatsapp,voice,email"`
+	Timeout string `json:"timeout,omitempty" pattern:"^([0-9]{1,2}m)?([0-9]{1,3}s)?$" example:"60s" description:"How long the text may take to arrive, 30s to 10m. Without a report that it did, and without the right code, the next channel is tried by then, with the same code. It counts as a text. Default: the next is tried when this one fails."`
 }
 
 // CreateRequest begins a verification.
 type CreateRequest struct {
-	To          string            `json:"to" required:"true" maxLength:"40" example:"+12025550143" description:"Number of the phone, in international form."`
-	Channels    []Way             `json:"channels,omitempty" maxItems:"3" description:"Ways to the phone, in the order in which they are tried. Default: as the server's routes say."`
+	To          string            `json:"to" required:"true" maxLength:"254" example:"+12025550143" description:"Number of the phone, in international form; or an e-mail address, for tenants that have those."`
+	Channels    []Way             `json:"channels,omitempty" maxItems:"3" description:"Ways to the phone, in the order in which they are tried. Default: as the server's routes say. An e-mail address has email alone."`
 	Purpose     string            `json:"purpose,omitempty" maxLength:"40" pattern:"^[a-z][a-z0-9_]*$" example:"sign_up" description:"What it is for, in your own words. Told back, not sent."`
 	Locale      string            `json:"locale,omitempty" maxLength:"35" example:"de" description:"Language of the text, BCP 47. Default: the tenant's."`
 	Template    string            `json:"template,omitempty" maxLength:"40" description:"One of the tenant's templates. Default: the one named default, or the product's own text."`
@@ -41,7 +42,7 @@ type CreateRequest struct {
 	Transaction *Transaction      `json:"transaction,omitempty"`
 	ClientRef   string            `json:"client_ref,omitempty" maxLength:"64" example:"order-4711" description:"What you call it. One verification per number and reference is pending: a new one takes its place."`
 	Metadata    map[string]string `json:"metadata,omitempty" description:"Up to 16 strings of your own, told back. Not for secrets."`
-	ReturnURL   string            `json:"return_url,omitempty" maxLength:"500" format:"uri" example:"https://shop.example.com/verified" description:"Have the code entered on a page of this server, at url of the answer, which then leads back to this address: one of the tenant's, letter by letter. Not for payments."`
+	ReturnURL   string            `json:"return_url,omitempty" maxLength:"500" format:"uri" example:"https://shop.example.com/verified" description:"Have the code entered on a page of this server, at url of the answer, which then leads back to this address: one of the tenant's, letter by letter. Not for payments, nor e-mail addresses."`
 }
 
 // CheckRequest gives a code back.
@@ -52,7 +53,7 @@ type CheckRequest struct {
 
 // ResendRequest asks for another text.
 type ResendRequest struct {
-	Channel string `json:"channel,omitempty" enum:"sms,whatsapp,voice" description:"Another channel than before."`
+	Channel string `json:"channel,omitempty" enum:"sms,whatsapp,voice,email" description:"Another channel than before."`
 }
 
 // Verification as it stands.
@@ -62,8 +63,8 @@ type Verification struct {
 	Status       Status            `json:"status" enum:"pending,approved,expired,canceled,failed" description:"Everything but pending is for good."`
 	Reason       string            `json:"reason,omitempty" enum:"attempts_exhausted,superseded"`
 	Test         bool              `json:"test,omitempty" description:"Made with a test key: it proves nothing."`
-	To           string            `json:"to" example:"••43" description:"The number's last two digits."`
-	Country      string            `json:"country" example:"US" description:"ISO 3166-1."`
+	To           string            `json:"to" example:"••43" description:"The number's last two digits; of an e-mail address nothing."`
+	Country      string            `json:"country,omitempty" example:"US" description:"ISO 3166-1. Missing for an e-mail address."`
 	Purpose      string            `json:"purpose,omitempty"`
 	Locale       string            `json:"locale,omitempty"`
 	Template     string            `json:"template,omitempty"`
@@ -81,7 +82,7 @@ type Verification struct {
 // Delivery is one text of a verification.
 type Delivery struct {
 	ID        string         `json:"id" example:"dlv_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70"`
-	Channel   string         `json:"channel,omitempty" enum:"sms,whatsapp,voice"`
+	Channel   string         `json:"channel,omitempty" enum:"sms,whatsapp,voice,email"`
 	Status    DeliveryStatus `json:"status" enum:"queued,sent,delivered,undelivered,failed,unknown"`
 	Reason    string         `json:"reason,omitempty" description:"Class of the failure, such as recipient_unreachable."`
 	CreatedAt time.Time      `json:"created_at"`
@@ -234,18 +235,7 @@ func (g *Gateway) order(c *Caller, r *CreateRequest) (*order, *Problem) {
 	if r.To == "" {
 		k.fail("/to", "is required")
 	}
-	for i, way := range r.Channels {
-		at := fmt.Sprintf("/channels/%d/type", i)
-		switch channel := sms.Channel(way.Type); channel {
-		case sms.SMS, sms.WhatsApp, sms.Voice:
-			o.channels, o.request.Channels = append(o.channels, channel), append(o.request.Channels, way.Type)
-		default:
-			k.fail(at, "is not sms, whatsapp or voice")
-		}
-	}
-	if len(r.Channels) > 3 {
-		k.fail("/channels", "has more than three")
-	}
+	k.channels(r, o)
 	if r.Purpose != "" && (len(r.Purpose) > maxPurpose || !purposeForm.MatchString(r.Purpose)) {
 		k.fail("/purpose", "is no word of small letters, digits and _")
 	}
@@ -295,10 +285,20 @@ func (g *Gateway) order(c *Caller, r *CreateRequest) (*order, *Problem) {
 		return nil, p
 	}
 	var p *Problem
-	if o.to, p = number(r.To); p != nil {
+	if o.to, p = read(r.To); p != nil {
 		return nil, p
 	}
-	switch special := scenario(o.to); {
+	if o.to.isMail() {
+		switch {
+		case !g.mails(c):
+			return nil, problem(InvalidNumber).because("email_not_served")
+		case r.ReturnURL != "": // the page speaks of texts and phones
+			return nil, invalid("/return_url", "is not for e-mail addresses")
+		}
+		o.channels, o.request.Channels, o.following = nil, []string{Email}, 0
+		return o, nil
+	}
+	switch special := scenario(o.to.phone); {
 	case c.Test:
 		o.scenario = special
 	case special != "":
@@ -307,19 +307,44 @@ func (g *Gateway) order(c *Caller, r *CreateRequest) (*order, *Problem) {
 	return o, nil
 }
 
-func number(text string) (sms.Number, *Problem) {
-	n, err := sms.ParseNumber(text, "")
-	switch {
-	case err == nil:
-		return n, nil
-	case strings.Contains(text, "@"):
-		return n, problem(InvalidNumber).because("email_not_served")
-	case err == sms.ErrNumberLandline: //nolint:errorlint // it is returned bare
-		return n, problem(InvalidNumber).because("landline")
-	case err == sms.ErrNumberUnsupported: //nolint:errorlint // likewise
-		return n, problem(InvalidNumber).because("unsupported")
+// Bounds of a channel's time: what lies between two texts, and the longest life of a code.
+const (
+	minTimeout = 30 * time.Second
+	maxTimeout = MaxLife
+)
+
+var timeoutForm = regexp.MustCompile(`^([0-9]{1,2}m)?([0-9]{1,3}s)?$`)
+
+// channels checks the ways that a request names.
+func (k *checker) channels(r *CreateRequest, o *order) {
+	mailed := strings.Contains(r.To, "@")
+	for i, way := range r.Channels {
+		at := fmt.Sprintf("/channels/%d", i)
+		channel := sms.Channel(way.Type)
+		switch {
+		case mailed != (way.Type == Email) && (way.Type == Email || slices.Contains([]sms.Channel{sms.SMS, sms.WhatsApp, sms.Voice}, channel)):
+			k.fail(at+"/type", "is no way to such an address")
+		case !mailed && !slices.Contains([]sms.Channel{sms.SMS, sms.WhatsApp, sms.Voice}, channel), mailed && way.Type != Email:
+			k.fail(at+"/type", "is not sms, whatsapp, voice or email")
+		case slices.Contains(o.channels, channel):
+			k.fail(at+"/type", "is there twice")
+		}
+		var timeout time.Duration
+		if way.Timeout != "" {
+			var err error
+			if timeout, err = time.ParseDuration(way.Timeout); err != nil || !timeoutForm.MatchString(way.Timeout) || timeout < minTimeout || timeout > maxTimeout {
+				k.fail(at+"/timeout", fmt.Sprintf("is not %ds to %dm", int(minTimeout.Seconds()), int(maxTimeout.Minutes())))
+			}
+		}
+		o.channels, o.request.Channels = append(o.channels, channel), append(o.request.Channels, way.Type)
+		if i < len(r.Channels)-1 && timeout > 0 {
+			o.request.Timeouts = append(append(o.request.Timeouts, make([]int, i-len(o.request.Timeouts))...), int(timeout.Seconds()))
+		}
 	}
-	return n, problem(InvalidNumber)
+	o.following = o.request.timeout(0)
+	if len(r.Channels) > 3 {
+		k.fail("/channels", "has more than three")
+	}
 }
 
 // of fills in what was asked for.
@@ -341,7 +366,7 @@ func fresh(c *Caller, o *order, n *created) Verification {
 		CreatedAt: n.CreatedAt.UTC(), ExpiresAt: n.ExpiresAt.UTC()}
 	at := n.NextSendAt.UTC()
 	v.ResendAt = &at
-	v.of(c, &o.request, o.to.Hint(), o.to.Country(), o.ref)
+	v.of(c, &o.request, o.to.hint(), o.to.country(), o.ref)
 	return v
 }
 
@@ -365,7 +390,7 @@ func (r *record) show(c *Caller) (Verification, error) {
 	}
 	v.of(c, &r.asked, r.Hint, r.Country, r.Ref)
 	if c.Test {
-		v.Deliveries = r.Scenario.pretend(writeID(deliveryPrefix, r.ID), v.CreatedAt, r.Now.Sub(r.CreatedAt), r.asked.Channels)
+		v.Deliveries = r.Scenario.pretend(writeID(deliveryPrefix, r.ID), v.CreatedAt, r.Now.Sub(r.CreatedAt), &r.asked)
 		return v, nil
 	}
 	var err error

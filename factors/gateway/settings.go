@@ -31,6 +31,8 @@ type Settings struct {
 	Minute int `json:"minute,omitempty"`
 	// Day is how many texts this tenant sends in 24 hours. Default is the server's gateway.daily_budget.
 	Day int `json:"day,omitempty"`
+	// Email lets addresses of mail be verified like numbers. It needs a mail server; see [Config.Mails].
+	Email bool `json:"email,omitempty"`
 	// Senders are the sender ids that this tenant's templates may name. No two tenants have one in common.
 	Senders []string `json:"senders,omitempty"`
 	// Hosted: programs may have codes entered on a page of this server, in the tenant's name.

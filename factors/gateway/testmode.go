@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/watchword-auth/watchword/sms"
@@ -61,10 +62,14 @@ func scenario(n sms.Number) Scenario {
 }
 
 // pretend gives what deliveries of that scenario would look like, age after the verification was made.
-func (s Scenario) pretend(id string, created time.Time, age time.Duration, channels []string) []Delivery {
+func (s Scenario) pretend(id string, created time.Time, age time.Duration, a *asked) []Delivery {
+	channels := a.Channels
 	d := Delivery{ID: id, Channel: string(sms.SMS), Status: DeliverySent, CreatedAt: created, UpdatedAt: created}
 	if len(channels) > 0 {
 		d.Channel = channels[0]
+	}
+	if d.Channel == Email { // whose servers report nothing
+		return []Delivery{d}
 	}
 	switch s {
 	case Undelivered:
@@ -74,6 +79,15 @@ func (s Scenario) pretend(id string, created time.Time, age time.Duration, chann
 			d.Status, d.UpdatedAt = DeliveryDelivered, created.Add(testLate)
 		}
 	case NoReport:
+		all := []Delivery{d}
+		for i, from := 1, time.Duration(0); i < len(channels) && a.timeout(i-1) > 0; i++ { // each channel has its turn
+			if from += a.timeout(i - 1); age < from {
+				break
+			}
+			at := created.Add(from)
+			all = append(all, Delivery{ID: fmt.Sprintf("%s%d", id[:len(id)-1], i), Channel: channels[i], Status: DeliverySent, CreatedAt: at, UpdatedAt: at})
+		}
+		return all
 	case VoiceOnly:
 		voice := false
 		for _, c := range channels {

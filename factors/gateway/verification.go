@@ -15,6 +15,7 @@ import (
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/limits"
+	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
 )
@@ -46,16 +47,17 @@ const (
 
 // order is what is asked for, checked.
 type order struct {
-	to       sms.Number
-	scenario Scenario // "": none, or not in test mode
-	request  asked
-	ref      string
-	payment  []byte // hash of the transaction; nil: none
-	text     *sms.Approval
-	template Template
-	locale   string
-	app      string
-	channels []sms.Channel
+	to        address
+	scenario  Scenario // "": none, or not in test mode
+	request   asked
+	ref       string
+	payment   []byte // hash of the transaction; nil: none
+	text      *sms.Approval
+	template  Template
+	locale    string
+	app       string
+	channels  []sms.Channel
+	following time.Duration // until the next channel is tried; 0: by failures alone
 }
 
 // asked is what is kept of a request, to be told again and to make further codes from.
@@ -65,6 +67,7 @@ type asked struct {
 	Template    string            `json:"template,omitempty"`
 	App         string            `json:"app,omitempty"`
 	Channels    []string          `json:"channels,omitempty"`
+	Timeouts    []int             `json:"timeouts,omitempty"` // of these, in seconds; 0 or missing: none
 	Transaction *Transaction      `json:"transaction,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	ReturnURL   string            `json:"return_url,omitempty"` // of the page on which the code is entered
@@ -82,6 +85,14 @@ func (o *order) messagePurpose() string {
 		return sms.TransactionPurpose
 	}
 	return string(factors.Gateway)
+}
+
+// timeout is that of the i-th channel; 0: it has none.
+func (a *asked) timeout(i int) time.Duration {
+	if i >= len(a.Timeouts) {
+		return 0
+	}
+	return time.Duration(a.Timeouts[i]) * time.Second
 }
 
 // hash is what a code for a transaction is bound to: every part in order, each with its length.
@@ -113,9 +124,17 @@ func (c *Caller) purpose() factors.Purpose {
 	return factors.Gateway
 }
 
-// recipient is a number as one tenant knows it.
-func (g *Gateway) recipient(c *Caller, to sms.Number) []byte {
-	return g.Keys.Fingerprint("gateway recipient", fmt.Sprintf("%s %s %s", c.purpose(), c.Tenant.ID, to.Reveal()))
+// recipient is an address as one tenant knows it.
+func (g *Gateway) recipient(c *Caller, to address) []byte {
+	return g.Keys.Fingerprint("gateway recipient", fmt.Sprintf("%s %s %s", c.purpose(), c.Tenant.ID, to.reveal()))
+}
+
+// counted is what a tenant's sends to an address are counted under.
+func (g *Gateway) counted(c *Caller, to address) []byte {
+	if !to.isMail() {
+		return g.recipient(c, to)
+	}
+	return g.Keys.Fingerprint("gateway mailbox", fmt.Sprintf("%s %s", c.Tenant.ID, to.spelling()))
 }
 
 func sealContext(id uuid.UUID) string { return "verification " + id.String() }
@@ -159,7 +178,22 @@ func (g *Gateway) ledger(c *Caller, recipient []byte, known ...factors.Factor) (
 		return nil, err
 	}
 	ledger.Checks, ledger.Guard = g.Checks, c.stands
+	if !c.Test && g.mails(c) {
+		ledger.Mails = g.Mails
+	}
+	ledger.Failed = func(ctx context.Context, q *postgres.Query, from string) {
+		g.happened(ctx, q, from, from+".challenge_id", "'"+EventFailed+"'", "'attempts_exhausted'", "''")
+	}
 	return ledger, nil
+}
+
+// sending is the ledger for what an order sends.
+func (g *Gateway) sending(c *Caller, o *order) (*factors.Ledger, error) {
+	l, err := g.ledger(c, g.counted(c, o.to), g.factor(c, o))
+	if err == nil && o.to.isMail() {
+		l.Limits.Everyone = limits.Window{} // that is a budget of texts, which cost money
+	}
+	return l, err
 }
 
 // factor makes codes and texts for an order.
@@ -178,8 +212,21 @@ func (g *Gateway) factor(c *Caller, o *order) *issuing {
 		}
 		return i
 	}
+	if o.to.isMail() {
+		i.mail = func(code string) *factors.Mail {
+			m := &factors.Mail{Key: g.Keys.Fingerprint("mailbox", o.to.spelling())}
+			m.To = o.to.mailbox
+			m.Subject, m.Locale = g.Texts.Subject(c.Tenant.Settings.Service, o.locale)
+			if m.Text = o.template.fill(c.Tenant.Settings.Service, code, life, o.text); o.template.Text == "" {
+				m.Text, m.Locale = g.Texts.Program(c.Tenant.Settings.Service, o.locale, code, life, o.text, "", "")
+			}
+			m.Text += "\n"
+			return m
+		}
+		return i
+	}
 	i.message = func(code string) *sms.Message {
-		m := &sms.Message{To: o.to, Purpose: o.messagePurpose(), Channels: o.channels, Sender: o.template.Sender}
+		m := &sms.Message{To: o.to.phone, Purpose: o.messagePurpose(), Channels: o.channels, Sender: o.template.Sender}
 		if o.template.Text != "" {
 			m.Text, m.Locale = o.template.fill(c.Tenant.Settings.Service, code, life, o.text)+sms.Closing(o.template.Host, code, o.app), o.template.Locale
 			return m
@@ -216,7 +263,10 @@ const retryVendors = 5 * time.Second
 
 // reachable reports whether a text could go out now.
 func (g *Gateway) reachable(o *order) *Problem {
-	plan, _, _ := g.Ways.Plan(o.to, o.messagePurpose())
+	if o.to.isMail() {
+		return nil
+	}
+	plan, _, _ := g.Ways.Plan(o.to.phone, o.messagePurpose())
 	fits, up := false, false
 	for _, way := range plan {
 		if len(o.channels) == 0 || slices.Contains(o.channels, way.Channel) {
@@ -244,15 +294,15 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 		}
 	}
 	recipient := g.recipient(c, o.to)
-	l, err := g.ledger(c, recipient, g.factor(c, o))
+	l, err := g.sending(c, o)
 	if err != nil {
 		return nil, err
 	}
 	q := new(postgres.Query)
 	c.standing(q)
 	refused := "NULL::text"
-	if !c.Test {
-		refused = g.Outbox.Refused(q, o.to)
+	if !c.Test && !o.to.isMail() {
+		refused = g.Outbox.Refused(q, o.to.phone)
 	}
 	q.With("asked", "SELECT "+refused+" AS refused FROM caller"+claim.held(q))
 	q.With("may_send", "SELECT 1 FROM asked WHERE refused IS NULL")
@@ -263,7 +313,7 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := g.Keys.Seal([]byte(o.to.Reveal()), sealContext(id))
+	sealed, err := g.Keys.Seal([]byte(o.to.reveal()), sealContext(id))
 	if err != nil {
 		return nil, fmt.Errorf("seal number: %w", err)
 	}
@@ -272,10 +322,11 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 		return nil, err
 	}
 	q.With("verification", fmt.Sprintf(`
-		INSERT INTO verifications (id, created_at, tenant_id, test, recipient, number, hint, country, request, client_ref, payment, scenario)
-		SELECT id, created_at, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM challenge_opened`,
-		q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool", q.Bind(recipient)+"::bytea", q.Bind(sealed)+"::bytea", q.Bind(o.to.Hint())+"::text", q.Bind(o.to.Country())+"::text",
-		q.Bind(string(request))+"::jsonb", q.Bind(o.ref)+"::text", q.Bind(o.payment)+"::bytea", q.Bind(string(o.scenario))+"::text"))
+		INSERT INTO verifications (id, created_at, tenant_id, test, recipient, number, hint, country, request, client_ref, payment, scenario, next_at)
+		SELECT id, created_at, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, CASE WHEN %[11]s > 0 THEN created_at + make_interval(secs => %[11]s) END FROM challenge_opened`,
+		q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool", q.Bind(recipient)+"::bytea", q.Bind(sealed)+"::bytea", q.Bind(o.to.hint())+"::text", q.Bind(o.to.country())+"::text",
+		q.Bind(string(request))+"::jsonb", q.Bind(o.ref)+"::text", q.Bind(o.payment)+"::bytea", q.Bind(string(o.scenario))+"::text",
+		q.Bind(o.following.Seconds())+"::float8"))
 	full, retry := "NULL::text", "NULL::timestamptz"
 	if !c.Test {
 		full, retry = "(SELECT full_window FROM limit_taken)", "(SELECT retry_at FROM limit_taken)"
@@ -382,12 +433,16 @@ func (g *Gateway) records(ctx context.Context, q *postgres.Query, c *Caller, fro
 		return nil, err
 	}
 	c.standing(q)
+	texts := sms.DeliveriesSQL("v.id")
+	if l.Mails != nil {
+		texts += " || " + mail.DeliveriesSQL("v.id")
+	}
 	q.Finally(fmt.Sprintf(`SELECT EXISTS (SELECT FROM caller) AS standing, r.* FROM (SELECT 1) one LEFT JOIN LATERAL (
 		SELECT v.id, v.created_at, v.hint, v.country, v.number, v.request, v.client_ref, v.payment, v.scenario, wall() AS now, s.state, %s AS deliveries
 		  FROM %s v CROSS JOIN LATERAL (SELECT %s AS state) s
 		 WHERE v.tenant_id = %s AND v.test = %s AND %s AND EXISTS (SELECT FROM caller)
 		   AND least((s.state->>'ended_at')::timestamptz, (s.state->>'expires_at')::timestamptz) > wall() - %s %s) r ON true`,
-		sms.DeliveriesSQL("v.id"), from, l.BriefSQL("v.id"), q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool", where, readable, order))
+		texts, from, l.BriefSQL("v.id"), q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool", where, readable, order))
 	var rows []struct {
 		Standing   bool       `db:"standing"`
 		ID         *uuid.UUID `db:"id"`
@@ -434,7 +489,7 @@ func (g *Gateway) byID(ctx context.Context, c *Caller, id uuid.UUID) (*record, e
 }
 
 // latest reads the caller's last verification of a number.
-func (g *Gateway) latest(ctx context.Context, c *Caller, to sms.Number) (*record, error) {
+func (g *Gateway) latest(ctx context.Context, c *Caller, to address) (*record, error) {
 	q := new(postgres.Query)
 	return only(g.records(ctx, q, c, "(SELECT * FROM verifications WHERE recipient = "+q.Bind(g.recipient(c, to))+"::bytea ORDER BY created_at DESC LIMIT 1)", "true", ""))
 }
@@ -460,7 +515,7 @@ func status(s *factors.State, now time.Time) (status Status, reason string) {
 		return StatusCanceled, "superseded"
 	case s.Outcome == "canceled":
 		return StatusCanceled, ""
-	case !now.Before(s.ExpiresAt):
+	case s.Outcome == "expired", !now.Before(s.ExpiresAt):
 		return StatusExpired, ""
 	}
 	return StatusPending, ""
@@ -512,8 +567,10 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 	returned, answered := l.Answer(ctx, id, factors.Authenticator{Kind: Kind}, binding, code, func(q *postgres.Query, won string) string {
 		q.With("owned", c.owned(q, id))
 		claim.settle(q, won, 200, "jsonb_build_object('left', (SELECT max_attempts - attempts FROM challenge_paid))")
-		g.happened(ctx, q, c, won, EventApproved, "true")
-		g.happened(ctx, q, c, "challenge_closed", EventFailed, "NOT challenge_closed.won")
+		if !c.Test {
+			g.happened(ctx, q, "challenge_closed", "challenge_closed.challenge_id", "CASE WHEN challenge_closed.won THEN '"+EventApproved+"' ELSE '"+EventFailed+"' END",
+				"CASE WHEN NOT challenge_closed.won THEN 'attempts_exhausted' END", "''")
+		}
 		return fmt.Sprintf("jsonb_build_object('standing', %s, 'found', EXISTS %s, 'payment', %s, 'state', %s, 'attempts', (SELECT attempts FROM challenge_paid), 'now', wall())",
 			c.stands(q), "(SELECT FROM owned)", "(SELECT encode(payment, 'hex') FROM owned)", l.BriefSQL("(SELECT id FROM owned)"))
 	})
@@ -568,21 +625,6 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 	return nil, problem(Canceled) // newer ones took its place
 }
 
-// happened tells of an event in the statement in which it happens: from has columns id or challenge_id of challenges.
-func (g *Gateway) happened(ctx context.Context, q *postgres.Query, c *Caller, from, event, which string) {
-	if g.Happened == nil || c.Test {
-		return
-	}
-	id := from + ".id"
-	if from == "challenge_closed" || from == "challenge_canceled" {
-		id = from + ".challenge_id"
-	}
-	part := "happened_" + from
-	q.With(part, fmt.Sprintf("SELECT v.id, %s AS public_id, %s AS tenant, v.client_ref, v.hint FROM %s JOIN verifications v ON v.id = %s WHERE %s",
-		writeIDSQL(verificationPrefix, "v.id"), q.Bind(c.Tenant.Name)+"::text", from, id, which))
-	g.Happened(ctx, q, part, event)
-}
-
 // cancel ends a verification. One that has ended stays as it is.
 func (g *Gateway) cancel(ctx context.Context, c *Caller, id uuid.UUID) error {
 	l, err := g.ledger(c, nil)
@@ -596,7 +638,7 @@ func (g *Gateway) cancel(ctx context.Context, c *Caller, id uuid.UUID) error {
 	l.CancelOne(q, "target", "target.id")
 	q.With("ended", "SELECT challenge_id::text AS object FROM challenge_canceled")
 	audit.Record(ctx, q, "ended", audit.Event{Name: "verification.cancel", Outcome: audit.Success, Actor: "client"}, audit.Expressions{"object": "ended.object"})
-	g.happened(ctx, q, c, "challenge_canceled", EventCanceled, "true")
+	g.happened(ctx, q, "challenge_canceled", "challenge_canceled.challenge_id", "'"+EventCanceled+"'", "''", "''")
 	q.Finally("SELECT EXISTS (SELECT FROM caller) AS standing, EXISTS (SELECT FROM target) AS found")
 	var got struct {
 		Standing bool `db:"standing"`
@@ -628,8 +670,17 @@ func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel s
 		return nil, err
 	}
 	o := &order{request: r.asked, ref: r.Ref, payment: r.Payment, locale: r.asked.Locale, app: r.asked.App, scenario: r.Scenario}
-	if o.to, err = sms.ParseNumber(string(number), ""); err != nil {
-		return nil, fmt.Errorf("number of verification %s: %w", r.ID, err)
+	var bad *Problem
+	if o.to, bad = read(string(number)); bad != nil {
+		return nil, fmt.Errorf("address of verification %s: %w", r.ID, bad)
+	}
+	switch {
+	case o.to.isMail() && channel != "" && channel != Email:
+		return nil, invalid("/channel", "is no way to an e-mail address")
+	case !o.to.isMail() && channel == Email:
+		return nil, invalid("/channel", "is for e-mail addresses")
+	case o.to.isMail() && !g.mails(c): // not any more
+		return nil, problem(InvalidNumber).because("email_not_served")
 	}
 	o.template, _ = c.Tenant.Settings.template(r.asked.Template) // gone since: the product's own
 	if t := r.asked.Transaction; t != nil {
@@ -638,7 +689,7 @@ func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel s
 	for _, name := range r.asked.Channels {
 		o.channels = append(o.channels, sms.Channel(name))
 	}
-	if channel != "" {
+	if channel != "" && !o.to.isMail() {
 		o.channels = []sms.Channel{sms.Channel(channel)}
 	}
 	if !c.Test {
@@ -646,8 +697,7 @@ func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel s
 			return nil, p
 		}
 	}
-	recipient := g.recipient(c, o.to)
-	l, err := g.ledger(c, recipient, g.factor(c, o))
+	l, err := g.sending(c, o)
 	if err != nil {
 		return nil, err
 	}
@@ -679,7 +729,7 @@ func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel s
 
 // page is what a list is asked for.
 type page struct {
-	to     *sms.Number
+	to     *address
 	ref    string
 	limit  int
 	before *mark

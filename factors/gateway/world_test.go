@@ -21,6 +21,7 @@ import (
 	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/keyring"
+	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
@@ -63,6 +64,23 @@ func (c *carrier) sent() []sms.Leg {
 	return append([]sms.Leg(nil), c.legs...)
 }
 
+// mailer is a mail server that keeps what it is given.
+type mailer struct {
+	mu      sync.Mutex
+	mails   []mail.Message
+	failure *mail.Error
+}
+
+func (m *mailer) Send(_ context.Context, message mail.Message) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.failure != nil {
+		return m.failure
+	}
+	m.mails = append(m.mails, message)
+	return nil
+}
+
 // tokens knows the access tokens of applications.
 type tokens map[string]string
 
@@ -77,6 +95,9 @@ type world struct {
 	carrier  *carrier
 	routing  *sms.Routing
 	worker   *sms.Worker
+	desk     *sms.Desk
+	mailer   *mailer
+	postman  *mail.Worker
 	log      *bytes.Buffer
 	handlers []http.Handler
 	now      time.Time
@@ -94,7 +115,10 @@ func newWorld(t testing.TB) *world {
 	for _, g := range []*gateway.Gateway{w.gateway, w.replica} {
 		w.handlers = append(w.handlers, httpkit.Identify(httpkit.Trust{}, g.Routes()))
 	}
-	w.worker = &sms.Worker{DB: w.db.DB, Keys: w.keys, Routing: routing, Log: slog.New(slog.DiscardHandler)}
+	w.worker = &sms.Worker{DB: w.db.DB, Keys: w.keys, Routing: routing, Log: slog.New(slog.DiscardHandler), Became: w.gateway.Became}
+	w.desk = &sms.Desk{DB: w.db.DB, Keys: w.keys, Routing: routing, Log: slog.New(slog.DiscardHandler), Became: w.gateway.Became}
+	w.mailer = &mailer{}
+	w.postman = &mail.Worker{DB: w.db.DB, Keys: w.keys, Sender: w.mailer, Log: slog.New(slog.DiscardHandler), Became: w.gateway.Became}
 	must(t, w.gateway.Tenants.Create(t.Context(), "shop", gateway.Settings{Service: "Shop"}))
 	must(t, w.gateway.Tenants.Create(t.Context(), "bank", gateway.Settings{Service: "Bank"}))
 	w.live = w.key(t, "shop", gateway.NewKey{})
@@ -108,7 +132,7 @@ func (w *world) newGateway(t testing.TB, db *postgres.DB) *gateway.Gateway {
 	texts, err := sms.NewTexts("Watchword", "login.example")
 	must(t, err)
 	g, err := gateway.New(gateway.Config{
-		DB: db, Keys: w.keys, Outbox: &sms.Outbox{Keys: w.keys, Countries: map[string]bool{"US": true, "FR": true}}, Texts: texts, Ways: w.routing, Limits: factors.DefaultLimits(),
+		DB: db, Keys: w.keys, Outbox: &sms.Outbox{Keys: w.keys, Countries: map[string]bool{"US": true, "FR": true}}, Texts: texts, Ways: w.routing, Mails: &mail.Outbox{Keys: w.keys}, Limits: factors.DefaultLimits(),
 		Life: 10 * time.Minute, DailyBudget: 100_000, Rate: 100_000, Tokens: tokens{"good.token": "app", "foreign.token": "stranger"}, Docs: "https://login.example",
 		Now: func() time.Time { return w.now }, Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	})

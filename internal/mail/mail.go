@@ -89,14 +89,15 @@ func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil 
 
 // Message is a mail to be carried.
 type Message struct {
-	ID      uuid.UUID // also of its Message-ID
-	To      Address
-	Purpose string
-	Locale  string // BCP 47, of the text
-	Subject string
-	Text    string
-	At      time.Time     // its Date; [Outbox] ignores it and takes the time at which the mail is stored
-	Life    time.Duration // it is never sent later than this after it was stored; 0: [MaxLife]
+	ID        uuid.UUID // also of its Message-ID
+	Challenge uuid.UUID // whose code it carries; uuid.Nil: none
+	To        Address
+	Purpose   string
+	Locale    string // BCP 47, of the text
+	Subject   string
+	Text      string
+	At        time.Time     // its Date; [Outbox] ignores it and takes the time at which the mail is stored
+	Life      time.Duration // it is never sent later than this after it was stored; 0: [MaxLife]
 }
 
 // MaxLife is how long a mail is tried at most.
@@ -122,7 +123,11 @@ type Keys interface {
 }
 
 // Outbox stores mails. It is safe for concurrent use.
-type Outbox struct{ Keys Keys }
+type Outbox struct {
+	Keys Keys
+	// Wake, when set, is called after a statement that stored a mail with a code has committed: by whoever runs a [Worker] in the same process. Other mails notify.
+	Wake func()
+}
 
 // body is what is sealed.
 type body struct {
@@ -149,10 +154,38 @@ func (o *Outbox) Enqueue(q *postgres.Query, m Message, from string) error {
 	if err != nil {
 		return fmt.Errorf("seal mail: %w", err)
 	}
+	var challenge any
+	waking := "pg_notify('" + outboxChannel + "', '')::text"
+	if m.Challenge != uuid.Nil {
+		if challenge = m.Challenge; o.Wake != nil {
+			q.Then(o.Wake)
+			waking = "NULL::text"
+		}
+	}
 	q.With("mail_queued", fmt.Sprintf(`
-		INSERT INTO mails (id, purpose, locale, body, not_after)
-		SELECT %s, %s, %s, %s, wall() + make_interval(secs => %s) FROM %s
-		RETURNING id, pg_notify('%s', '')::text`,
-		q.Bind(m.ID)+"::uuid", q.Bind(m.Purpose)+"::text", q.Bind(m.Locale)+"::text", q.Bind(sealed)+"::bytea", q.Bind(m.Life.Seconds())+"::float8", from, outboxChannel))
+		INSERT INTO mails (id, challenge_id, purpose, locale, body, not_after)
+		SELECT %s, %s, %s, %s, %s, wall() + make_interval(secs => %s) FROM %s
+		RETURNING id, %s`,
+		q.Bind(m.ID)+"::uuid", q.Bind(challenge)+"::uuid", q.Bind(m.Purpose)+"::text", q.Bind(m.Locale)+"::text", q.Bind(sealed)+"::bytea", q.Bind(m.Life.Seconds())+"::float8", from, waking))
 	return nil
 }
+
+// canceled is the reason of mails that were not sent because nobody needed their code any more.
+const canceled = "canceled"
+
+// Cancel adds part `mail_canceled` to q: of the challenges in column challenge_id of part from, whatever has not been handed over never will be, and is erased.
+func (o *Outbox) Cancel(q *postgres.Query, from string) {
+	q.With("mail_canceled", fmt.Sprintf(`
+		UPDATE mails m SET state = 'failed', reason = '%s', body = NULL, lease_until = NULL, updated_at = wall()
+		  FROM %s f WHERE m.challenge_id = f.challenge_id AND m.state = 'queued'`, canceled, from))
+}
+
+// DeliveriesSQL is an SQL expression of type jsonb for all mails of the challenge that SQL expression challenge names, the oldest first: the id, the state, the class of the failure,
+// and when it was stored and changed.
+func DeliveriesSQL(challenge string) string {
+	return fmt.Sprintf(`(SELECT coalesce(jsonb_agg(jsonb_build_object('id', m.id, 'state', m.state, 'reason', coalesce(m.reason, ''), 'channel', '%s',
+		'created_at', m.created_at, 'updated_at', m.updated_at) ORDER BY m.created_at), '[]') FROM mails m WHERE m.challenge_id = %s)`, Channel, challenge)
+}
+
+// Channel is what a way by mail is called beside those to a phone.
+const Channel = "email"

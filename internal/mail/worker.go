@@ -47,8 +47,22 @@ type Worker struct {
 	Sends int
 	// Observe, when set, is told how each attempt ended; "" is a mail that was taken.
 	Observe func(Class)
+	// Became, when set, adds to q what else follows from the end of mails with codes: part from has columns challenge_id, purpose, state (sent, failed), reason and channel.
+	Became func(ctx context.Context, q *postgres.Query, from string)
 
 	down atomic.Bool // the server takes nothing: said once
+
+	once sync.Once
+	bell *postgres.Bell
+}
+
+// Look has the worker see what is due, as soon as it can. It never waits.
+func (w *Worker) Look() { w.ring().Ring() }
+
+// ring is the worker's bell: it can be rung before the worker runs.
+func (w *Worker) ring() *postgres.Bell {
+	w.once.Do(func() { w.bell = postgres.NewBell() })
+	return w.bell
 }
 
 // Up reports whether the last attempt found a server that takes mails.
@@ -68,7 +82,7 @@ type claimed struct {
 
 // Run delivers until ctx ends, then finishes the attempts under way and leaves the rest to others.
 func (w *Worker) Run(ctx context.Context) error {
-	err := postgres.NewBell().Answer(ctx, w.DB, outboxChannel, fallback, func() {
+	err := w.ring().Answer(ctx, w.DB, outboxChannel, fallback, func() {
 		for n := 1; n > 0 && ctx.Err() == nil; {
 			var err error
 			if n, err = w.round(ctx); err != nil && ctx.Err() == nil {
@@ -123,7 +137,7 @@ func (w *Worker) claim(ctx context.Context, n int) ([]claimed, error) {
 	q := new(postgres.Query)
 	q.With("due", fmt.Sprintf(`
 		SELECT id, created_at, unknown + CASE WHEN lease_until IS NULL THEN 0 ELSE 1 END AS unknown FROM mails
-		 WHERE state = 'queued' AND due_at <= wall() AND (lease_until IS NULL OR lease_until <= wall())
+		 WHERE state = 'queued' AND (due_at <= wall() OR challenge_id IS NOT NULL AND not_after <= wall()) AND (lease_until IS NULL OR lease_until <= wall())
 		 ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED`, q.Bind(n)+"::int"))
 	q.With("judged", fmt.Sprintf(`
 		SELECT d.*, CASE WHEN d.unknown >= %d THEN '%s' WHEN m.not_after <= wall() THEN '%s' WHEN m.tries >= %d THEN '%s' END AS over
@@ -135,16 +149,20 @@ func (w *Worker) claim(ctx context.Context, n int) ([]claimed, error) {
 		       lease_until = CASE WHEN j.over IS NULL THEN wall() + make_interval(secs => %s) END
 		  FROM judged j WHERE m.id = j.id AND m.created_at = j.created_at
 		RETURNING m.*`, q.Bind(uuid.New())+"::uuid", q.Bind(lease.Seconds())+"::float8"))
-	q.With("ended", "SELECT id, state, reason FROM moved WHERE state = 'failed'")
-	recordEnd(ctx, q)
+	q.With("ended", "SELECT id, state, reason, challenge_id, purpose FROM moved WHERE state = 'failed'")
+	w.end(ctx, q)
 	q.Finally("SELECT id, created_at, purpose, locale, body, tries, unknown, claim FROM moved WHERE state = 'queued' ORDER BY created_at")
 	var batch []claimed
 	err := w.DB.Select(ctx, &batch, q)
 	return batch, err
 }
 
-// recordEnd writes the audit record of what part `ended` gives.
-func recordEnd(ctx context.Context, q *postgres.Query) {
+// end writes the audit record of what part `ended` gives, and has others told of what carried codes.
+func (w *Worker) end(ctx context.Context, q *postgres.Query) {
+	if w.Became != nil {
+		q.With("became", "SELECT challenge_id, purpose, state, coalesce(reason, '') AS reason, '"+Channel+"' AS channel FROM ended WHERE challenge_id IS NOT NULL")
+		w.Became(ctx, q, "became")
+	}
 	audit.Record(ctx, q, "ended", audit.Event{Name: "mail.end", Actor: "system"}, audit.Expressions{
 		"outcome": "CASE WHEN ended.state = 'sent' THEN 'success' ELSE 'failed' END", "reason": "coalesce(ended.reason, '')", "object": "ended.id::text",
 	})
@@ -219,10 +237,10 @@ func (w *Worker) settle(ctx context.Context, m *claimed, failure *Error) error {
 	q.With("settled", fmt.Sprintf(`
 		UPDATE mails SET state = %[1]s, reason = nullif(%[2]s, ''), unknown = %[3]s, updated_at = wall(), lease_until = NULL,
 		       due_at = wall() + make_interval(secs => %[4]s), body = CASE WHEN %[1]s = 'queued' THEN body END, sent_at = CASE WHEN %[1]s = 'sent' THEN wall() END
-		 WHERE id = %[5]s AND state = 'queued' AND (claim = %[6]s OR %[1]s = 'sent') RETURNING id, state, reason`,
+		 WHERE id = %[5]s AND state = 'queued' AND (claim = %[6]s OR %[1]s = 'sent') RETURNING id, state, reason, challenge_id, purpose`,
 		q.Bind(state)+"::text", q.Bind(reason)+"::text", q.Bind(unknown)+"::smallint", q.Bind(pause(m.Tries).Seconds())+"::float8", q.Bind(m.ID)+"::uuid", q.Bind(m.Claim)+"::uuid"))
-	q.With("ended", "SELECT id, state, reason FROM settled WHERE state <> 'queued'")
-	recordEnd(ctx, q)
+	q.With("ended", "SELECT id, state, reason, challenge_id, purpose FROM settled WHERE state <> 'queued'")
+	w.end(ctx, q)
 	q.Finally("SELECT 1 FROM settled")
 	_, err := w.DB.Run(ctx, q)
 	return err

@@ -49,7 +49,9 @@ func New(baseURL, key string) *Client {
 
 // Channel is a way to a phone.
 type Channel struct {
-	Type string `json:"type"` // sms, whatsapp, voice
+	Type string `json:"type"` // sms, whatsapp, voice; email alone for an e-mail address
+	// Timeout is how long the text may take to arrive before the next channel is tried: "60s". Default: only a failure leads there.
+	Timeout string `json:"timeout,omitempty"`
 }
 
 // Transaction is a payment that a code approves: all of it has to come back with the code.
@@ -95,7 +97,7 @@ type Verification struct {
 	Status       string            `json:"status"`
 	Reason       string            `json:"reason"`
 	Test         bool              `json:"test"`
-	To           string            `json:"to"` // the last two digits
+	To           string            `json:"to"` // the last two digits; of an e-mail address nothing
 	Country      string            `json:"country"`
 	Purpose      string            `json:"purpose"`
 	Locale       string            `json:"locale"`
