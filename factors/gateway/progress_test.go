@@ -9,11 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/gateway"
-	"github.com/watchword-auth/watchword/internal/keyring"
 	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/sms"
 )
@@ -356,5 +352,3 @@ func (m *mailer) sent() []mail.Message {
 	defer m.mu.Unlock()
 	return slices.Clone(m.mails)
 }
-
-var _ = []any{uuid.Nil, keyring.Ephemeral, factors.Gateway}
