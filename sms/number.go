@@ -58,7 +58,11 @@ func ParseNumber(s, region string) (Number, error) {
 	default:
 		return Number{}, ErrNumberUnsupported
 	}
-	return Number{e164: phonenumbers.Format(parsed, phonenumbers.E164), country: phonenumbers.GetRegionCodeForNumber(parsed)}, nil
+	country := phonenumbers.GetRegionCodeForNumber(parsed)
+	if country == "" || country == phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY { // satellites and networks of no country, which cost a hundred times as much
+		return Number{}, ErrNumberUnsupported
+	}
+	return Number{e164: phonenumbers.Format(parsed, phonenumbers.E164), country: country}, nil
 }
 
 // Reveal is the number: "+12025550143". For the vendor alone.

@@ -36,6 +36,8 @@ func TestParseNumber(t *testing.T) {
 		{in: "0151 23456789", region: "DE", want: "+4915123456789"},
 		{in: "+493012345678", err: sms.ErrNumberLandline},
 		{in: "+499001234567", err: sms.ErrNumberUnsupported},
+		{in: "+881612345678", err: sms.ErrNumberUnsupported}, // SN-5: satellite, and networks of no country
+		{in: "+882161234567", err: sms.ErrNumberUnsupported},
 		{in: "+4418005551234567890", err: sms.ErrNumberFormat},
 		{in: "2025550143", err: sms.ErrNumberFormat},
 		{in: "+12025550143;ext=1", err: sms.ErrNumberFormat},

@@ -327,7 +327,8 @@ func TestCodesThatAreNone(t *testing.T) {
 	for name, value := range map[string]string{
 		"empty": `""`, "null": `null`, "spaces": `"      "`, "number": right, "true": `true`, "list of one": `["` + right + `"]`, "object": `{"code":"` + right + `"}`,
 		"full-width": `"` + wide + `"`, "arabic": `"` + arabic + `"`, "with a space": `"` + right[:3] + " " + right[3:] + `"`, "with a dash": `"` + right[:3] + "-" + right[3:] + `"`,
-		"percent": `"%"`, "underscore": `"______"`, "like": `"123%56"`, "quotes": `"'; --"`, "exponent": `"1.23456e5"`, "NUL": "\"12345\\u0000\"", "short": `"123"`, "long": `"12345678901"`,
+		"percent": `"%"`, "underscore": `"______"`, "like": `"123%56"`, "quotes": `"'; --"`, "exponent": `"1.23456e5"`, "commas": `"` + strings.Repeat(right+",", 300) + `"`, "list of a hundred": `["` + strings.Repeat(right+`","`, 100) + `"]`,
+		"two": `"` + right + right + `"`, "NUL": "\"12345\\u0000\"", "short": `"123"`, "long": `"12345678901"`,
 		"escaped": `"\u200b` + right + `"`,
 	} {
 		for path, member := range map[string]string{"/v1/verifications/" + id + "/check": "code", "/otp/verify": "otpCode"} {
@@ -335,13 +336,15 @@ func TestCodesThatAreNone(t *testing.T) {
 			if path == "/otp/verify" {
 				body = fmt.Sprintf(`{"requestId":%q,%q:%s}`, id, member, value)
 			}
-			a := w.ask(t, "POST", path, w.live, body)
-			if a.status != 400 || a.code() != "invalid_request" {
-				t.Errorf("%s at %s: %d %s", name, path, a.status, a.text)
-			}
-			if strings.Contains(a.text, right) || strings.Contains(a.text, wide) {
-				t.Errorf("%s: the answer repeats what was sent: %s", name, a.text)
-			}
+			t.Run("OT-13 OT-14 OT-15 OT-16 "+name, func(t *testing.T) {
+				a := w.ask(t, "POST", path, w.live, body)
+				if a.status != 400 || a.code() != "invalid_request" {
+					t.Errorf("%s: %d %s", path, a.status, a.text)
+				}
+				if strings.Contains(a.text, right) || strings.Contains(a.text, wide) {
+					t.Errorf("the answer repeats what was sent: %s", a.text)
+				}
+			})
 		}
 	}
 	for body, status := range map[string]int{

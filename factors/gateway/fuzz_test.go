@@ -18,7 +18,7 @@ func FuzzBodies(f *testing.F) {
 	paths := []string{"/v1/verifications", "/v1/verifications/" + id + "/check", "/v1/verifications/" + id + "/resend", "/v1/verifications/" + id + "/cancel", "/otp/send", "/otp/verify", "/otp/status"}
 	for _, seed := range []string{
 		`{"to":"+12025550100","channels":[{"type":"sms"}],"purpose":"sign_up","locale":"de","template":"default","app_hash":"FA+9qCX9VSu","client_ref":"o","metadata":{"a":"b"},"transaction":{"amount":"1.00","currency":"EUR","payee":"x"}}`,
-		`{"code":"123456"}`, `{"code":123456}`, `{"code":["123456"]}`, `{"code":"１２３４５６"}`, `{"code":"123456","code":"1"}`, `{"channel":"voice"}`, `{"phoneNumber":"+12025550100","idempotencyKey":"k"}`,
+		`{"to":"ada@example.com","channels":[{"type":"email"}]}`, `{"to":"+12025550100","channels":[{"type":"sms","timeout":"60s"},{"type":"voice"}]}`, `{"code":"123456"}`, `{"code":123456}`, `{"code":["123456"]}`, `{"code":"１２３４５６"}`, `{"code":"123456","code":"1"}`, `{"channel":"voice"}`, `{"phoneNumber":"+12025550100","idempotencyKey":"k"}`,
 		`{"requestId":"` + id + `","otpCode":"123456"}`, `{"number":"+12025550100"}`, `{}`, `null`, `[]`, `{"to":`, "\xff", "\ufeff{}", `{"a":{"a":{"a":{"a":{}}}}}`, `{"to":"\u0000"}`, `{"metadata":{"a":1}}`,
 		strings.Repeat("[", 3000), `{"to":"` + strings.Repeat("1", 4096) + `"}`,
 	} {
