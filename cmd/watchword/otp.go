@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
 	"github.com/watchword-auth/watchword/factors/gateway/client"
 	"github.com/watchword-auth/watchword/internal/config"
@@ -89,7 +91,7 @@ func (p *Program) otpSend() *cobra.Command {
 			if !watch {
 				return p.showVerification(v)
 			}
-			return p.watchDelivery(cmd.Context(), c, v.ID, watchFor)
+			return p.watchDelivery(cmd.Context(), c, v.ID, watchFor, false)
 		},
 	}
 	f.add(cmd.Flags())
@@ -226,10 +228,12 @@ const (
 func (p *Program) otpWatch() *cobra.Command {
 	var f apiFlags
 	var length time.Duration
+	var end bool
 	cmd := &cobra.Command{
 		Use: "watch ID|NUMBER", Short: "Wait until it is known whether the text arrived", Args: one("the verification, or a number"),
-		Long:    "Watch tells each step as it happens. It exits with 0 once the text was delivered, with 5 when it cannot be, and with 1 when nothing is known in time.",
-		Example: "  watchword otp watch vrf_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70",
+		Long: "Watch tells each step as it happens. It exits with 0 once a text was delivered, with 5 when none can be, and with 1 when nothing is known in time. With --end it goes on until the " +
+			"verification itself has ended, and exits with 0 if it was approved.",
+		Example: "  watchword otp watch vrf_5f1c0b6e3a4d4c7e9f2a1b3c4d5e6f70\n  watchword otp watch +12025550143 --end --timeout 10m",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.apiClient(&f)
 			if err != nil {
@@ -239,50 +243,81 @@ func (p *Program) otpWatch() *cobra.Command {
 			if err != nil {
 				return apiFailure(err)
 			}
-			return p.watchDelivery(cmd.Context(), c, v.ID, length)
+			return p.watchDelivery(cmd.Context(), c, v.ID, length, end)
 		},
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().DurationVar(&length, "timeout", watchFor, "how long to wait")
+	cmd.Flags().BoolVar(&end, "end", false, "go on until the verification has ended")
 	return cmd
 }
 
-// watchDelivery tells how the newest text of a verification comes along, until that is decided.
-func (p *Program) watchDelivery(ctx context.Context, c *client.Client, id string, length time.Duration) error {
-	began, told := time.Now(), ""
+// watchDelivery tells how the texts of a verification come along, until that is decided; with end, until the verification is.
+func (p *Program) watchDelivery(ctx context.Context, c *client.Client, id string, length time.Duration, end bool) error {
+	began, told, line := time.Now(), map[string]string{}, p.liveLine()
+	defer line("")
+	tell := func(what, state string) {
+		if told[what] != state {
+			told[what] = state
+			line("")
+			p.say("%6.1f s  %s", time.Since(began).Seconds(), state)
+		}
+	}
 	for {
 		v, err := c.Get(ctx, id)
 		if err != nil {
 			return apiFailure(err)
 		}
-		state, class := "queued", ""
-		if n := len(v.Deliveries); n > 0 {
-			d := v.Deliveries[n-1]
-			if state, class = d.Status, d.Reason; d.Channel != "" {
-				state += " by " + d.Channel
+		newest, class, delivered := "queued", "", false
+		for _, d := range v.Deliveries {
+			newest, class, delivered = d.Status, d.Reason, delivered || d.Status == "delivered"
+			state := strings.TrimSpace(d.Status + " by " + d.Channel + " " + d.Reason)
+			if d.Channel == "" {
+				state = strings.TrimSpace(d.Status + " " + d.Reason)
 			}
+			tell(d.ID, state)
 		}
-		if state != told {
-			p.say("%6.1f s  %s %s", time.Since(began).Seconds(), state, class)
-			told = state
+		if len(v.Deliveries) == 0 {
+			tell("", "queued")
 		}
-		word, _, _ := strings.Cut(state, " ")
 		switch {
-		case word == "delivered" || v.Status == client.Approved:
+		case v.Status == client.Approved:
+			tell("verification", v.Status)
+			line("")
 			return p.showVerification(v)
-		case word == "undelivered" || word == "failed":
-			return errors.Join(p.showVerification(v), fail(exitRefused, "ask for another number, or try another channel: watchword otp send --channel voice", "the text did not arrive: %s", class))
 		case v.Status != client.Pending:
+			line("")
 			return errors.Join(p.showVerification(v), fail(exitRefused, "", "the verification is %s", v.Status))
+		case delivered && !end:
+			line("")
+			return p.showVerification(v)
+		case (newest == "undelivered" || newest == "failed") && !delivered && !end:
+			line("")
+			return errors.Join(p.showVerification(v), fail(exitRefused, "ask for another number, or try another channel: watchword otp send --channel voice", "the text did not arrive: %s", class))
 		case time.Since(began) > length:
-			return errors.Join(p.showVerification(v), fail(exitFailed, "vendors that report nothing leave it at sent", "no report after %v", length))
+			line("")
+			what := "no report"
+			if end {
+				what = "no end"
+			}
+			return errors.Join(p.showVerification(v), fail(exitFailed, "vendors that report nothing leave it at sent; --timeout waits for longer", "%s after %v", what, length))
 		}
+		line(fmt.Sprintf("%6.1f s  waiting; %s left", time.Since(began).Seconds(), time.Until(v.ExpiresAt).Round(time.Second)))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(watchEvery):
 		}
 	}
+}
+
+// liveLine writes one line over and over where people look at it, and nothing elsewhere; "" takes it away.
+func (p *Program) liveLine() func(text string) {
+	f, ok := p.Stderr.(*os.File)
+	if !ok || p.quiet || p.env("TERM") == "dumb" || !term.IsTerminal(int(f.Fd())) { //nolint:gosec // a descriptor fits
+		return func(string) {}
+	}
+	return func(text string) { fmt.Fprintf(f, "\r\x1b[K%s", text) }
 }
 
 func (p *Program) showVerification(v *client.Verification) error {

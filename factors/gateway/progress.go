@@ -97,7 +97,7 @@ type turn struct {
 	Recipient []byte          `db:"recipient"`
 	Request   []byte          `db:"request"`
 	Payment   []byte          `db:"payment"`
-	Over      bool            `db:"over"` // ended, arrived, or the tenant is kept out
+	Over      bool            `db:"over"` // ended, arrived, failed by every way there was or for good, or the tenant is kept out
 	Tried     pq.StringArray  `db:"tried"`
 	Ages      pq.Float64Array `db:"ages"` // seconds since each of Tried was begun
 }
@@ -112,7 +112,8 @@ func (g *Gateway) turns(ctx context.Context) error {
 	q.Finally(`
 		SELECT t.id, t.created_at, t.next_at AS claimed, t.tenant_id, coalesce(n.name, '') AS name, coalesce(n.settings, '{}') AS settings, t.number, t.recipient, t.request, t.payment,
 		       n.id IS NULL OR n.disabled_at IS NOT NULL OR c.id IS NULL OR c.ended_at IS NOT NULL OR c.expires_at <= wall()
-		           OR EXISTS (SELECT FROM messages m WHERE m.challenge_id = t.id AND m.state = 'delivered') AS over, w.tried, w.ages
+		           OR EXISTS (SELECT FROM messages m WHERE m.challenge_id = t.id AND m.state = 'delivered')
+		           OR (SELECT m.state NOT IN ('queued', 'sent') FROM messages m WHERE m.challenge_id = t.id ORDER BY m.created_at DESC LIMIT 1) IS NOT FALSE AS over, w.tried, w.ages
 		  FROM taken t LEFT JOIN tenants n ON n.id = t.tenant_id
 		  LEFT JOIN LATERAL (SELECT * FROM challenges c WHERE c.id = t.id LIMIT 1) c ON true
 		 CROSS JOIN LATERAL (

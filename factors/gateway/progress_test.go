@@ -246,6 +246,19 @@ func TestChannelTimeout(t *testing.T) {
 		both(t, w)
 		is(t, w, "sms", "voice")
 	})
+	t.Run("not after a refusal that must not be walked around", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		for i, class := range []sms.Class{sms.InvalidRecipient, sms.RecipientOptedOut, sms.BlockedFraud} {
+			w.create(t, w.live, number(i), ways)
+			w.drain(t)
+			w.report(t, w.last(t), sms.LegUndelivered, class)
+		}
+		w.drain(t)
+		w.db.Advance(t, 61*time.Second)
+		both(t, w)
+		is(t, w, "sms", "sms", "sms")
+	})
 	t.Run("not of a tenant that is kept out", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)

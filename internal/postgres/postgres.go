@@ -220,8 +220,12 @@ func Unavailable(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// Retryable reports whether running the same statement again may help: a serialization failure or a deadlock.
+// Retryable reports whether running the same statement again may help: a serialization failure, a deadlock, or a row that was on its way to the default partition when its own was attached, of which PostgreSQL
+// says that it violates a check without a name.
 func Retryable(err error) bool {
+	if violated := pq.As(err, pqerror.CheckViolation); violated != nil {
+		return violated.Constraint == ""
+	}
 	return pq.As(err, pqerror.TRSerializationFailure, pqerror.TRDeadlockDetected) != nil
 }
 

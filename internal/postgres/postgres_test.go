@@ -1,7 +1,10 @@
 package postgres_test
 
 import (
+	"fmt"
 	"testing"
+
+	"github.com/lib/pq"
 
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/postgres"
@@ -116,5 +119,21 @@ func TestThen(t *testing.T) {
 	q.Then(func() { called++ })
 	if _, err := db.Run(t.Context(), q); err != nil || called != 1 {
 		t.Errorf("after two tries in vain (%v): called %d times", err, called)
+	}
+}
+
+// A partition that is attached while a row is on its way to the default one makes that fail: the statement is good a moment later.
+func TestRetryable(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{&pq.Error{Code: "40001"}, true}, {&pq.Error{Code: "40P01"}, true}, {fmt.Errorf("x: %w", &pq.Error{Code: "23514", Table: "challenges_default"}), true},
+		{&pq.Error{Code: "23514", Constraint: "challenges_outcome_check"}, false}, {&pq.Error{Code: "23505"}, false}, {nil, false},
+	} {
+		if got := postgres.Retryable(tt.err); got != tt.want {
+			t.Errorf("Retryable(%v) = %v", tt.err, got)
+		}
 	}
 }
