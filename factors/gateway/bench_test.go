@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
@@ -23,6 +24,8 @@ import (
 
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/gateway"
+	"github.com/watchword-auth/watchword/internal/events"
+	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
 // oldRows is how many verifications of the past the benchmarks have: -pairs.old 10000000 takes minutes to fill.
@@ -93,6 +96,10 @@ func BenchmarkPair(b *testing.B) {
 		b.Fatal(err)
 	}
 	w.gateway.Limits.Everyone.Burst = 100_000_000
+	w.gateway.Happened = func(_ context.Context, q *postgres.Query, from string) { // as the program does
+		events.Add(q, from, events.Event{}, events.Expressions{Type: from + ".event", Owner: events.TenantSQL(from + ".tenant"), ID: from + ".public_id", Status: "split_part(" + from + ".event, '.', 2)",
+			Reason: from + ".reason", Channel: from + ".channel", Hint: from + ".hint", ClientRef: "nullif(" + from + ".client_ref, '')"})
+	}
 	var next atomic.Int64
 	var mu sync.Mutex
 	var sends, verifies []time.Duration
