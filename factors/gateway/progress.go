@@ -104,6 +104,16 @@ type turn struct {
 
 // turns has the next of the named channels tried for each verification whose time on the one before is over.
 func (g *Gateway) turns(ctx context.Context) error {
+	for {
+		n, err := g.someTurns(ctx)
+		if err != nil || n < tidyBatch {
+			return err
+		}
+	}
+}
+
+// someTurns is [Gateway.turns] for as many as are taken at once; it says how many those were.
+func (g *Gateway) someTurns(ctx context.Context) (int, error) {
 	q := new(postgres.Query)
 	q.With("due", fmt.Sprintf(`
 		SELECT id, created_at FROM verifications WHERE next_at <= wall() AND created_at > wall() - interval '1 day' ORDER BY next_at LIMIT %s FOR UPDATE SKIP LOCKED`, q.Bind(tidyBatch)+"::int"))
@@ -122,13 +132,13 @@ func (g *Gateway) turns(ctx context.Context) error {
 		                FROM messages m LEFT JOIN legs l ON l.message_id = m.id WHERE m.challenge_id = t.id) x) w`)
 	var due []*turn
 	if err := g.DB.Select(ctx, &due, q); err != nil {
-		return fmt.Errorf("look for channels whose turn it is: %w", err)
+		return 0, fmt.Errorf("look for channels whose turn it is: %w", err)
 	}
 	var problems []error
 	for _, t := range due {
 		problems = append(problems, g.turn(ctx, t))
 	}
-	return errors.Join(problems...)
+	return len(due), errors.Join(problems...)
 }
 
 // turn decides for one verification, and does it: whoever has the turn by the time of the statement, and nobody else.

@@ -540,7 +540,12 @@ func TestTestMode(t *testing.T) {
 // What each request costs, counted at the socket once the key is known.
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := mailing(t)
+	w.listen(t)
+	for i := range 3 {
+		mailed := w.create(t, w.live, fmt.Sprintf("a%d@example.com", i))
+		w.check(t, w.live, mailed, "wrong1")
+	}
 	for i := range 3 { // statements are prepared once per connection
 		id := w.create(t, w.live, number(i))
 		w.ask(t, "POST", "/v1/verifications", w.live, fmt.Sprintf(`{"to":%q}`, number(10+i)), "Idempotency-Key", fmt.Sprint(i)).want(t, 201, "")
@@ -565,6 +570,8 @@ func TestRoundTrips(t *testing.T) {
 	cost("send, repeated", 1, func() {
 		w.ask(t, "POST", "/v1/verifications", w.live, `{"to":"+12025560006"}`, "Idempotency-Key", "k").want(t, 201, "")
 	})
+	cost("send by mail", 1, func() { w.create(t, w.live, "ada@example.com") })
+	cost("send, with a channel to follow", 1, func() { w.create(t, w.live, number(7), `,"channels":[{"type":"sms","timeout":"60s"},{"type":"voice"}]`) })
 	right := w.code(t, id)
 	cost("status", 1, func() { w.ask(t, "GET", "/otp/status?requestId="+id, w.live, "").want(t, 200, "") })
 	cost("status of a number", 1, func() { w.ask(t, "GET", "/otp/status?number=%2B12025560005", w.live, "").want(t, 200, "") })
