@@ -21,11 +21,6 @@ func (s *Tenants) Forget() { s.forget("") }
 // VerificationID writes an id as the API does.
 func VerificationID(id uuid.UUID) string { return writeID(verificationPrefix, id) }
 
-// Canonical is the one spelling of an amount, if it is one.
-func Canonical(amount string) (string, bool) {
-	return canonicalAmount(amount), amountForm.MatchString(amount)
-}
-
 // NewCode makes a code of an alphabet.
 func (a Alphabet) NewCode(length int) (string, error) { return a.newCode(length) }
 
