@@ -25,10 +25,7 @@ func (h *Handler) programPages() map[string]func(http.ResponseWriter, *http.Requ
 	const path = gateway.HostedPath + "{page}"
 	return map[string]func(http.ResponseWriter, *http.Request) error{
 		"GET " + path: h.getVerify, "POST " + path: h.postVerify, "POST " + path + "/resend": h.postVerifyResend, "GET " + path + "/state": h.getVerifyState,
-		"GET " + path + "/resend": func(w http.ResponseWriter, r *http.Request) error { // somebody reloads, or chooses a language there
-			redirect(w, hostedPath(r))
-			return nil
-		},
+		"GET " + path + "/resend": h.onward, // somebody reloads, or chooses a language there
 	}
 }
 
@@ -156,7 +153,7 @@ func verifyState(say *tongue, p *gateway.Hosted) (problem, notice template.HTML)
 	return "", ""
 }
 
-// onward leads whoever has finished back to the program, which has to ask how the verification stands: the address proves nothing.
+// onward leads whoever has finished back to the program, which has to ask how the verification stands: the address proves nothing. Everybody else it leads to the page.
 func (h *Handler) onward(w http.ResponseWriter, r *http.Request) error {
 	p, _, err := h.hosted(r)
 	if err != nil {
@@ -183,7 +180,7 @@ func (h *Handler) postVerify(w http.ResponseWriter, r *http.Request) error {
 	ids := map[error]string{factors.ErrCodeEmpty: "code.empty", factors.ErrCodeShort: "verify.short", factors.ErrCodeLong: "verify.long", factors.ErrCodeChars: "verify.chars"}
 	for typed, id := range ids {
 		if errors.Is(err, typed) {
-			if typed == factors.ErrCodeChars && p.Alphabet == gateway.Numeric {
+			if errors.Is(typed, factors.ErrCodeChars) && p.Alphabet == gateway.Numeric {
 				id = "code.chars"
 			}
 			return h.verify(w, r, p, http.StatusUnprocessableEntity, &fault{"code", say.say(id, values{"Length": p.Length})})

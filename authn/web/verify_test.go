@@ -191,7 +191,9 @@ func TestVerify(t *testing.T) { // GW-1, HT-7
 	}
 	b.do(t, http.MethodGet, made.URL, nil).want(t, "afterwards", http.StatusOK, "Your code is right", "Go back to Corner Shop to continue")
 	b.do(t, http.MethodGet, made.URL+"/state", nil).want(t, "state", http.StatusOK, `{"due":false,"notice":false,"problem":false}`)
-	b.do(t, http.MethodGet, made.URL+"/resend", nil).want(t, "reloaded", http.StatusOK, "Your code is right")
+	if on := b.do(t, http.MethodGet, made.URL+"/resend", nil); on.location != back+"&status=approved&verification="+made.ID {
+		t.Errorf("reloaded: %d %s", on.status, on.location)
+	}
 
 	b, p, made = w.shop.at(t, `,"template":"letters","locale":"de"`)
 	p.want(t, "letters", http.StatusOK, "8 Buchstaben und Ziffern", `inputmode="text"`, "Zurück zu Corner Shop", `lang="de"`)

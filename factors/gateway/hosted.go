@@ -27,7 +27,7 @@ import (
 // HostedPath is below where the pages are: the rest of the path is what [Gateway.Hosted] takes.
 const HostedPath = "/verify/"
 
-// ErrNoPage: no verification has such a page, or its tenant has none any more.
+// ErrNoPage says that no verification has such a page, or its tenant has none any more.
 var ErrNoPage = errors.New("gateway: there is no such page")
 
 // Hosted is a verification as whoever enters its code sees it.

@@ -50,14 +50,16 @@ func (g *Gateway) document(w http.ResponseWriter, r *http.Request, title, name s
 
 // codeRow is a code in a list of them.
 type codeRow struct {
-	*Problem
-	Link string
+	Code          Code
+	Status        int
+	Title, Detail string
+	Link          string
 }
 
 func codeRows() []codeRow {
 	var rows []codeRow
-	for code := range kinds() {
-		rows = append(rows, codeRow{problem(code), problemsPath + string(code)})
+	for code, k := range kinds() {
+		rows = append(rows, codeRow{code, k.status, k.title, k.detail, problemsPath + string(code)})
 	}
 	slices.SortFunc(rows, func(a, b codeRow) int {
 		return cmp.Or(cmp.Compare(a.Status, b.Status), cmp.Compare(a.Code, b.Code))

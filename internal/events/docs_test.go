@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/watchword-auth/watchword/internal/egress"
 	"github.com/watchword-auth/watchword/internal/events"
 )
 
@@ -60,6 +61,8 @@ func TestDocumentation(t *testing.T) {
 			address := l.Addr().String()
 			l.Close() // for the program
 			b := newBench(t)
+			b.worker.Timeout = 30 * time.Second // a virtual machine warms up
+			b.worker.Client = egress.New(egress.Config{Exempt: []string{"127.0.0.1"}, AllowHTTP: true, Timeout: 30 * time.Second}).Client()
 			e, secret := b.endpoint(t, events.Tenant("t"), "http://"+address+"/hooks")
 			args := run(t, address)
 			if _, err := exec.LookPath(args[0]); err != nil && language != "js" {
