@@ -126,7 +126,7 @@ func TestGarbledReference(t *testing.T) {
 		}
 		return sms.Accepted{Ref: l.ID.String()}, nil
 	}
-	c.through(t, time.Second, v)
+	c.through(t, 10*time.Second, v)
 	ctx, stop := context.WithCancel(t.Context())
 	stopped := make(chan error, 1)
 	go func() { stopped <- c.worker.Run(ctx) }()
