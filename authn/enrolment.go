@@ -366,7 +366,7 @@ func (s *Service) enrolment(ctx context.Context, cookie Cookie, id uuid.UUID) (*
 }
 
 // Prove tries an answer that binds the authenticator of an enrolment. signIn is the sign-in that wanted it, for which it counts as a proof like any; uuid.Nil:
-// none did. The session has a new cookie then. Its errors are those of [Service.Answer] on a code and, where the account has changed since the proposal, those of [Service.EnrolThis].
+// the account did, in whose session it counts: nobody is asked at once for what they have just proved. The session has a new cookie then. Its errors are those of [Service.Answer] on a code and, where the account has changed since the proposal, those of [Service.EnrolThis].
 func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID, typed string) (Cookie, error) {
 	e, session, err := s.enrolment(ctx, cookie, id)
 	if err != nil {
@@ -380,6 +380,9 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 	}
 	token := Cookie(keyring.Token())
 	event := Event{Strength: strength(factor), Kind: a.Kind, AMR: factor.AMR(), AuthenticatorID: a.ID, SignInID: signIn}
+	if signIn == uuid.Nil {
+		event.SignInID = id // a proof for the account, of no sign-in
+	}
 	binding := proof(session)
 	binding.While = func(q *postgres.Query) string { return s.lateSQL(q, session, a) + " IS NULL" }
 	raised, err := s.Ledger.Answer(ctx, id, a, binding, answer, func(q *postgres.Query, won string) string {
@@ -387,8 +390,8 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 			UPDATE sessions SET token_hash = %s, last_seen_at = wall() FROM %s
 			 WHERE sessions.id = %s AND token_hash = %s AND ended_at IS NULL AND subscriber_id = %s.subject RETURNING sessions.id`,
 			q.Bind(token.hash())+"::bytea", won, q.Bind(session.ID)+"::uuid", q.Bind(cookie.hash())+"::bytea", won))
-		q.With("session_raised", fmt.Sprintf(`SELECT p.id FROM session_proved p JOIN sign_ins si ON si.session_id = p.id
-			WHERE si.id = %s AND si.done_at IS NULL AND si.expires_at > wall()`, q.Bind(signIn)+"::uuid"))
+		q.With("session_raised", fmt.Sprintf(`SELECT p.id FROM session_proved p WHERE %[1]s IS NULL OR EXISTS (
+			SELECT FROM sign_ins si WHERE si.session_id = p.id AND si.id = %[1]s AND si.done_at IS NULL AND si.expires_at > wall())`, q.Bind(optional(signIn))+"::uuid"))
 		s.addEvent(q, "session_raised", event)
 		q.With("added", "SELECT subject, kind, hint FROM challenge_bound WHERE NOT EXISTS (SELECT FROM challenge_replaced)")
 		s.tellBound(ctx, q, a, "added", false)
