@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ func (a ownAccount) Finish(w http.ResponseWriter, r *http.Request, p *authn.Prog
 		return authn.ErrSignInOver
 	}
 	target := comingFrom(p.SignIn)
-	if p.SignIn.Requirement.Strongest && target == accountPath {
+	if p.SignIn.Requirement.Strongest && strings.HasPrefix(target, accountPath) {
 		a.say(w, "confirm")
 	}
 	redirect(w, target)
@@ -66,10 +67,42 @@ type errand struct {
 // comingFrom is the page that a sign-in to the account leads back to.
 func comingFrom(in *authn.SignIn) string {
 	var e errand
-	if json.Unmarshal(in.Payload, &e) != nil || !strings.HasPrefix(e.Return, "/enrol") {
+	if json.Unmarshal(in.Payload, &e) != nil || !strings.HasPrefix(e.Return, "/enrol") && !strings.HasPrefix(e.Return, accountPath) {
 		return accountPath
 	}
 	return e.Return
+}
+
+// wanted is the page on which somebody can do what a request was about: whoever has to give proofs first is led back to it. form is what was posted; nil: nothing was.
+func (h *Handler) wanted(r *http.Request, form url.Values) string {
+	query, about := r.URL.Query(), ""
+	if id, err := uuid.Parse(cmp.Or(form.Get("id"), query.Get("id"))); err == nil {
+		about = "/factor?" + url.Values{"id": {id.String()}}.Encode()
+	}
+	path, ofAccount := strings.CutPrefix(r.URL.Path, accountPath)
+	switch {
+	case ofAccount && (path == "/sessions" || path == "/browsers" || path == "/applications"):
+		return accountPath + "#" + path[1:]
+	case path == "/export":
+		return accountPath + "#data"
+	case path == "/password":
+		return accountPath + path
+	case ofAccount:
+		return accountPath + about
+	}
+	target := accountPath
+	for _, p := range h.enrolPages() {
+		if path := "/enrol/" + p.name; strings.HasPrefix(r.URL.Path+"/", path+"/") {
+			target = path
+		}
+	}
+	if form == nil {
+		target = r.URL.Path
+	}
+	if replaces, err := uuid.Parse(query.Get("replace")); err == nil {
+		target += "?" + url.Values{"replace": {replaces.String()}}.Encode()
+	}
+	return target
 }
 
 // Refuse implements Application: whoever may look still looks, anybody else is told that they left.
@@ -102,12 +135,23 @@ func (h *Handler) answers(p *authn.Progress) Application {
 	return h.App
 }
 
-// toAccount leads through a sign-in to the account, as far as one is needed.
-func (h *Handler) toAccount(w http.ResponseWriter, r *http.Request, required authn.Requirement) error {
-	cookie := h.Cookie(r)
-	p, err := h.SignIns.Begin(r.Context(), cookie, authn.Beginning{RelyingParty: authn.Own(h.Service), Requirement: required, Payload: []byte("{}")})
+// toAccount leads through a sign-in to the account, as far as one is needed, and on to target. A program is told that one is.
+func (h *Handler) toAccount(w http.ResponseWriter, r *http.Request, required authn.Requirement, target string) error {
+	if inJSON(r) {
+		return writeProblem(w, http.StatusForbidden, map[string]any{"code": "confirmation_required", "title": http.StatusText(http.StatusForbidden), "next": target})
+	}
+	payload, err := json.Marshal(errand{Return: target})
 	if err != nil {
 		return err
+	}
+	cookie := h.Cookie(r)
+	p, err := h.SignIns.Begin(r.Context(), cookie, authn.Beginning{RelyingParty: authn.Own(h.Service), Requirement: required, Payload: payload})
+	switch {
+	case err != nil:
+		return err
+	case p.Decision.Step == authn.StepDone && required.Strongest: // there is nothing more to ask for, and it is not enough
+		redirect(w, accountPath)
+		return nil
 	}
 	return h.Next(w, r, p, cookie)
 }
@@ -126,11 +170,11 @@ func (h *Handler) seen(w http.ResponseWriter, r *http.Request) (*visitor, error)
 	v.Account, err = h.SignIns.Account(r.Context(), v.cookie, h.browserCookie(r))
 	switch {
 	case errors.Is(err, authn.ErrNotFresh):
-		return nil, h.toAccount(w, r, authn.Looking())
+		return nil, h.toAccount(w, r, authn.Looking(), h.wanted(r, nil))
 	case err != nil:
 		return nil, err
 	case v.Decision.Step != authn.StepDone:
-		return nil, h.toAccount(w, r, authn.Looking())
+		return nil, h.toAccount(w, r, authn.Looking(), h.wanted(r, nil))
 	}
 	return v, nil
 }
@@ -147,7 +191,7 @@ func (h *Handler) own(w http.ResponseWriter, r *http.Request, v *visitor, title 
 
 // Saying what was done, on the page that follows.
 func sayings() []string {
-	return []string{"renamed", "removed", "preferred", "forgotten", "ended", "taken", "password", "gone", "confirm"}
+	return []string{"added", "replaced", "codes", "renamed", "removed", "preferred", "forgotten", "ended", "taken", "password", "gone", "confirm"}
 }
 
 const saidCookie = "watchword-said"
@@ -170,25 +214,34 @@ type accountBody struct {
 	Username     template.HTML
 	Fresh        bool
 	Factors      []shownFactor
-	Phone        bool // whether there are pages to set one up
-	App, Codes   bool
+	Add          []addable
 	Browsers     []shownSeat
 	Sessions     []shownSeat
 	Others       bool // sessions besides this one
 	Applications []shownApplication
 	Activity     []template.HTML
+	seen         accountFacts
 }
+
+func (b accountBody) facts() any { return b.seen }
 
 type shownFactor struct {
 	ID, Kind, Name string
+	Typed          string // the name, as it was typed
 	Label          template.HTML
 	Used           template.HTML
 	Left           template.HTML
 	Stays, First   bool
-	Replace        bool // a number that can be changed for another
+	Fresh          bool   // it can be changed without another proof
+	Replace        string // where a number is changed for another; "": nowhere
+	Renew          string // where a set of answers is made anew; "": nowhere
+	RenewLabel     template.HTML
 	CanFirst       bool
 	CanRename      bool
+	seen           factorFacts
 }
+
+func (b shownFactor) facts() any { return b.seen }
 
 type shownSeat struct {
 	ID          string
@@ -211,20 +264,17 @@ func (h *Handler) getAccount(w http.ResponseWriter, r *http.Request) error {
 	return h.account(w, r, v, http.StatusOK)
 }
 
-func (h *Handler) account(w http.ResponseWriter, r *http.Request, v *visitor, status int, wrong ...fault) error {
+func (h *Handler) account(w http.ResponseWriter, r *http.Request, v *visitor, status int) error {
 	f := h.own(w, r, v, "account.title")
-	f.Path, f.Errors = accountPath, wrong
+	f.Path = accountPath
 	body := accountBody{Username: f.say.say("account.who", values{"Username": v.Session.Username}), Fresh: v.Fresh}
-	installed := map[string]bool{}
-	for _, factor := range h.SignIns.Ledger.Factors() {
-		installed[factor.Kind()] = true
-	}
-	body.Phone, body.App, body.Codes = installed["sms"], installed["totp"], installed["backup_code"] && h.hasOther(v.Session.Bound)
 	for i := range v.Session.Bound {
 		body.Factors = append(body.Factors, h.shownFactor(f.say, v, i))
-		if v.Session.Bound[i].Kind == "backup_code" {
-			body.Codes = false // they are made anew beside the old ones
-		}
+	}
+	body.Add = h.addable(f.say, v)
+	if inJSON(r) {
+		body.seen = h.accountFacts(v)
+		body.seen.Add = append(body.seen.Add, body.Add...)
 	}
 	for _, b := range v.Browsers {
 		body.Browsers = append(body.Browsers, shownSeat{ID: b.ID.String(), Label: browserName(f.say, b.Agent), Used: f.say.say("account.browser_used", values{"Date": f.say.moment(b.LastUsedAt), "Until": f.say.date(b.ExpiresAt)}), This: b.This})
@@ -262,12 +312,28 @@ func (f *frame) scope(scope string) template.HTML {
 	return f.say.say("consent.scope", values{"Scope": scope})
 }
 
+// addable lists what the person can set up besides what there is. Sets of answers are made anew in place of those before, from where they are shown.
+func (h *Handler) addable(say *tongue, v *visitor) (list []addable) {
+	e := &enrolling{session: v.Session}
+	for _, p := range h.enrolPages() {
+		if !e.fits(p) || p.runsOut() && slices.ContainsFunc(v.Session.Bound, func(a factors.Authenticator) bool { return a.Kind == p.factor.Kind() }) {
+			continue
+		}
+		list = append(list, p.addable(say))
+	}
+	return list
+}
+
 func (h *Handler) shownFactor(say *tongue, v *visitor, i int) shownFactor {
 	a := v.Session.Bound[i]
-	factor, _ := h.SignIns.Ledger.Factor(a.Kind)
-	_, reaches := factor.(factors.Reacher)
-	shown := shownFactor{ID: a.ID.String(), Kind: a.Kind, Name: a.Name, Stays: v.Stays[i], First: a.Chosen, Replace: reaches, Label: say.of("factor", a.Kind, values{"Hint": a.Hint}),
+	shown := shownFactor{ID: a.ID.String(), Kind: a.Kind, Name: a.Name, Typed: a.Name, Stays: v.Stays[i], First: a.Chosen, Fresh: v.Fresh, Label: say.of("factor", a.Kind, values{"Hint": a.Hint}),
 		CanFirst: !a.Chosen && a.Left == nil && len(v.Session.Bound) > 1, CanRename: a.Left == nil}
+	for _, p := range h.enrolPages() {
+		if p.factor.Kind() == a.Kind {
+			shown.Replace, shown.Renew, shown.RenewLabel = p.replace(a), p.renew(), say.enrol(p.name, "again", nil)
+		}
+	}
+	shown.seen = h.factorFacts(v, i)
 	if !say.has("factor." + a.Kind) {
 		shown.Label = say.say("methods.any", nil)
 	}
@@ -350,10 +416,11 @@ func (h *Handler) getFactor(w http.ResponseWriter, r *http.Request) error {
 	if v == nil {
 		return err
 	}
-	return h.factor(w, r, v, r.URL.Query().Get("id"), http.StatusOK)
+	return h.factor(w, r, v, r.URL.Query().Get("id"), http.StatusOK, "")
 }
 
-func (h *Handler) factor(w http.ResponseWriter, r *http.Request, v *visitor, id string, status int, wrong ...fault) error {
+// factor renders the page of one of them, with what is wrong about a change of it: in words, and as code to programs.
+func (h *Handler) factor(w http.ResponseWriter, r *http.Request, v *visitor, id string, status int, code string, wrong ...fault) error {
 	i, ok := v.one(id)
 	if !ok {
 		h.say(w, "gone")
@@ -361,8 +428,12 @@ func (h *Handler) factor(w http.ResponseWriter, r *http.Request, v *visitor, id 
 		return nil
 	}
 	f := h.own(w, r, v, "account.factor_title")
-	f.Path, f.ID = accountPath+"/factor", id
-	f.Errors, f.Body = wrong, h.shownFactor(f.say, v, i)
+	f.Path, f.ID, f.code = accountPath+"/factor", id, code
+	shown := h.shownFactor(f.say, v, i)
+	if v.form.Has("name") { // what was typed is there to be mended
+		shown.Typed = v.form.Get("name")
+	}
+	f.Errors, f.Body = wrong, shown
 	return h.render(w, r, status, "factor", f)
 }
 
@@ -372,28 +443,28 @@ func (h *Handler) getPassword(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !v.Fresh {
-		return h.toAccount(w, r, h.SignIns.Changing())
+		return h.toAccount(w, r, h.SignIns.Changing(), h.wanted(r, nil))
 	}
-	return h.password(w, r, v, http.StatusOK)
+	return h.password(w, r, v, http.StatusOK, "")
 }
 
 // passwordBody is what the page for a new password shows.
 type passwordBody struct{ Hint template.HTML }
 
-func (h *Handler) password(w http.ResponseWriter, r *http.Request, v *visitor, status int, wrong ...fault) error {
+func (h *Handler) password(w http.ResponseWriter, r *http.Request, v *visitor, status int, code string, wrong ...fault) error {
 	f := h.own(w, r, v, "password.title")
 	f.Path = accountPath + "/password"
 	minimum := authn.MinPassword
 	if len(v.Session.Bound) == 0 {
 		minimum = authn.MinAlonePassword
 	}
-	f.Errors, f.Body = wrong, passwordBody{Hint: f.say.say("password.hint", values{"Count": minimum})}
+	f.code, f.Errors, f.Body = code, wrong, passwordBody{Hint: f.say.say("password.hint", values{"Count": minimum})}
 	return h.render(w, r, status, "password", f)
 }
 
 // changing reads a form of the account, by somebody who may see it; nil: they were led elsewhere.
 func (h *Handler) changing(w http.ResponseWriter, r *http.Request) (*visitor, error) {
-	form, err := httpkit.ReadForm(w, r, h.origin)
+	form, err := h.readForm(w, r)
 	if err != nil {
 		return nil, err
 	}
@@ -403,7 +474,7 @@ func (h *Handler) changing(w http.ResponseWriter, r *http.Request) (*visitor, er
 	}
 	holdings, err := h.SignIns.Holdings(r.Context(), v.cookie)
 	if errors.Is(err, authn.ErrNotFresh) {
-		return nil, h.toAccount(w, r, authn.Looking())
+		return nil, h.toAccount(w, r, authn.Looking(), h.wanted(r, form))
 	}
 	if err != nil {
 		return nil, err
@@ -416,12 +487,12 @@ func (h *Handler) changing(w http.ResponseWriter, r *http.Request) (*visitor, er
 }
 
 // changed answers a change of the account: it says what was done, leads through the sign-in that was lacking, or gives the error.
-func (h *Handler) changed(w http.ResponseWriter, r *http.Request, err error, done string) error {
+func (h *Handler) changed(w http.ResponseWriter, r *http.Request, v *visitor, err error, done string) error {
 	switch {
 	case err == nil:
 		h.say(w, done)
 	case errors.Is(err, authn.ErrNotFresh):
-		return h.toAccount(w, r, h.SignIns.Changing())
+		return h.toAccount(w, r, h.SignIns.Changing(), h.wanted(r, v.form))
 	case errors.Is(err, authn.ErrNothingThere), errors.Is(err, authn.ErrNoAuthenticator):
 		h.say(w, "gone")
 	default:
@@ -442,7 +513,7 @@ func (h *Handler) postConfirm(w http.ResponseWriter, r *http.Request) error {
 	if v == nil {
 		return err
 	}
-	return h.toAccount(w, r, h.SignIns.Changing())
+	return h.toAccount(w, r, h.SignIns.Changing(), h.wanted(r, v.form))
 }
 
 func (h *Handler) postRename(w http.ResponseWriter, r *http.Request) error {
@@ -453,9 +524,9 @@ func (h *Handler) postRename(w http.ResponseWriter, r *http.Request) error {
 	id, _ := formID(v.form)
 	err = h.SignIns.Rename(r.Context(), v.cookie, id, v.form.Get("name"))
 	if errors.Is(err, factors.ErrName) {
-		return h.factor(w, r, v, id.String(), http.StatusUnprocessableEntity, fault{"name", h.texts.pick(r, "").say("account.bad_name", values{"Count": factors.MaxName})})
+		return h.factor(w, r, v, id.String(), http.StatusUnprocessableEntity, "name", fault{"name", h.texts.pick(r, "").say("account.bad_name", values{"Count": factors.MaxName})})
 	}
-	return h.changed(w, r, err, "renamed")
+	return h.changed(w, r, v, err, "renamed")
 }
 
 func (h *Handler) postRemove(w http.ResponseWriter, r *http.Request) error {
@@ -466,9 +537,9 @@ func (h *Handler) postRemove(w http.ResponseWriter, r *http.Request) error {
 	id, _ := formID(v.form)
 	err = h.SignIns.Remove(r.Context(), v.cookie, id)
 	if errors.Is(err, authn.ErrLastAuthenticator) {
-		return h.factor(w, r, v, id.String(), http.StatusConflict, fault{"stays", h.texts.pick(r, "").say("account.stays", nil)})
+		return h.factor(w, r, v, id.String(), http.StatusConflict, "last_factor", fault{"stays", h.texts.pick(r, "").say("account.stays", nil)})
 	}
-	return h.changed(w, r, err, "removed")
+	return h.changed(w, r, v, err, "removed")
 }
 
 func (h *Handler) postPrefer(w http.ResponseWriter, r *http.Request) error {
@@ -477,7 +548,7 @@ func (h *Handler) postPrefer(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id, _ := formID(v.form)
-	return h.changed(w, r, h.SignIns.Prefer(r.Context(), v.cookie, id), "preferred")
+	return h.changed(w, r, v, h.SignIns.Prefer(r.Context(), v.cookie, id), "preferred")
 }
 
 func (h *Handler) postBrowsers(w http.ResponseWriter, r *http.Request) error {
@@ -489,7 +560,7 @@ func (h *Handler) postBrowsers(w http.ResponseWriter, r *http.Request) error {
 	if !named && v.form.Get("id") != "all" {
 		return httpkit.ErrForm
 	}
-	return h.changed(w, r, h.SignIns.Forget(r.Context(), v.cookie, id), "forgotten")
+	return h.changed(w, r, v, h.SignIns.Forget(r.Context(), v.cookie, id), "forgotten")
 }
 
 func (h *Handler) postSessions(w http.ResponseWriter, r *http.Request) error {
@@ -501,7 +572,7 @@ func (h *Handler) postSessions(w http.ResponseWriter, r *http.Request) error {
 	if !named && v.form.Get("id") != "others" {
 		return httpkit.ErrForm
 	}
-	return h.changed(w, r, h.SignIns.EndSession(r.Context(), v.cookie, id), "ended")
+	return h.changed(w, r, v, h.SignIns.EndSession(r.Context(), v.cookie, id), "ended")
 }
 
 func (h *Handler) postApplications(w http.ResponseWriter, r *http.Request) error {
@@ -509,7 +580,7 @@ func (h *Handler) postApplications(w http.ResponseWriter, r *http.Request) error
 	if v == nil {
 		return err
 	}
-	return h.changed(w, r, h.SignIns.Disconnect(r.Context(), v.cookie, v.form.Get("id")), "taken")
+	return h.changed(w, r, v, h.SignIns.Disconnect(r.Context(), v.cookie, v.form.Get("id")), "taken")
 }
 
 func (h *Handler) postPassword(w http.ResponseWriter, r *http.Request) error {
@@ -524,20 +595,20 @@ func (h *Handler) postPassword(w http.ResponseWriter, r *http.Request) error {
 	next, err := h.SignIns.ChangePassword(r.Context(), v.cookie, v.form.Get("password"), words...)
 	if errors.Is(err, authn.ErrOverloaded) {
 		w.Header().Set("Retry-After", retry(v.Now, v.Now.Add(authn.RetryAfter)))
-		return h.password(w, r, v, http.StatusServiceUnavailable, fault{"password", say.say("login.busy", nil)})
+		return h.password(w, r, v, http.StatusServiceUnavailable, "busy", fault{"password", say.say("login.busy", nil)})
 	}
 	for known, id := range map[error]string{authn.ErrPasswordShort: "short", authn.ErrPasswordLong: "long", authn.ErrPasswordCommon: "common", authn.ErrPasswordChars: "chars", authn.ErrPasswordSame: "same"} {
 		if errors.Is(err, known) {
 			if v.form.Get("password") == "" {
 				id = "empty"
 			}
-			return h.password(w, r, v, http.StatusUnprocessableEntity, fault{"password", say.say("password."+id, values{"Count": authn.MaxPassword})})
+			return h.password(w, r, v, http.StatusUnprocessableEntity, "password."+id, fault{"password", say.say("password."+id, values{"Count": authn.MaxPassword})})
 		}
 	}
 	if err == nil {
 		h.SetCookie(w, next)
 	}
-	return h.changed(w, r, err, "password")
+	return h.changed(w, r, v, err, "password")
 }
 
 // postExport hands over all that is kept about whoever asks, but for secrets.
@@ -548,7 +619,7 @@ func (h *Handler) postExport(w http.ResponseWriter, r *http.Request) error {
 	}
 	account, who, err := h.SignIns.ExportOwn(r.Context(), v.cookie)
 	if err != nil {
-		return h.changed(w, r, err, "")
+		return h.changed(w, r, v, err, "")
 	}
 	data, err := json.MarshalIndent(authn.NewExport(account, who), "", "  ")
 	if err != nil {

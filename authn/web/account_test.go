@@ -1,16 +1,21 @@
 package web_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
+	"github.com/watchword-auth/watchword/factors/totp"
 )
 
 // letRemember has policy let browsers be remembered.
@@ -111,6 +116,7 @@ func TestAccountStepUp(t *testing.T) { // EN-1, TP-10, LIM-9, BND-1: every chang
 			t.Errorf("EN-1 TP-10 %s led to %d %s", path, led.status, led.url)
 		}
 	}
+	b.do(t, http.MethodGet, "/account/factor?id="+id, nil).want(t, "what is changed there", http.StatusOK, "To change something here, confirm first that it is you.")
 	if n := w.Texts(t); n != texts {
 		t.Errorf("EN-1 %d texts were sent", n-texts)
 	}
@@ -138,6 +144,197 @@ func TestAccountStepUp(t *testing.T) { // EN-1, TP-10, LIM-9, BND-1: every chang
 	}
 	nobody := w.browser(t)
 	nobody.submit(t, nobody.do(t, http.MethodGet, "/account", nil), "/login/cancel", nil).want(t, "going back, signed in nowhere", http.StatusOK, "You are not signed in")
+}
+
+func TestBackToTheAction(t *testing.T) { // whoever has to give proofs first comes back to what they wanted to do
+	t.Parallel()
+	w := newWorld(t)
+	b, app := w.changing(t)
+	id := w.phone(t)
+	about := "/account/factor?id=" + id
+	for path, c := range map[string]struct {
+		fields url.Values
+		want   string
+	}{
+		"/account/rename":       {url.Values{"id": {id}, "name": {"x"}}, about},
+		"/account/remove":       {url.Values{"id": {id}}, about},
+		"/account/prefer":       {url.Values{"id": {id}}, about},
+		"/account/confirm":      {url.Values{"id": {id}}, about},
+		"/account/sessions":     {url.Values{"id": {"others"}}, "/account#sessions"},
+		"/account/browsers":     {url.Values{"id": {uuid.NewString()}}, "/account#browsers"},
+		"/account/applications": {url.Values{"id": {"demo"}}, "/account#applications"},
+		"/account/export":       {nil, "/account#data"},
+		"/account/password":     {url.Values{"password": {"seven brown horses in a boat"}}, "/account/password"},
+		"GET /account/password": {nil, "/account/password"},
+	} {
+		fields := url.Values{"proof": {hidden(t, b.do(t, http.MethodGet, "/account", nil), "proof")}}
+		maps.Copy(fields, c.fields)
+		w.DB.Advance(t, 10*time.Minute+time.Second)
+		method, target := http.MethodPost, path
+		if get, ok := strings.CutPrefix(path, "GET "); ok {
+			method, target, fields = http.MethodGet, get, nil
+		}
+		p := b.submit(t, b.do(t, method, target, fields), "/login", url.Values{"password": {authntest.Password}})
+		b.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		if got := b.submit(t, p, "/login/app", url.Values{"code": {app.Code(t, 0)}}); got.location != c.want {
+			t.Errorf("%s leads back to %d %q, want %q", path, got.status, got.location, c.want)
+		}
+		b.client.CheckRedirect = nil
+	}
+	b.do(t, http.MethodGet, about, nil).want(t, "and says so", http.StatusOK, "You have confirmed that it is you.", "Mobile number ending 43")
+	// Who is signed in nowhere comes to the page that they opened, once they are.
+	nobody := w.browser(t)
+	p := nobody.password(t, nobody.do(t, http.MethodGet, about, nil), authntest.Password)
+	w.DB.Advance(t, totp.Period)
+	if p = nobody.submit(t, p, "/login/app", url.Values{"code": {app.Code(t, 0)}}); p.url != w.server.URL+about {
+		t.Errorf("signed in, at %s", p.url)
+	}
+}
+
+func TestAddedCounts(t *testing.T) { // what was just proved is not asked for again: the next change needs no code, and the application none of another time step
+	t.Parallel()
+	w := newWorld(t)
+	w.DB.Freeze(t)
+	b, p := w.atAccount(t)
+	p = b.submit(t, b.do(t, http.MethodGet, "/enrol/app", nil), "/enrol/app", nil)
+	secret := regexp.MustCompile(`secret=([A-Z2-7]+)`).FindStringSubmatch(p.html)[1]
+	p = b.submit(t, p, "/enrol/app/confirm", url.Values{"code": {w.codeOf(t, secret)}})
+	p.want(t, "added", http.StatusOK, "It was added. You can use it from now on.", "Authenticator app")
+	p.wantNot(t, "added", "confirm first that it is you")
+	p = b.submit(t, b.do(t, http.MethodGet, "/enrol/backup", nil), "/enrol/backup", nil)
+	wantAt(t, "codes, next", p, "/enrol/backup/codes")
+	b.submit(t, p, "/enrol/backup/codes/saved", nil).want(t, "codes", http.StatusOK, "Your backup codes work from now on.", "10 codes are left.")
+	finished(t, "the level that was proved", b.do(t, http.MethodGet, "/begin?strong", nil), authn.UnrestrictedLevel)
+	// It is a proof of possession, and no password.
+	w.DB.Advance(t, 10*time.Minute+time.Second)
+	wantAt(t, "EN-1 later", b.do(t, http.MethodGet, "/enrol/phone", nil), "/login")
+}
+
+// json asks as a program does, and reads the answer into into.
+func (b *browser) json(t *testing.T, method, target string, fields map[string]string, status int, into any) {
+	t.Helper()
+	if strings.HasPrefix(target, "/") {
+		target = b.w.server.URL + target
+	}
+	body, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, target, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept", "application/json")
+	if method == http.MethodPost {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := b.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil || resp.StatusCode != status {
+		t.Fatalf("%s %s: %d, %v: %+v", method, target, resp.StatusCode, err, into)
+	}
+	if kind := resp.Header.Get("Content-Type"); (status >= 400) != (kind == "application/problem+json") || resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%s %s: %d as %s, %s", method, target, status, kind, resp.Header.Get("Cache-Control"))
+	}
+}
+
+func TestAccountInJSON(t *testing.T) { // BND-8, SS-10, EN-1, EN-9: a user interface of one's own lists and ends what the page does
+	t.Parallel()
+	w := newWorld(t)
+	w.DB.Freeze(t)
+	w.letRemember(t)
+	// A browser that is remembered, and another one that is signed in.
+	other, p := w.atCode(t, "")
+	other.code(t, p, url.Values{"remember": {"yes"}})
+	w.Service.Config.Policy.Rules = nil
+	w.DB.Advance(t, time.Minute)
+	type answer struct {
+		Page, Proof, Notice, Next, Code, Title string
+		Errors                                 []struct{ Pointer, Message string }
+		Data                                   struct {
+			Username string
+			Fresh    bool
+			Factors  []struct {
+				ID, Kind, Hint, Name, Replace string
+				Stays                         bool
+			}
+			Add      []struct{ Kind, Next string }
+			Sessions []struct {
+				ID   string
+				This bool
+			}
+			Browsers []struct {
+				ID        string
+				ExpiresAt time.Time `json:"expires_at"`
+			}
+			Activity []struct{ Event, Actor, Source string }
+		}
+	}
+	var none answer
+	w.browser(t).json(t, http.MethodGet, "/account", nil, http.StatusForbidden, &none)
+	if none.Code != "confirmation_required" || none.Next != "/account" {
+		t.Errorf("nobody: %+v", none)
+	}
+	b, _ := w.atAccount(t)
+	look := func() (a answer) {
+		t.Helper()
+		b.json(t, http.MethodGet, "/account", nil, http.StatusOK, &a)
+		return a
+	}
+	change := func(path string, status int, fields map[string]string) (a answer) {
+		t.Helper()
+		fields["proof"] = look().Proof
+		b.json(t, http.MethodPost, "/account/"+path, fields, status, &a)
+		return a
+	}
+	a := look()
+	if a.Page != "account" || a.Data.Username != "alice" || !a.Data.Fresh || len(a.Data.Factors) != 1 || len(a.Data.Add) != 3 || len(a.Data.Sessions) != 2 || len(a.Data.Browsers) != 1 || len(a.Data.Activity) < 4 {
+		t.Fatalf("the account: %+v", a)
+	}
+	phone := a.Data.Factors[0]
+	if phone.Kind != "sms" || phone.Hint != "43" || !phone.Stays || phone.Replace != "/enrol/phone?replace="+phone.ID || a.Data.Add[0].Next != "/enrol/app" || a.Data.Browsers[0].ExpiresAt.IsZero() {
+		t.Errorf("what can be done: %+v %+v %+v", phone, a.Data.Add, a.Data.Browsers)
+	}
+	for _, e := range a.Data.Activity {
+		if e.Source != "" || strings.Contains(e.Actor, " ") {
+			t.Errorf("the activity names a place or an operator: %+v", e)
+		}
+	}
+	if last := change("remove", http.StatusConflict, map[string]string{"id": phone.ID}); last.Code != "last_factor" || len(last.Errors) != 1 {
+		t.Errorf("EN-9: %+v", last)
+	}
+	if long := change("rename", http.StatusUnprocessableEntity, map[string]string{"id": phone.ID, "name": strings.Repeat("x", 41)}); long.Code != "name" || long.Errors[0].Pointer != "/name" || long.Title != "Change a way to sign in" {
+		t.Errorf("a long name: %+v", long)
+	}
+	if weak := change("password", http.StatusUnprocessableEntity, map[string]string{"password": "short"}); weak.Code != "password.short" {
+		t.Errorf("PW-14: %+v", weak)
+	}
+	change("rename", http.StatusOK, map[string]string{"id": phone.ID, "name": "Work"})
+	if a = look(); a.Data.Factors[0].Name != "Work" {
+		t.Errorf("renamed: %+v", a)
+	}
+	for _, s := range a.Data.Sessions {
+		if !s.This {
+			if led := change("sessions", http.StatusOK, map[string]string{"id": s.ID}); led.Next != "/account" {
+				t.Errorf("ended: %+v", led)
+			}
+		}
+	}
+	change("browsers", http.StatusOK, map[string]string{"id": a.Data.Browsers[0].ID})
+	if a = look(); len(a.Data.Sessions) != 1 || !a.Data.Sessions[0].This || len(a.Data.Browsers) != 0 {
+		t.Errorf("SS-10 after all that: %+v", a)
+	}
+	if p := other.do(t, http.MethodGet, "/account", nil); !strings.Contains(p.url, "/login?flow=") {
+		t.Errorf("SS-10 the other one is at %s", p.url)
+	}
+	b.json(t, http.MethodPost, "/account/sessions", map[string]string{"id": "others"}, http.StatusForbidden, &none) // SS-11 without a proof
+	w.DB.Advance(t, 10*time.Minute+time.Second)
+	if late := change("sessions", http.StatusForbidden, map[string]string{"id": "others"}); late.Code != "confirmation_required" || late.Next != "/account#sessions" {
+		t.Errorf("EN-1: %+v", late)
+	}
 }
 
 // hidden is the value of a hidden field.

@@ -18,7 +18,6 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/factors"
-	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/sms"
 )
 
@@ -135,12 +134,8 @@ func (e *enrolling) address(path string, more url.Values) string {
 func (h *Handler) enter(w http.ResponseWriter, r *http.Request, step string) (*enrolling, error) {
 	e := &enrolling{visit: visit{cookie: h.Cookie(r)}}
 	if step != "" {
-		read := httpkit.ReadForm
-		if inJSON(r) {
-			read = httpkit.ReadObject
-		}
 		var err error
-		if e.form, err = read(w, r, h.origin); err != nil {
+		if e.form, err = h.readForm(w, r); err != nil {
 			return nil, err
 		}
 	}
@@ -185,35 +180,11 @@ func (h *Handler) setting(w http.ResponseWriter, r *http.Request, step string) (
 
 // confirm leads through the proofs that a change wants, and back to the page that was asked for.
 func (h *Handler) confirm(w http.ResponseWriter, r *http.Request) error {
-	target := r.URL.Path
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		target = accountPath
-		for _, p := range h.enrolPages() {
-			if path := "/enrol/" + p.name; strings.HasPrefix(r.URL.Path+"/", path+"/") {
-				target = path
-			}
-		}
+	form := url.Values{}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		form = nil
 	}
-	if replaces, err := uuid.Parse(r.URL.Query().Get("replace")); err == nil {
-		target += "?" + url.Values{"replace": {replaces.String()}}.Encode()
-	}
-	if inJSON(r) {
-		return writeProblem(w, http.StatusForbidden, map[string]any{"code": "confirmation_required", "title": http.StatusText(http.StatusForbidden), "next": target})
-	}
-	payload, err := json.Marshal(errand{Return: target})
-	if err != nil {
-		return err
-	}
-	cookie := h.Cookie(r)
-	p, err := h.SignIns.Begin(r.Context(), cookie, authn.Beginning{RelyingParty: authn.Own(h.Service), Requirement: h.SignIns.Changing(), Payload: payload})
-	switch {
-	case err != nil:
-		return err
-	case p.Decision.Step == authn.StepDone: // there is nothing more to ask for, and it is not enough
-		redirect(w, accountPath)
-		return nil
-	}
-	return h.Next(w, r, p, cookie)
+	return h.toAccount(w, r, h.SignIns.Changing(), h.wanted(r, form))
 }
 
 // notFresh is what becomes of a change that came too late.
@@ -231,11 +202,12 @@ func (h *Handler) notFresh(w http.ResponseWriter, r *http.Request, e *enrolling)
 	return h.Next(w, r, p, e.cookie)
 }
 
-// enrolled goes on after something was bound.
-func (h *Handler) enrolled(w http.ResponseWriter, r *http.Request, e *enrolling, cookie authn.Cookie) error {
+// enrolled goes on after something was bound. The account says that it was done.
+func (h *Handler) enrolled(w http.ResponseWriter, r *http.Request, e *enrolling, cookie authn.Cookie, done string) error {
 	h.SetCookie(w, cookie)
 	h.keep(w, nil)
 	if e.p == nil {
+		h.say(w, done)
 		redirect(w, accountPath)
 		return nil
 	}
@@ -632,7 +604,11 @@ func (p enrolPage) postProof(w http.ResponseWriter, r *http.Request) error {
 func (p enrolPage) prove(w http.ResponseWriter, r *http.Request, e *enrolling, made *authn.Enrolment, again func(*authn.Enrolment, int, *fault, string) error) error {
 	cookie, err := p.SignIns.Prove(r.Context(), e.cookie, made.Challenge.ID, e.signIn(), e.form.Get("code"))
 	if err == nil {
-		return p.enrolled(w, r, e, cookie)
+		done := "added"
+		if made.Authenticator.Replaces != uuid.Nil {
+			done = "replaced"
+		}
+		return p.enrolled(w, r, e, cookie, done)
 	}
 	say, group := p.texts.pick(r, e.locales()), factors.PageOf(p.factor).Name
 	for typed, name := range map[error]string{factors.ErrCodeEmpty: "empty", factors.ErrCodeShort: "short", factors.ErrCodeLong: "long", factors.ErrCodeChars: "chars"} {
@@ -819,6 +795,32 @@ func left(a factors.Authenticator) int {
 // runsOut reports whether what is set up is a set of answers that are good once each: they add nothing to a session.
 func (p enrolPage) runsOut() bool { return !factors.Serves(p.factor, factors.StepUp) }
 
+// addable is what can be set up from the account.
+type addable struct {
+	Kind  string        `json:"kind"`
+	Link  string        `json:"next"`
+	Label template.HTML `json:"-"`
+}
+
+func (p enrolPage) addable(say *tongue) addable {
+	return addable{Kind: p.factor.Kind(), Link: "/enrol/" + p.name, Label: say.enrol(p.name, "add", nil)}
+}
+
+// replace is where a is changed for another, and renew where a set of answers is made anew; "": it is not.
+func (p enrolPage) replace(a factors.Authenticator) string {
+	if _, number := p.factor.(factors.Numbered); !number {
+		return ""
+	}
+	return "/enrol/" + p.name + "?" + url.Values{"replace": {a.ID.String()}}.Encode()
+}
+
+func (p enrolPage) renew() string {
+	if !p.runsOut() {
+		return ""
+	}
+	return "/enrol/" + p.name
+}
+
 func (p enrolPage) postSetup(w http.ResponseWriter, r *http.Request) error {
 	e, _, err := p.due(w, r, "enrol "+p.name)
 	if e == nil {
@@ -973,6 +975,7 @@ func (p enrolPage) postSaved(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p.keep(w, nil)
+	p.say(w, "codes")
 	redirect(w, accountPath)
 	return nil
 }

@@ -2,7 +2,6 @@ package web_test
 
 import (
 	"encoding/base32"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -654,32 +653,7 @@ func TestEnrolInJSON(t *testing.T) {
 	}
 	ask := func(method, target string, fields map[string]string, status int) (a answer) {
 		t.Helper()
-		if strings.HasPrefix(target, "/") {
-			target = w.server.URL + target
-		}
-		body, err := json.Marshal(fields)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := http.NewRequestWithContext(t.Context(), method, target, strings.NewReader(string(body)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Accept", "application/json")
-		if method == http.MethodPost {
-			r.Header.Set("Content-Type", "application/json")
-		}
-		resp, err := b.client.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		if err := json.NewDecoder(resp.Body).Decode(&a); err != nil || resp.StatusCode != status {
-			t.Fatalf("%s %s: %d, %v: %+v", method, target, resp.StatusCode, err, a)
-		}
-		if kind := resp.Header.Get("Content-Type"); (status >= 400) != (kind == "application/problem+json") || resp.Header.Get("Cache-Control") != "no-store" {
-			t.Errorf("%s %s: %d as %s, %s", method, target, status, kind, resp.Header.Get("Cache-Control"))
-		}
+		b.json(t, method, target, fields, status, &a)
 		return a
 	}
 	a := ask(http.MethodGet, p.url, nil, http.StatusOK)

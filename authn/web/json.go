@@ -6,8 +6,11 @@ import (
 	"html"
 	"html/template"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/watchword-auth/watchword/internal/httpkit"
 )
 
 // Pages that a user interface of one's own can lead a person through have the same handlers, forms and proofs as those in HTML: only what is read and what is
@@ -29,6 +32,14 @@ func speaksJSON(next http.Handler) http.Handler {
 
 // inJSON reports whether the request is answered in JSON.
 func inJSON(r *http.Request) bool { return r.Context().Value(jsonKey{}) != nil }
+
+// readForm reads what was posted, as a browser or as a program does.
+func (h *Handler) readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	if inJSON(r) {
+		return httpkit.ReadObject(w, r, h.origin)
+	}
+	return httpkit.ReadForm(w, r, h.origin)
+}
 
 // jsonWriter tells a program where a browser would be led.
 type jsonWriter struct {

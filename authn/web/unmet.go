@@ -1,6 +1,7 @@
 package web
 
 import (
+	"html/template"
 	"net/http"
 
 	"github.com/watchword-auth/watchword/authn"
@@ -27,12 +28,33 @@ func (h *Handler) getUnmet(w http.ResponseWriter, r *http.Request) error {
 		return h.Next(w, r, p, v.cookie)
 	}
 	f := h.page(r, p.SignIn, "unmet")
-	f.Title, f.Cancel = f.T("unmet.title"), ""
-	f.Body = f.TC("unmet.weak")
+	f.Title, f.Cancel, f.HomeURI = f.T("unmet.title"), "", "" // the way back is the button
+	body := unmetBody{Why: f.TC("unmet.weak"), Add: h.mendable(f.say, p)}
 	if len(p.SignIn.Session.Bound) == 0 {
-		f.Body = f.TC("unmet.none")
+		body.Why = f.TC("unmet.none")
 	}
+	f.Body = body
 	return h.render(w, r, http.StatusOK, "unmet", f)
+}
+
+type unmetBody struct {
+	Why template.HTML
+	Add []addable // what the person can set up in their account, and would do
+}
+
+// mendable lists what would do and can be set up in the account, by somebody who can prove there that it is them. In the sign-in itself it is not set up: whoever knows the
+// password could do it there.
+func (h *Handler) mendable(say *tongue, p *authn.Progress) (list []addable) {
+	if p.SignIn.RelyingParty.Own || !h.hasOther(p.SignIn.Session.Bound) {
+		return nil
+	}
+	e := &enrolling{p: p}
+	for _, page := range h.enrolPages() {
+		if e.fits(page) {
+			list = append(list, page.addable(say))
+		}
+	}
+	return list
 }
 
 // postUnmet leads back to the application, which is told that it cannot have what it asked for.

@@ -189,7 +189,8 @@ func (h *Handler) Routes() http.Handler {
 	}
 	for pattern, page := range h.accountPages() {
 		_, path, _ := strings.Cut(pattern, " ")
-		pages[pattern], known[path] = page, true
+		mux.Handle(pattern, speaksJSON(h.handle(page)))
+		known[path] = true
 	}
 	for name := range h.answerPages() {
 		path, page := "/login/"+name, answerPage{h, name}
@@ -511,11 +512,11 @@ func (h *Handler) render(w http.ResponseWriter, r *http.Request, status int, nam
 	if f.Heading == "" {
 		f.Heading = f.Title
 	}
-	if len(f.Errors) > 0 {
-		f.Title = f.say.say("page.error", values{"Title": f.Title})
-	}
 	if inJSON(r) {
 		return h.renderJSON(w, status, name, f)
+	}
+	if len(f.Errors) > 0 {
+		f.Title = f.say.say("page.error", values{"Title": f.Title})
 	}
 	var html bytes.Buffer
 	if err := h.pages[name].ExecuteTemplate(&html, "layout.html", f); err != nil {
