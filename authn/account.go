@@ -96,7 +96,7 @@ func Activities() []string {
 // Account reads it, in two statements. Nobody signed in is [ErrNotFresh].
 func (s *Service) Account(ctx context.Context, cookie, browser Cookie) (*Account, error) {
 	q := new(postgres.Query)
-	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at, u.username, u.subject, u.groups, %s AS events, %s AS bound,
+	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.recovery_id, s.created_at AS session_created_at, u.username, u.subject, u.groups, %s AS events, %s AS bound,
 		%s AS fresh, wall() AS now, %s FROM sessions s JOIN subscribers u ON u.id = s.subscriber_id WHERE s.token_hash = %s AND %s`,
 		eventsSQL(), factors.BoundSQL("s.subscriber_id"), s.freshSQL(q, s.Config.Fresh), s.possessions(q, "s.subscriber_id", browser, Activities(), shownActivity),
 		q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
@@ -244,7 +244,7 @@ func (s *Service) alter(ctx context.Context, cookie Cookie, add func(q *postgres
 	if err != nil {
 		return err
 	}
-	err = s.change(ctx, cookie, session, nil, func(q *postgres.Query) (done, refused string, err error) { return add(q, session), "NULL", nil })
+	err = s.change(ctx, cookie, session, false, nil, func(q *postgres.Query) (done, refused string, err error) { return add(q, session), "NULL", nil })
 	if errors.Is(err, ErrNoAuthenticator) {
 		return ErrNothingThere
 	}
@@ -311,7 +311,7 @@ func (s *Service) Prefer(ctx context.Context, cookie Cookie, id uuid.UUID) error
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, cookie, session, nil, func(q *postgres.Query) (done, refused string, err error) {
+	return s.change(ctx, cookie, session, false, nil, func(q *postgres.Query) (done, refused string, err error) {
 		s.Ledger.Prefer(ctx, q, "changer", session.Subscriber, id, factors.Subscriber(session.ID))
 		return "EXISTS (SELECT FROM authenticator_preferred)", "NULL", nil
 	})

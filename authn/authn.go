@@ -121,6 +121,7 @@ type Session struct {
 	Username   string
 	Groups     []string   // of the subscriber, for policy
 	Source     netip.Addr // where this request came from, for policy; the zero value: unknown
+	Recovery   uuid.UUID  // the recovery that it was opened for; uuid.Nil: none. It is at [RecoveryLevel] then, whatever it has proved
 	Events     []Event
 	Bound      []factors.Authenticator // what the subscriber has, the last used first, what runs out last of all
 	Offers     []Strength              // the strength of each of Bound; 0: it has run out, or policy does not take it in this sign-in

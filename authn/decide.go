@@ -105,6 +105,12 @@ func (j *judgement) decide(consent bool) Decision {
 	if required.Unmeetable {
 		return Decision{Step: StepFail, Failure: Unmet}
 	}
+	if session.Recovery != uuid.Nil { // it repairs an account: to applications nobody is signed in
+		if required.Silent {
+			return Decision{Step: StepFail, Failure: LoginRequired}
+		}
+		return Decision{Step: StepPassword}
+	}
 	password := j.newest(Knowledge, Knowledge)
 	other := required.Subject != "" && session.Subscriber != uuid.Nil && session.Subject != required.Subject
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -51,6 +52,8 @@ type Holdings struct {
 	Now     time.Time
 	// Fresh: the session's proofs allow changes. Otherwise they are answered with [ErrNotFresh].
 	Fresh bool
+	// Repair: the session was opened for a recovery. It may bind an authenticator, and change nothing else.
+	Repair bool
 	// Stays, for each authenticator: it is the last that signing in needs, and removing it is answered with [ErrLastAuthenticator].
 	Stays []bool
 }
@@ -58,7 +61,7 @@ type Holdings struct {
 // Holdings reads them in one round trip. Nobody signed in is [ErrNotFresh].
 func (s *Service) Holdings(ctx context.Context, cookie Cookie) (*Holdings, error) {
 	q := new(postgres.Query)
-	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at, u.username, u.subject, u.groups,
+	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.recovery_id, s.created_at AS session_created_at, u.username, u.subject, u.groups,
 		%s AS events, %s AS bound, %s AS fresh, wall() AS now FROM sessions s JOIN subscribers u ON u.id = s.subscriber_id WHERE s.token_hash = %s AND %s`,
 		eventsSQL(), factors.BoundSQL("s.subscriber_id"), s.freshSQL(q, s.Config.Fresh), q.Bind(cookie.hash())+"::bytea", s.alive(q, "s")))
 	var row holdingsRow
@@ -87,7 +90,7 @@ func (s *Service) holdings(ctx context.Context, row *holdingsRow) (*Holdings, er
 		return nil, err
 	}
 	s.weigh(&session, bound)
-	h := &Holdings{Session: session, Now: row.Now, Fresh: row.Fresh && s.begins(&session, row.Now), Stays: make([]bool, len(bound))}
+	h := &Holdings{Session: session, Now: row.Now, Fresh: row.Fresh && s.begins(&session, row.Now), Repair: session.Recovery != uuid.Nil, Stays: make([]bool, len(bound))}
 	needed, others := s.needed(&session), 0
 	for _, a := range bound {
 		others += count(needed, a.Kind)
@@ -161,7 +164,7 @@ func (s *Service) freshSQL(q *postgres.Query, within time.Duration) string {
 	}
 	able := fmt.Sprintf("unnest(%s::text[], %s::smallint[]) AS able(kind, strength)", q.Bind(pq.Array(kinds)), q.Bind(pq.Array(strengths)))
 	recent := "e.session_id = s.id AND e.at > wall() - make_interval(secs => " + q.Bind(within.Seconds()) + "::float8)"
-	return fmt.Sprintf(`(EXISTS (SELECT FROM session_events e WHERE %[1]s AND e.strength = %[2]d)
+	return fmt.Sprintf(`(s.recovery_id IS NULL AND EXISTS (SELECT FROM session_events e WHERE %[1]s AND e.strength = %[2]d)
 		AND (NOT EXISTS (SELECT FROM authenticators a WHERE a.subject = s.subscriber_id AND a.unbound_at IS NULL)
 		     OR coalesce((SELECT max(e.strength) FROM session_events e JOIN %[3]s USING (kind) WHERE %[1]s)
 		                 >= (SELECT max(able.strength) FROM authenticators a JOIN %[3]s USING (kind) WHERE a.subject = s.subscriber_id AND a.unbound_at IS NULL), false)))`,
@@ -262,7 +265,13 @@ func (s *Service) enrol(ctx context.Context, cookie Cookie, session *Session, b 
 	a, by := b.Authenticator, factors.Subscriber(session.ID)
 	e := &Enrolment{Authenticator: a, Setup: setup}
 	factor, _ := s.Ledger.Factor(a.Kind)
-	err := s.change(ctx, cookie, session, enrolRefusals(), func(q *postgres.Query) (done, refused string, err error) {
+	// What is repaired gets something to begin with again; whatever else is bound goes then, so that it is in nobody's way.
+	repairs := len(a.Codes) == 0 && a.Replaces == uuid.Nil && factors.Serves(factor, factors.StepUp)
+	err := s.change(ctx, cookie, session, repairs, enrolRefusals(), func(q *postgres.Query) (done, refused string, err error) {
+		perKind, has := math.MaxInt32, "false"
+		if session.Recovery == uuid.Nil {
+			perKind, has = s.Config.PerKind, s.Ledger.HasSQL(q, a.Kind, b.Unique, a.Subject)
+		}
 		subject, kind, replaces := q.Bind(a.Subject)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(optional(a.Replaces))+"::uuid"
 		q.With("obstacle", fmt.Sprintf(`SELECT CASE
 			WHEN %[3]s IS NOT NULL AND NOT EXISTS (SELECT FROM authenticators WHERE id = %[3]s AND subject = %[1]s AND kind = %[2]s AND unbound_at IS NULL) THEN 'unknown'
@@ -270,7 +279,7 @@ func (s *Service) enrol(ctx context.Context, cookie Cookie, session *Session, b 
 			WHEN %[4]s THEN 'already'
 			WHEN %[5]s <= (SELECT count(*) FROM authenticators WHERE subject = %[1]s AND kind = %[2]s AND unbound_at IS NULL AND id <> %[6]s AND id <> coalesce(%[3]s, %[6]s)) THEN 'many'
 			WHEN %[7]s <= %[8]s THEN 'shared' END AS reason FROM changer`,
-			subject, kind, replaces, s.Ledger.HasSQL(q, a.Kind, b.Unique, a.Subject), q.Bind(s.Config.PerKind)+"::int", q.Bind(a.ID)+"::uuid",
+			subject, kind, replaces, has, q.Bind(perKind)+"::int", q.Bind(a.ID)+"::uuid",
 			q.Bind(s.Config.PerNumber)+"::int", s.Ledger.HeldSQL(q, a.Kind, b.Unique, a.Subject), q.Bind(factors.Serves(factor, factors.StepUp))+"::bool", q.Bind(pq.Array(s.adding()))+"::text[]"))
 		q.With("room", "SELECT changer.id FROM changer, obstacle WHERE obstacle.reason IS NULL")
 		q.With("obstructed", "SELECT reason FROM obstacle WHERE reason IS NOT NULL")
@@ -308,6 +317,13 @@ func enrolRefusals() map[string]error {
 // lateSQL is an SQL expression for why what was proposed in a session cannot be bound any more; NULL: it can. The account may have changed since: a session that was
 // good enough to propose something while there was no factor is not good enough once there is one.
 func (s *Service) lateSQL(q *postgres.Query, session *Session, a factors.Authenticator) string {
+	if session.Recovery != uuid.Nil { // what was bound before goes when this is
+		return fmt.Sprintf(`(SELECT CASE
+			WHEN s.recovery_id IS NULL THEN 'stale'
+			WHEN %[1]s <= (SELECT count(DISTINCT o.subject) FROM authenticators o WHERE o.unbound_at IS NULL AND o.fingerprint = n.fingerprint AND o.subject <> n.subject) THEN 'shared' END
+			FROM authenticators n JOIN sessions s ON s.subscriber_id = n.subject WHERE n.id = %[2]s AND s.id = %[3]s)`,
+			q.Bind(s.Config.PerNumber)+"::int", q.Bind(a.ID)+"::uuid", q.Bind(session.ID)+"::uuid")
+	}
 	return fmt.Sprintf(`(SELECT CASE
 		WHEN NOT %[1]s THEN 'stale'
 		WHEN EXISTS (SELECT FROM authenticators o WHERE o.unbound_at IS NULL AND o.fingerprint = n.fingerprint AND o.subject = n.subject) THEN 'already'
@@ -366,7 +382,9 @@ func (s *Service) enrolment(ctx context.Context, cookie Cookie, id uuid.UUID) (*
 }
 
 // Prove tries an answer that binds the authenticator of an enrolment. signIn is the sign-in that wanted it, for which it counts as a proof like any; uuid.Nil:
-// the account did, in whose session it counts: nobody is asked at once for what they have just proved. The session has a new cookie then. Its errors are those of [Service.Answer] on a code and, where the account has changed since the proposal, those of [Service.EnrolThis].
+// the account did, in whose session it counts: nobody is asked at once for what they have just proved. The session has a new cookie then; it is empty where the session was there to
+// repair the account, which it has: its person signs in now. Its errors are those of [Service.Answer] on a code and, where the account has changed since the proposal, those of
+// [Service.EnrolThis].
 func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID, typed string) (Cookie, error) {
 	e, session, err := s.enrolment(ctx, cookie, id)
 	if err != nil {
@@ -379,6 +397,7 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 		return "", err
 	}
 	token := Cookie(keyring.Token())
+	repairs := session.Recovery != uuid.Nil && s.Repaired != nil
 	event := Event{Strength: strength(factor), Kind: a.Kind, AMR: factor.AMR(), AuthenticatorID: a.ID, SignInID: signIn}
 	if signIn == uuid.Nil {
 		event.SignInID = id // a proof for the account, of no sign-in
@@ -387,11 +406,16 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 	binding.While = func(q *postgres.Query) string { return s.lateSQL(q, session, a) + " IS NULL" }
 	raised, err := s.Ledger.Answer(ctx, id, a, binding, answer, func(q *postgres.Query, won string) string {
 		q.With("session_proved", fmt.Sprintf(`
-			UPDATE sessions SET token_hash = %s, last_seen_at = wall() FROM %s
-			 WHERE sessions.id = %s AND token_hash = %s AND ended_at IS NULL AND subscriber_id = %s.subject RETURNING sessions.id`,
+			UPDATE sessions SET token_hash = %s, last_seen_at = wall(),
+			       ended_at = CASE WHEN recovery_id IS NOT NULL THEN wall() END, end_reason = CASE WHEN recovery_id IS NOT NULL THEN 'repaired' END FROM %s
+			 WHERE sessions.id = %s AND token_hash = %s AND ended_at IS NULL AND subscriber_id = %s.subject RETURNING sessions.id, sessions.id AS session_id, %[2]s.subject`,
 			q.Bind(token.hash())+"::bytea", won, q.Bind(session.ID)+"::uuid", q.Bind(cookie.hash())+"::bytea", won))
-		q.With("session_raised", fmt.Sprintf(`SELECT p.id FROM session_proved p WHERE %[1]s IS NULL OR EXISTS (
-			SELECT FROM sign_ins si WHERE si.session_id = p.id AND si.id = %[1]s AND si.done_at IS NULL AND si.expires_at > wall())`, q.Bind(optional(signIn))+"::uuid"))
+		if repairs {
+			s.Repaired(ctx, q, "session_proved", session, a)
+		}
+		q.With("session_raised", fmt.Sprintf(`SELECT p.id FROM session_proved p WHERE %[2]s AND (%[1]s IS NULL OR EXISTS (
+			SELECT FROM sign_ins si WHERE si.session_id = p.id AND si.id = %[1]s AND si.done_at IS NULL AND si.expires_at > wall()))`,
+			q.Bind(optional(signIn))+"::uuid", q.Bind(session.Recovery == uuid.Nil)+"::bool"))
 		s.addEvent(q, "session_raised", event)
 		q.With("added", "SELECT subject, kind, hint FROM challenge_bound WHERE NOT EXISTS (SELECT FROM challenge_replaced)")
 		s.tellBound(ctx, q, a, "added", false)
@@ -410,6 +434,9 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 	var proved bool
 	if len(raised) == 0 || json.Unmarshal(raised, &proved) != nil || !proved {
 		return "", ErrSignInOver // the session ended between the two statements
+	}
+	if repairs {
+		return "", nil
 	}
 	return token, nil
 }
@@ -459,7 +486,7 @@ func (s *Service) Rename(ctx context.Context, cookie Cookie, id uuid.UUID, name 
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, cookie, session, nil, func(q *postgres.Query) (done, refused string, err error) {
+	return s.change(ctx, cookie, session, false, nil, func(q *postgres.Query) (done, refused string, err error) {
 		s.Ledger.Rename(ctx, q, "changer", session.Subscriber, id, name, factors.Subscriber(session.ID))
 		s.Notices.Add(ctx, q, "authenticator_renamed", notices.Event{Kind: notices.FactorRenamed},
 			notices.Expressions{"about": "authenticator_renamed.kind", "hint": "authenticator_renamed.hint"})
@@ -473,7 +500,7 @@ func (s *Service) Remove(ctx context.Context, cookie Cookie, id uuid.UUID) error
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, cookie, session, map[string]error{"last": ErrLastAuthenticator}, func(q *postgres.Query) (done, refused string, err error) {
+	return s.change(ctx, cookie, session, false, map[string]error{"last": ErrLastAuthenticator}, func(q *postgres.Query) (done, refused string, err error) {
 		s.Ledger.Unbind(ctx, q, "changer", session.Subscriber, id, s.needed(session), factors.Subscriber(session.ID))
 		s.tellUnbound(ctx, q, false)
 		s.endOthers(ctx, q, "authenticator_unbound", session.Subscriber, factors.Subscriber(session.ID))
@@ -494,11 +521,16 @@ func (s *Service) signedIn(ctx context.Context, cookie Cookie) (*Session, error)
 }
 
 // change runs what add makes depend on part `changer`, which has a row for as long as the session is the one that was read, and fresh. add says in SQL
-// whether it is done, and why it is refused: a key of refusals, or NULL. That a session is not fresh is recorded.
-func (s *Service) change(ctx context.Context, cookie Cookie, session *Session, refusals map[string]error, add func(*postgres.Query) (done, refused string, err error)) error {
+// whether it is done, and why it is refused: a key of refusals, or NULL. That a session is not fresh is recorded. repairs says that a session which was opened for
+// a recovery may do it.
+func (s *Service) change(ctx context.Context, cookie Cookie, session *Session, repairs bool, refusals map[string]error, add func(*postgres.Query) (done, refused string, err error)) error {
 	q := new(postgres.Query)
+	fresh := "s.recovery_id IS NOT NULL"
+	if !repairs || session.Recovery == uuid.Nil {
+		fresh = s.freshSQL(q, s.Config.Fresh)
+	}
 	q.With("asker", fmt.Sprintf("SELECT s.id, %s AS fresh FROM sessions s WHERE s.token_hash = %s AND s.subscriber_id = %s AND %s",
-		s.freshSQL(q, s.Config.Fresh), q.Bind(cookie.hash())+"::bytea", q.Bind(session.Subscriber)+"::uuid", s.alive(q, "s")))
+		fresh, q.Bind(cookie.hash())+"::bytea", q.Bind(session.Subscriber)+"::uuid", s.alive(q, "s")))
 	q.With("changer", "SELECT id FROM asker WHERE fresh")
 	done, refused, err := add(q)
 	if err != nil {

@@ -63,7 +63,7 @@ func (s *Service) live(q *postgres.Query, cookie Cookie, id uuid.UUID) string {
 // columns of sign-in si with session s.
 func (s *Service) columns(q *postgres.Query) string {
 	return `si.id, si.relying_party, si.requirement, si.payload, si.locales, si.login_hint, si.consented, si.created_at, si.expires_at,
-		wall() AS now, s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at,
+		wall() AS now, s.id AS session_id, s.sid, s.subscriber_id, s.recovery_id, s.created_at AS session_created_at,
 		(SELECT u.username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
 		(SELECT u.subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject,
 		(SELECT u.groups FROM subscribers u WHERE u.id = s.subscriber_id) AS groups,
@@ -78,6 +78,7 @@ type sessionRow struct {
 	SessionCreatedAt time.Time      `db:"session_created_at"`
 	Username         *string        `db:"username"`
 	Subject          *string        `db:"subject"`
+	RecoveryID       *uuid.UUID     `db:"recovery_id"`
 	Groups           pq.StringArray `db:"groups"`
 	Events           []byte         `db:"events"`
 }
@@ -86,6 +87,9 @@ func (row *sessionRow) session(ctx context.Context) (Session, error) {
 	session := Session{ID: row.SessionID, SID: row.SID, CreatedAt: row.SessionCreatedAt, Groups: row.Groups, Source: audit.From(ctx).Source}
 	if row.SubscriberID != nil {
 		session.Subscriber = *row.SubscriberID
+	}
+	if row.RecoveryID != nil {
+		session.Recovery = *row.RecoveryID
 	}
 	if row.Username != nil && row.Subject != nil {
 		session.Username, session.Subject = *row.Username, *row.Subject

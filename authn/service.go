@@ -70,6 +70,9 @@ type Service struct {
 	Notices *notices.Notices
 	// Applications knows what other programs were given. Nil: nothing is known of any.
 	Applications Applications
+	// Repaired adds to q what follows when a session that was opened for a recovery has bound a, for as long as part from has a row (columns subject and
+	// session_id). Package recovery sets it. Nil: there are no such sessions.
+	Repaired func(ctx context.Context, q *postgres.Query, from string, session *Session, a factors.Authenticator)
 }
 
 // Cookie is the value of a browser's session cookie; it prints as nothing.
@@ -151,7 +154,7 @@ func (s *Service) BeginStored(ctx context.Context, q *postgres.Query, asked stri
 	const silent = "coalesce((asked.requirement->>'silent')::bool, false)"
 	hash := q.Bind(cookie.hash()) + "::bytea"
 	q.With("session_found", fmt.Sprintf(`
-		UPDATE sessions SET last_seen_at = %s FROM asked WHERE token_hash = %s AND %s RETURNING sessions.*`,
+		UPDATE sessions SET last_seen_at = %s FROM asked WHERE token_hash = %s AND recovery_id IS NULL AND %s RETURNING sessions.*`,
 		seenSQL(silent), hash, s.alive(q, "sessions")))
 	q.With("session_made", fmt.Sprintf(`
 		INSERT INTO sessions (id, token_hash, sid) SELECT %s, %s, %s FROM asked
@@ -724,7 +727,7 @@ func (s *Service) Cancel(ctx context.Context, cookie Cookie, in *SignIn, reason 
 // Current reads who this browser is signed in as. Nobody is a session with Subscriber uuid.Nil.
 func (s *Service) Current(ctx context.Context, cookie Cookie) (Session, error) {
 	q := new(postgres.Query)
-	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.created_at AS session_created_at,
+	q.Finally(fmt.Sprintf(`SELECT s.id AS session_id, s.sid, s.subscriber_id, s.recovery_id, s.created_at AS session_created_at,
 		(SELECT username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
 		(SELECT subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject,
 		(SELECT groups FROM subscribers u WHERE u.id = s.subscriber_id) AS groups, %s AS events

@@ -168,6 +168,17 @@ func (l *Ledger) Unbind(ctx context.Context, q *postgres.Query, from string, sub
 		Actor: by.Actor, Subject: subject, Session: by.Session, Object: id.String()}, audit.Expressions{"reason": "authenticator_unbound.kind"})
 }
 
+// UnbindOthers adds part `authenticator_unbound`, as of [Ledger.Unbind], for all that the subject of SQL expression subject has bound but those whose ids are in SQL expression keep,
+// of type uuid[].
+func (l *Ledger) UnbindOthers(ctx context.Context, q *postgres.Query, from, subject, keep string, by By) {
+	q.With("authenticator_unbound", fmt.Sprintf(`
+		UPDATE authenticators a SET unbound_at = wall(), data = '', fingerprint = NULL, codes_left = NULL, codes_used = '{}'
+		  FROM %s WHERE a.subject = %s AND a.unbound_at IS NULL AND a.id <> ALL(%s)
+		RETURNING a.id, a.subject, a.kind, a.hint`, from, subject, keep))
+	audit.Record(ctx, q, "authenticator_unbound", audit.Event{Name: "authenticator.unbind", Outcome: audit.Success, Actor: by.Actor, Session: by.Session},
+		audit.Expressions{"reason": "authenticator_unbound.kind", "subject": "authenticator_unbound.subject", "object": "authenticator_unbound.id::text"})
+}
+
 func optional(id uuid.UUID) any {
 	if id == uuid.Nil {
 		return nil

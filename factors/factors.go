@@ -224,6 +224,8 @@ const (
 	Enrol  Purpose = "enrol"
 	// Transaction codes approve one payment. The context of their binding is the hash of its record.
 	Transaction Purpose = sms.TransactionPurpose
+	// Recover is for getting back in, or for keeping somebody else from it.
+	Recover Purpose = "recover"
 )
 
 // Purposes of challenges that other programs ask for. Those of their tests are worth nothing else.

@@ -44,6 +44,9 @@ type Limits struct {
 	Breaker limits.Breaker
 	// Failures in a row of one subject, over all factors. Strict is for challenges that add proof to a session.
 	Failures, Strict limits.Streak
+	// Outsiders is the limit on failures in a row of those who have proved nothing yet, as when a recovery begins. It is counted apart and tells nobody, so that a
+	// stranger who knows a name locks nobody out.
+	Outsiders limits.Streak
 }
 
 // DefaultLimits are the numbers that the pages' texts depend on.
@@ -52,6 +55,7 @@ func DefaultLimits() Limits {
 	strict := failures
 	strict.Limit = 5
 	source := limits.Window{Name: "factor-source", Burst: 30, Period: 5 * time.Minute, Tight: 5}
+	outsiders := limits.Streak{Scope: "outsider", Limit: 10, Block: 15 * time.Minute, MaxBlock: 2 * time.Hour, Ceiling: 1 << 30} // there is no operator to ask for it back
 	return Limits{
 		Attempts: 5, Sends: 5, Codes: 3, Live: 3, Cooldown: 30 * time.Second,
 		NumberHour:     limits.Window{Name: "send-number-hour", Burst: 5, Period: time.Hour},
@@ -61,7 +65,7 @@ func DefaultLimits() Limits {
 		Everyone:       limits.Window{Name: "send-everyone-day", Burst: 10000, Period: 24 * time.Hour, Shared: true},
 		SourceFailures: source,
 		Breaker:        limits.Breaker{Window: source, Event: "challenge.answer", Only: "subject IS NOT NULL", Failures: 100, Share: 0.5, Period: 5 * time.Minute, Pause: 10 * time.Minute},
-		Failures:       failures, Strict: strict,
+		Failures:       failures, Strict: strict, Outsiders: outsiders,
 	}
 }
 
@@ -127,8 +131,8 @@ type Binding struct {
 	Browser uuid.UUID
 	// Context is what the answer is for: the sign-in, or the hash of a transaction's canonical record.
 	Context []byte
-	// Strict has the tighter limit on failures in a row hold. It is no part of what an answer comes with.
-	Strict bool
+	// Strict has the tighter limit on failures in a row hold, Outsider the one for those who have proved nothing yet. Neither is part of what an answer comes with.
+	Strict, Outsider bool
 	// Owner, when set, stands for subject and browser in what an answer must come with: programs give back a challenge's id and a code, and the subject is known by the id
 	// alone. It is whoever the program works for.
 	Owner uuid.UUID
@@ -164,7 +168,10 @@ const macLabel = "challenge code"
 
 // streak is the limit on failures in a row. Whatever adds proof to a session that exists, or approves a payment, has the tighter one.
 func (l *Ledger) streak(b Binding) limits.Streak {
-	if b.Strict || b.Purpose == StepUp || b.Purpose == Transaction {
+	switch {
+	case b.Outsider:
+		return l.Limits.Outsiders
+	case b.Strict || b.Purpose == StepUp || b.Purpose == Transaction:
 		return l.Limits.Strict
 	}
 	return l.Limits.Failures

@@ -71,7 +71,7 @@ type Warn func(ctx context.Context, q *postgres.Query, from string)
 
 // warn adds what follows an attempt that was wrong: failed is a part with columns subject, failures and until.
 func (l *Ledger) warn(ctx context.Context, q *postgres.Query, b Binding, failed string) {
-	if l.Warn == nil {
+	if l.Warn == nil || b.Outsider {
 		return
 	}
 	q.With("streak_stage", fmt.Sprintf("SELECT subject, until, %s AS stage FROM %s", l.streak(b).Stage("failures"), failed))

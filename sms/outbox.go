@@ -208,10 +208,10 @@ func channelsOf(names []string) []Channel {
 	return channels
 }
 
-// Cancel adds part `sms_canceled` to q: of the challenges in column challenge_id of part from, whatever has not been handed to a
+// Cancel adds part `sms_canceled_<from>` to q: of the challenges in column challenge_id of part from, whatever has not been handed to a
 // vendor never will be, and every text is erased. SQL expression verified over from says whether the code was used: vendors may have to be told.
 func (o *Outbox) Cancel(q *postgres.Query, from, verified string) {
-	q.With("sms_canceled", fmt.Sprintf(`
+	q.With("sms_canceled_"+from, fmt.Sprintf(`
 		UPDATE messages m
 		   SET body = NULL, updated_at = wall(), lease_until = NULL, verified = m.verified OR %s,
 		       state = CASE WHEN m.state = 'queued' THEN 'canceled' ELSE m.state END

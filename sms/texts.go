@@ -171,7 +171,7 @@ type Preview struct {
 }
 
 // Purposes of codes that have texts of their own.
-func Purposes() []string { return []string{"login", "step_up", "enrol"} }
+func Purposes() []string { return []string{"login", "step_up", "enrol", "recover"} }
 
 // Locales that texts exist in.
 func (t *Texts) Locales() []string {

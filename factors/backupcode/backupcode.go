@@ -5,7 +5,7 @@
 // authenticator that a subject has of this kind. The statement that consumes the challenge moves the code from those that are left to those that
 // are used; a new set takes the place of the old one by one INSERT … ON CONFLICT UPDATE.
 //
-// Backup codes are good for signing in alone: they add nothing to a session that has a factor, confirm no transaction and change no factor. They rank
+// Backup codes are good for signing in, and as one of the proofs of a recovery: they add nothing to a session that has a factor, confirm no transaction and change no factor. They rank
 // with restricted factors. Their amr value is "x_backup": RFC 8176 registers none.
 package backupcode
 
@@ -64,7 +64,7 @@ func (*Factor) AMR() []string { return []string{"x_backup"} }
 func (*Factor) Restricted() bool { return true }
 
 // Serves implements factors.Confined.
-func (*Factor) Serves(p factors.Purpose) bool { return p == factors.Login }
+func (*Factor) Serves(p factors.Purpose) bool { return p == factors.Login || p == factors.Recover }
 
 // Page implements factors.Paged.
 func (*Factor) Page() factors.Page { return factors.Page{Name: "backup"} }
