@@ -106,3 +106,13 @@ func (e *Engine) Ways(r *Recovery) (ways []Way) {
 	}
 	return ways
 }
+
+// Due is the way that r waits for an answer from, and whether it does. Of a try that has proved nothing nobody is told.
+func (e *Engine) Due(r *Recovery) (Way, bool) {
+	for _, w := range e.Ways(r) {
+		if w.ID == r.askedOf && (w.ID != uuid.Nil || r.linked) {
+			return w, true
+		}
+	}
+	return Way{}, false
+}

@@ -186,7 +186,10 @@ var (
 )
 
 // LimitError says that no more is begun or sent for a while.
-type LimitError struct{ Until time.Time }
+type LimitError struct {
+	Until time.Time
+	Now   time.Time // the database's; the zero value where the caller knows it
+}
 
 func (e *LimitError) Error() string { return "recovery: too many" }
 
@@ -242,20 +245,21 @@ type Recovery struct {
 	profile    []byte
 	challenge  uuid.UUID
 	askedOf    uuid.UUID
+	linked     bool // a link was mailed, and is not used up
 }
 
 // Proved reports whether anything was proved, so that its owner may be told things.
 func (r *Recovery) Proved() bool { return len(r.Proofs) > 0 || r.Knows }
 
-// live reports whether the try can be gone on with.
-func (r *Recovery) live() bool {
+// Live reports whether the try can be gone on with.
+func (r *Recovery) Live() bool {
 	return r.EndedAt == nil && r.Now.Before(r.ExpiresAt) && (r.stands || r.Subscriber == uuid.Nil)
 }
 
 // columns of row r of recoveries. The subscriber's are those of row u, which may be missing.
 func (e *Engine) columns(q *postgres.Query) string {
 	return `r.id, r.kind, r.state, r.reason, r.channel, r.proofs, r.proved_by::text[] AS proved_by, r.knows, r.sign_in_id, r.locale, r.created_at, r.expires_at, r.ended_at, r.due_at, r.next_send_at,
-		r.tries, r.sends, wall() AS now, coalesce(r.by_operator, '') AS by_operator, coalesce(r.approved_by, '') AS approved_by, r.subscriber_id, coalesce(u.username, '') AS username, u.profile, u.created_at AS since, r.challenge_id, r.asked_of,
+		r.tries, r.sends, wall() AS now, coalesce(r.by_operator, '') AS by_operator, coalesce(r.approved_by, '') AS approved_by, r.subscriber_id, coalesce(u.username, '') AS username, u.profile, u.created_at AS since, r.challenge_id, r.asked_of, r.link_hash IS NOT NULL AS linked,
 		coalesce(` + standsSQL + `, false) AS stands, CASE WHEN u.password_reset_at = u.password_changed_at THEN u.password_reset_by END AS reset_by,
 		EXISTS (SELECT FROM recoveries d WHERE d.subscriber_id = r.subscriber_id AND d.id <> r.id AND ` + vouchesSQL + `) AS vouched, ` +
 		factors.BoundSQL("r.subscriber_id") + ` AS bound, ` + e.SignIns.Ledger.StateSQL(q, "r.challenge_id") + ` AS challenge`
@@ -293,6 +297,7 @@ type row struct {
 	Profile    []byte         `db:"profile"`
 	Challenge  *uuid.UUID     `db:"challenge_id"`
 	AskedOf    *uuid.UUID     `db:"asked_of"`
+	Linked     bool           `db:"linked"`
 	Stands     bool           `db:"stands"`
 	Since      *time.Time     `db:"since"`
 	ResetBy    pq.StringArray `db:"reset_by"`
@@ -317,7 +322,7 @@ func (e *Engine) decode(got *row) (*Recovery, error) {
 		ID: got.ID, Kind: got.Kind, State: got.State, Reason: got.Reason, Channel: got.Channel, Proofs: got.Proofs, Knows: got.Knows, Locale: got.Locale, CreatedAt: got.CreatedAt,
 		ExpiresAt: got.ExpiresAt, EndedAt: got.EndedAt, DueAt: got.DueAt, NextSendAt: got.NextSendAt, Tries: got.Tries, Sends: got.Sends, Now: got.Now, Operator: got.ByOperator, ApprovedBy: got.ApprovedBy,
 		Username: got.Username, Vouched: got.Vouched, stands: got.Stands, resetBy: got.ResetBy, profile: got.Profile,
-		SignIn: orNil(got.SignIn), Subscriber: orNil(got.Subscriber), challenge: orNil(got.Challenge), askedOf: orNil(got.AskedOf),
+		SignIn: orNil(got.SignIn), Subscriber: orNil(got.Subscriber), challenge: orNil(got.Challenge), askedOf: orNil(got.AskedOf), linked: got.Linked,
 	}
 	if got.Since != nil {
 		r.since = *got.Since

@@ -39,7 +39,7 @@ func (e *Engine) Repair(ctx context.Context, cookie authn.Cookie) (*Repair, erro
 	if err != nil {
 		return nil, err
 	}
-	if !r.live() || r.State != Granted {
+	if !r.Live() || r.State != Granted {
 		return nil, ErrOver
 	}
 	repair := &Repair{Recovery: r, Session: session}

@@ -81,16 +81,17 @@ func (e *Engine) Begin(ctx context.Context, b Beginning) (Cookie, error) {
 	record(ctx, q, "asked", audit.Event{Name: "recovery.ask", Reason: string(b.Kind)}, nil)
 	q.With("limited", "SELECT NULL::uuid AS subscriber_id, ''::text AS id WHERE NOT EXISTS (SELECT FROM asked)")
 	record(ctx, q, "limited", audit.Event{Name: "recovery.ask", Outcome: audit.Refused, Reason: "limit"}, nil)
-	q.Finally("SELECT EXISTS (SELECT FROM asked) AS asked, retry_at FROM limit_taken")
+	q.Finally("SELECT EXISTS (SELECT FROM asked) AS asked, retry_at, wall() AS now FROM limit_taken")
 	var got struct {
 		Asked   bool       `db:"asked"`
 		RetryAt *time.Time `db:"retry_at"`
+		Now     time.Time  `db:"now"`
 	}
 	if err := e.DB.Get(ctx, &got, q); err != nil {
 		return "", fmt.Errorf("begin recovery: %w", err)
 	}
 	if !got.Asked {
-		limited := new(LimitError)
+		limited := &LimitError{Now: got.Now}
 		if got.RetryAt != nil {
 			limited.Until = *got.RetryAt
 		}
@@ -189,7 +190,7 @@ func (e *Engine) Answer(ctx context.Context, cookie Cookie, typed string) (*Gran
 		if err := e.try(ctx, r); err != nil {
 			return nil, err
 		}
-	} else if !r.live() || r.State != Open {
+	} else if !r.Live() || r.State != Open {
 		return nil, ErrOver
 	}
 	challenge := r.challenge
@@ -314,7 +315,7 @@ func (e *Engine) Linked(ctx context.Context, token string) (*Recovery, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !r.live() || r.State != Open {
+	if !r.Live() || r.State != Open {
 		return nil, ErrOver
 	}
 	return r, nil
@@ -345,7 +346,7 @@ func (e *Engine) Ask(ctx context.Context, cookie Cookie, way uuid.UUID, locale s
 	switch {
 	case err != nil:
 		return err
-	case !r.live() || !r.Proved() || r.State != Open:
+	case !r.Live() || !r.Proved() || r.State != Open:
 		return ErrOver
 	}
 	for _, w := range e.Ways(r) {
@@ -372,6 +373,39 @@ func (e *Engine) Ask(ctx context.Context, cookie Cookie, way uuid.UUID, locale s
 	return ErrNoWay
 }
 
+// Repeat sends again what r's browser waits for: the first message as [Engine.Again] does, that for a further proof if it can be sent, and a new one where the
+// code before is over. Its errors are [ErrOver], [ErrNoWay] and a [LimitError], whose time is zero when nothing is sent any more.
+func (e *Engine) Repeat(ctx context.Context, cookie Cookie, locale string) error {
+	r, err := e.Load(ctx, cookie)
+	if err != nil {
+		return err
+	}
+	if len(r.Proofs) == 0 {
+		return e.Again(ctx, cookie)
+	}
+	way, due := e.Due(r)
+	if !due {
+		return ErrOver
+	}
+	if !way.Sent || way.ID == uuid.Nil || r.Challenge == nil || !r.Challenge.Live(r.Now) {
+		return e.Ask(ctx, cookie, way.ID, locale)
+	}
+	i := slices.IndexFunc(r.Bound, func(a factors.Authenticator) bool { return a.ID == way.ID })
+	if held, err := e.held(ctx, r.Bound[i]); held {
+		return ErrNoWay
+	} else if err != nil {
+		e.Log.WarnContext(ctx, "SIM change not known", "recovery_id", r.ID, "error", err)
+	}
+	err = e.SignIns.Ledger.Resend(ctx, r.challenge, r.Bound[i], e.binding(r), factors.Prompt{Locale: locale})
+	if early, is := errors.AsType[*factors.WaitError](err); is {
+		return &LimitError{Until: early.Until}
+	}
+	if errors.Is(err, factors.ErrOver) {
+		return ErrOver
+	}
+	return err
+}
+
 // SetPassword sets the password that was granted, ends everything else of the account, and the recovery. It signs nobody in and changes no factor. Its errors are [ErrOver],
 // authn.ErrOverloaded and those of authn.CheckNewPassword.
 func (e *Engine) SetPassword(ctx context.Context, cookie Cookie, password string) error {
@@ -379,7 +413,7 @@ func (e *Engine) SetPassword(ctx context.Context, cookie Cookie, password string
 	switch {
 	case err != nil:
 		return err
-	case r.Kind != Password || r.State != Granted || !r.live():
+	case r.Kind != Password || r.State != Granted || !r.Live():
 		return ErrOver
 	}
 	hash, err := e.newPassword(ctx, r, password)
@@ -453,7 +487,7 @@ func (e *Engine) Wait(ctx context.Context, cookie Cookie) error {
 	switch {
 	case err != nil:
 		return err
-	case !r.live() || r.State != Open:
+	case !r.Live() || r.State != Open:
 		return ErrOver
 	case !e.decide(r).MayWait:
 		return ErrNoWay
@@ -484,7 +518,7 @@ func (e *Engine) Resume(ctx context.Context, cookie Cookie) (*Grant, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case !r.live() || r.Kind != Access:
+	case !r.Live() || r.Kind != Access:
 		return nil, ErrOver
 	case r.State == Waiting && r.Now.Before(*r.DueAt):
 		return nil, ErrNotThisStep

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,6 +82,15 @@ func (v *visit) toAccount() {
 	v.Go(v.w.server.URL + "/account")
 	v.password(authntest.Password)
 	v.code(v.w.Code(v.t, v.w.challenge(v.t)))
+}
+
+// flow is the sign-in that the browser is in.
+func (v *visit) flow() string {
+	u, err := url.Parse(v.URL())
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return u.Query().Get("flow")
 }
 
 func (v *visit) resend() { v.Click("form[action^='/login/code/resend'] button") }
@@ -286,7 +296,11 @@ func states() []state {
 			v.sql("UPDATE authenticators SET codes_left = codes_left[1:1] WHERE codes_left IS NOT NULL")
 			v.again()
 		}},
-		{"help", func(v *visit) { v.toCode(""); v.Click("a[href^='/login/methods']"); v.Click("a[href^='/login/help']") }},
+		{"help", func(v *visit) {
+			v.toCode("")
+			v.Click("a[href^='/login/methods']")
+			v.open("/login/help?flow=" + v.flow())
+		}},
 		{"unmet", func(v *visit) { v.begin("?strong"); v.password(authntest.Password) }},
 		{"consent", func(v *visit) { v.toCode("?consent"); v.code(v.w.Code(v.t, v.w.challenge(v.t))) }},
 		{"login again", func(v *visit) { v.toCode("?consent"); v.code(v.w.Code(v.t, v.w.challenge(v.t))); v.begin("?fresh") }},
@@ -421,6 +435,172 @@ func TestVerifyBrowser(t *testing.T) {
 			tab.Pick("main form button[type=submit]")
 			tab.Await(program.URL + "/verified?from=1&status=approved&verification=" + b.ID)
 		})
+	}
+}
+
+// forgets asks for a new password.
+func (v *visit) forgets(channel string) {
+	v.begin("")
+	v.Click("a[href^='/recover?']")
+	v.Type("#username", v.name)
+	v.Pick("#channel-" + channel)
+	v.post("/recover")
+	v.w.drain(v.t)
+}
+
+// post sends the form of a page of recovery.
+func (v *visit) post(path string) {
+	v.Click("main form[action='" + path + "'] button[type=submit], main form[action^='" + path + "?'] button[type=submit]")
+}
+
+// followLink opens the newest link that was mailed, and uses it.
+func (v *visit) followLink() {
+	v.Go(v.w.link(v.t))
+	v.post("/recover/link")
+}
+
+// lost begins where a factor was lost: the password is known.
+func (v *visit) lost(channel string) {
+	v.w.DB.Advance(v.t, 25*time.Hour)
+	v.toCode("")
+	v.Click("a[href^='/login/methods']")
+	v.Click("a[href^='/recover/access']")
+	v.Pick("#channel-" + channel)
+	v.post("/recover/access")
+	v.w.drain(v.t)
+}
+
+// back is in again, by text and backup code.
+func (v *visit) back() {
+	codes := v.w.Paper(v.t, v.w.find(v.t, v.name))
+	v.lost("text")
+	v.again()
+	v.answer(v.w.Code(v.t, v.w.challenge(v.t)))
+	v.Pick("#way-1")
+	v.post("/recover/ways")
+	v.answer(codes[0])
+}
+
+// recoverStates are those of P10 to P14.
+func recoverStates() []state {
+	waits := func(v *visit) {
+		v.w.recovery.Config.Alone = true
+		v.lost("mail")
+		v.followLink()
+		v.post("/recover/wait")
+	}
+	return []state{
+		{"forgot", func(v *visit) { v.begin(""); v.Click("a[href^='/recover?']") }},
+		{"forgot empty", func(v *visit) { v.open("/recover"); v.post("/recover") }},
+		{"forgot mail", func(v *visit) { v.forgets("mail") }},
+		{"forgot mail too early", func(v *visit) { v.forgets("mail"); v.post("/recover/again") }},
+		{"forgot mail resent", func(v *visit) { v.forgets("mail"); v.w.DB.Advance(v.t, 31*time.Second); v.post("/recover/again") }},
+		{"forgot mail late", func(v *visit) { v.forgets("mail"); v.w.DB.Advance(v.t, 2*time.Hour); v.again() }},
+		{"forgot text", func(v *visit) { v.forgets("text") }},
+		{"forgot text wrong", func(v *visit) { v.forgets("text"); v.answer("000000") }},
+		{"forgot text tries", func(v *visit) {
+			v.forgets("text")
+			for range 5 {
+				v.answer("000000")
+			}
+		}},
+		{"link", func(v *visit) { v.forgets("mail"); v.Go(v.w.link(v.t)) }},
+		{"link used", func(v *visit) { v.forgets("mail"); link := v.w.link(v.t); v.followLink(); v.Go(link) }},
+		{"new password", func(v *visit) { v.forgets("mail"); v.followLink() }},
+		{"new password short", func(v *visit) {
+			v.forgets("mail")
+			v.followLink()
+			v.Type("#password", "short")
+			v.post("/recover/password")
+		}},
+		{"password set", func(v *visit) {
+			v.forgets("mail")
+			v.followLink()
+			v.Type("#password", another)
+			v.post("/recover/password")
+		}},
+		{"access", func(v *visit) {
+			v.toCode("")
+			v.Click("a[href^='/login/methods']")
+			v.Click("a[href^='/recover/access']")
+		}},
+		{"access nobody known", func(v *visit) { v.open("/recover/access") }},
+		{"access ways", func(v *visit) { v.lost("mail"); v.followLink() }},
+		{"access none", func(v *visit) {
+			v.lost("mail")
+			v.sql("UPDATE authenticators SET bound_at = wall() - interval '1 hour' WHERE unbound_at IS NULL")
+			v.followLink()
+			v.sql("UPDATE authenticators SET bound_at = wall() - interval '48 hours' WHERE unbound_at IS NULL")
+		}},
+		{"access backup code", func(v *visit) {
+			v.w.Paper(v.t, v.w.find(v.t, v.name))
+			v.lost("text")
+			v.again()
+			v.answer(v.w.Code(v.t, v.w.challenge(v.t)))
+			v.Pick("#way-1")
+			v.post("/recover/ways")
+		}},
+		{"waiting", waits},
+		{"waiting ready", func(v *visit) { waits(v); v.w.DB.Advance(v.t, 25*time.Hour); v.again() }},
+		{"waiting canceled", func(v *visit) { waits(v); v.post("/recover/cancel") }},
+		{"repair", func(v *visit) { v.back() }},
+		{"repair password", func(v *visit) { v.back(); v.Click("a[href='/recover/password']") }},
+		{"repair app", func(v *visit) { v.back(); v.Click("a[href='/enrol/app']") }},
+		{"repaired", func(v *visit) { v.back(); v.post("/recover/repair") }},
+		{"stop", func(v *visit) { v.open("/recover/stop") }},
+	}
+}
+
+// TestRecoverPages shows those on which people get back in.
+func TestRecoverPages(t *testing.T) {
+	t.Parallel()
+	show(t, recoverStates())
+}
+
+// TestRecoverWithoutScript walks through both recoveries where pages may not run a script.
+func TestRecoverWithoutScript(t *testing.T) { // P10 to P14
+	t.Parallel()
+	w := newWorld(t)
+	v := &visit{Tab: browsertest.Open(t, browsertest.Taste{NoScript: true}, w.server.URL, "https://rp.example"), w: w, t: t}
+	v.enrol(0)
+	v.forgets("mail")
+	v.followLink()
+	if got := v.URL(); strings.Contains(got, "token") {
+		t.Errorf("RC-9: at %s", got)
+	}
+	v.Type("#password", "short")
+	v.post("/recover/password")
+	if got := v.Text("#password-fault"); !strings.Contains(got, "too short") {
+		t.Errorf("fault %q", got)
+	}
+	v.Type("#password", another)
+	v.post("/recover/password")
+	if got := v.Text("h1"); got != "Your password was set" {
+		t.Fatalf("after the password: %q", got)
+	}
+	v.begin("")
+	v.password(another)
+	if got := v.Text("h1"); got != "Check your phone" {
+		t.Errorf("RC-5: after signing in with it: %q", got)
+	}
+
+	v.Forget()
+	v.enrol(1)
+	v.back()
+	if got := v.Text("h1"); got != "Repair your account" {
+		t.Fatalf("after two proofs: %q", got)
+	}
+	v.Click("a[href='/enrol/app']")
+	v.send()
+	v.answer(w.codeOf(t, v.Text("#secret")))
+	if got := v.Text("h1"); got != "Your account is repaired" {
+		t.Fatalf("after the app's code: %q", got)
+	}
+	w.wantKinds(t, "in the end", v.name, "backup_code", "sms01", "totp")
+	v.begin("")
+	v.password(authntest.Password)
+	if got := v.Text("h1"); got != "Check your authenticator app" {
+		t.Errorf("signing in afterwards: %q", got)
 	}
 }
 

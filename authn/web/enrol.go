@@ -97,6 +97,7 @@ type enrolling struct {
 	session authn.Session
 	now     time.Time
 	fresh   bool
+	repair  bool // the session is there to repair the account
 }
 
 // signIn is the id of the sign-in that wants it, or uuid.Nil.
@@ -156,7 +157,8 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, step string) (*e
 		if err != nil {
 			return nil, err
 		}
-		e.session, e.now, e.fresh = holdings.Session, holdings.Now, holdings.Fresh
+		e.session, e.now, e.repair = holdings.Session, holdings.Now, holdings.Repair
+		e.fresh = holdings.Fresh || holdings.Repair
 	}
 	if step != "" && !h.proven(e.form, e.session.ID, e.signIn(), step) {
 		return nil, errProof
@@ -189,6 +191,10 @@ func (h *Handler) confirm(w http.ResponseWriter, r *http.Request) error {
 
 // notFresh is what becomes of a change that came too late.
 func (h *Handler) notFresh(w http.ResponseWriter, r *http.Request, e *enrolling) error {
+	if e.repair {
+		redirect(w, recoverRepair)
+		return nil
+	}
 	if e.p == nil {
 		return h.confirm(w, r)
 	}
@@ -206,6 +212,10 @@ func (h *Handler) notFresh(w http.ResponseWriter, r *http.Request, e *enrolling)
 func (h *Handler) enrolled(w http.ResponseWriter, r *http.Request, e *enrolling, cookie authn.Cookie, done string) error {
 	h.SetCookie(w, cookie)
 	h.keep(w, nil)
+	if e.repair { // which is done
+		redirect(w, recoverDone)
+		return nil
+	}
 	if e.p == nil {
 		h.say(w, done)
 		redirect(w, accountPath)
@@ -227,6 +237,9 @@ func (h *Handler) enrolFrame(r *http.Request, e *enrolling, step string) *frame 
 	}
 	f := h.bare(r, "")
 	f.Client, f.HomeURI = string(f.T("enrol.account")), accountPath
+	if e.repair {
+		f.Client, f.HomeURI = string(f.T("enrol.repair")), recoverRepair
+	}
 	f.Proof, f.Keep = h.proof(e.session.ID, uuid.Nil, step), kept(r)
 	return f
 }
@@ -244,6 +257,9 @@ func kept(r *http.Request) template.URL {
 
 // fits reports whether what a page sets up would do for the sign-in that wants it.
 func (e *enrolling) fits(p enrolPage) bool {
+	if e.repair {
+		return factors.Serves(p.factor, factors.StepUp)
+	}
 	if e.p == nil {
 		return factors.Serves(p.factor, factors.StepUp) || p.hasOther(e.session.Bound)
 	}

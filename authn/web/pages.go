@@ -25,6 +25,7 @@ type loginBody struct {
 	Outage   bool // text messages do not get through at the moment
 	Username string
 	Again    bool   // the name is given and stays
+	Forgot   string // where a new password is set; "": nowhere
 	Locales  string // what the application asked for: the text message comes in the same language
 }
 
@@ -45,6 +46,9 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request, p *authn.Progres
 		body.Username = p.SignIn.Session.Username
 		f.Title, f.Heading = f.T("login.again"), f.T("login.again")
 		f.Notice = f.TC("login.why_again")
+	}
+	if h.Recovery != nil {
+		body.Forgot = address(recoverStart, p.SignIn.ID)
 	}
 	f.Errors, f.Body = wrong, body
 	return h.render(w, r, status, "login", f)
@@ -397,6 +401,11 @@ type method struct {
 	Chosen bool
 }
 
+type methodsBody struct {
+	Methods []method
+	None    string // where people go who have none of these
+}
+
 func (h *Handler) getMethods(w http.ResponseWriter, r *http.Request) error {
 	p, err := h.at(w, r, authn.StepFactor)
 	if p == nil {
@@ -432,7 +441,11 @@ func (h *Handler) methods(w http.ResponseWriter, r *http.Request, p *authn.Progr
 	if !chosen && len(list) > 0 {
 		list[0].Chosen = true
 	}
-	f.Body = list
+	body := methodsBody{Methods: list, None: address("/login/help", p.SignIn.ID)}
+	if h.Recovery != nil {
+		body.None = address(recoverAccess, p.SignIn.ID)
+	}
+	f.Body = body
 	return h.render(w, r, status, "methods", f)
 }
 

@@ -106,6 +106,9 @@ func TestIDs(t *testing.T) {
 		if !used[id] && slices.Contains([]string{"answer", "app", "backup", "enrolphone", "enrolapp", "enrolbackup", "enrolnew"}, group) { // asked for by name, and by the group of the page
 			return names[strings.TrimSuffix(strings.TrimSuffix(name, ".one"), ".other")]
 		}
+		if group == "outcome" || slices.Contains([]string{"forgot", "access", "stop"}, group) && (name == "title" || name == "intro") { // asked for by what is recovered, and by how it ended
+			return true
+		}
 		return used[id] || group == "problem" || group == "consent" || group == "activity" || group == "factor" || strings.HasPrefix(id, "account.said_") || group == "password" && slices.Contains([]string{"empty", "short", "long.one", "long.other", "common", "chars", "same"}, name) || slices.Contains([]string{"methods.sms", "methods.sms_down", "methods.totp", "methods.backup_code"}, id) || used[strings.TrimSuffix(strings.TrimSuffix(id, ".one"), ".other")] && name != ""
 	}
 	for id := range english {
@@ -132,7 +135,8 @@ func TestIDs(t *testing.T) {
 	for id := range used {
 		_, single := english[id]
 		_, plural := english[id+".other"]
-		if group, _, _ := strings.Cut(id, "."); !single && !plural && slices.Contains([]string{"page", "login", "code", "enrol", "phone", "answer", "send", "methods", "help", "consent", "signout", "formpost", "problem", "account", "password"}, group) &&
+		if group, _, _ := strings.Cut(id, "."); !single && !plural && slices.Contains([]string{"page", "login", "code", "enrol", "phone", "answer", "send", "methods", "help", "consent", "signout", "formpost", "problem", "account", "password",
+			"recover", "forgot", "access", "stop", "link", "waiting", "repair", "outcome"}, group) &&
 			!strings.HasSuffix(id, ".html") && !strings.HasSuffix(id, ".css") && !strings.HasSuffix(id, ".js") {
 			t.Errorf("%s has no text", id)
 		}

@@ -41,6 +41,7 @@ import (
 	"golang.org/x/text/language"
 
 	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/authn/recovery"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/internal/httpkit"
@@ -48,6 +49,7 @@ import (
 )
 
 //go:embed enrol
+//go:embed recover
 //go:embed layout.html login code answer methods help consent unmet signout problem formpost account factor password document verify
 var templates embed.FS
 
@@ -78,6 +80,8 @@ type Config struct {
 	Outage func() bool
 	// Programs, when set, have pages for codes that other programs ask for.
 	Programs *gateway.Gateway
+	// Recovery gets people back in who have forgotten or lost something. Nil: they are told to ask the people who run the service.
+	Recovery *recovery.Engine
 	// Countries that are texted, ISO 3166-1 alpha-2. Nil: all of them.
 	Countries []string
 	// Dev shows developers what is wrong with a request.
@@ -155,6 +159,15 @@ func New(cfg Config) (*Handler, error) {
 			return nil, err
 		}
 	}
+	for _, name := range recoverTemplates {
+		page, err := layout.Clone()
+		if err != nil {
+			return nil, err
+		}
+		if h.pages["recover_"+name], err = page.ParseFS(templates, "recover/"+name+".html"); err != nil {
+			return nil, err
+		}
+	}
 	return h, nil
 }
 
@@ -191,6 +204,10 @@ func (h *Handler) Routes() http.Handler {
 		_, path, _ := strings.Cut(pattern, " ")
 		mux.Handle(pattern, speaksJSON(h.handle(page)))
 		known[path] = true
+	}
+	for pattern, page := range h.recoverPages() {
+		_, path, _ := strings.Cut(pattern, " ")
+		pages[pattern], known[path] = page, true
 	}
 	for name := range h.answerPages() {
 		path, page := "/login/"+name, answerPage{h, name}

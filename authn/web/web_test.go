@@ -19,12 +19,14 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
+	"github.com/watchword-auth/watchword/authn/recovery"
 	"github.com/watchword-auth/watchword/authn/web"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/factors/smsotp"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/logtest"
+	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
@@ -73,6 +75,8 @@ type world struct {
 	shop   *shop
 	outage atomic.Bool
 	logs   *logtest.Buffer
+
+	recovery *recovery.Engine
 }
 
 // newWorld has the factors of every world, and those that are given besides.
@@ -92,9 +96,14 @@ func newWorld(t *testing.T, besides ...func(factors.Keys) factors.Factor) *world
 	w.server = httptest.NewUnstartedServer(nil)
 	w.server.Start()
 	t.Cleanup(w.server.Close)
-	var err error
+	texts, err := recovery.NewTexts("Watchword", "en")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.recovery = &recovery.Engine{DB: w.DB.DB, Keys: w.Keys, SignIns: w.Service, Texts: texts, Mail: &mail.Outbox{Keys: w.Keys}, Issuer: w.server.URL, Config: recovery.DefaultConfig(), Log: slog.New(slog.DiscardHandler)}
+	w.Service.Repaired = w.recovery.Repaired
 	w.shop = newShop(t, w)
-	w.pages, err = web.New(web.Config{Programs: w.shop.gateway, SignIns: w.Service, Keys: w.Keys, Issuer: w.server.URL, Service: "Watchword", Help: "https://help.example/", Outage: func() bool { return w.outage.Load() },
+	w.pages, err = web.New(web.Config{Programs: w.shop.gateway, SignIns: w.Service, Recovery: w.recovery, Keys: w.Keys, Issuer: w.server.URL, Service: "Watchword", Help: "https://help.example/", Outage: func() bool { return w.outage.Load() },
 		Countries: []string{"AT", "CH", "DE", "FR", "GB", "US", "IT", "ES", "NL", "BE", "IN"},
 		Log:       slog.New(slog.NewTextHandler(w.logs, nil))})
 	if err != nil {
