@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/lib/pq"
@@ -129,6 +128,3 @@ func (e *Engine) List(ctx context.Context, subscriber uuid.UUID, all bool, limit
 	}
 	return list, nil
 }
-
-// Keep is how long recoveries that are over can be looked up.
-const Keep = 90 * 24 * time.Hour

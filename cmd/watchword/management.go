@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/watchword-auth/watchword/authn/recovery"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/events"
 	"github.com/watchword-auth/watchword/internal/mail"
@@ -30,6 +31,7 @@ type metrics struct {
 	mails    *prometheus.CounterVec
 	webhooks *prometheus.CounterVec
 	api      *prometheus.CounterVec
+	recovers *prometheus.CounterVec
 }
 
 func newMetrics(db *postgres.DB) *metrics {
@@ -56,6 +58,9 @@ func newMetrics(db *postgres.DB) *metrics {
 		api: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "watchword", Name: "api_requests_total", Help: "Requests of programs, by operation and outcome: ok, or the code of the problem.",
 		}, []string{"operation", "outcome", "mode"}),
+		recovers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "watchword", Name: "recoveries_total", Help: "Recoveries of accounts that came to a state, by what they are for.",
+		}, []string{"kind", "state"}),
 		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "watchword", Name: "mail_sends_total", Help: "Attempts to hand a mail to the mail server, by what came of them: accepted, or the class of the failure.",
 		}, []string{"result"}),
@@ -69,7 +74,7 @@ func newMetrics(db *postgres.DB) *metrics {
 		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "go": b.Go},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.requests, m.sends, m.calls, m.reports, m.arrivals, m.mails, m.webhooks, m.api, info, collectors.NewGoCollector(),
+	m.registry.MustRegister(m.requests, m.sends, m.calls, m.reports, m.arrivals, m.mails, m.webhooks, m.api, m.recovers, info, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewDBStatsCollector(db.DB.DB, "watchword"))
 	return m
 }
@@ -90,6 +95,11 @@ func (m *metrics) mailed(c mail.Class) {
 		c = "accepted"
 	}
 	m.mails.WithLabelValues(string(c)).Inc()
+}
+
+// recovered counts that a recovery came to a state.
+func (m *metrics) recovered(kind recovery.Kind, state recovery.State) {
+	m.recovers.WithLabelValues(string(kind), string(state)).Inc()
 }
 
 // reported counts a vendor's report.

@@ -107,7 +107,7 @@ func (p *Program) command() *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(p.configCommand(), p.initCommand(), p.migrateCommand(), p.serveCommand(), p.devCommand(), p.userCommand(), p.clientCommand(), p.policyCommand(), p.keyCommand(), p.smsCommand(), p.mailCommand(), p.auditCommand(),
+	root.AddCommand(p.configCommand(), p.initCommand(), p.migrateCommand(), p.serveCommand(), p.devCommand(), p.userCommand(), p.recoveryCommand(), p.clientCommand(), p.policyCommand(), p.keyCommand(), p.smsCommand(), p.mailCommand(), p.auditCommand(),
 		p.transactionCommand(), p.simCommand(), p.webhookCommand(), p.tenantCommand(), p.apikeyCommand(), p.otpCommand(),
 		p.versionCommand(), p.healthcheckCommand(), p.manCommand())
 	p.strict(root)

@@ -168,6 +168,9 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 		s.gateway.Mails.Wake = srv.postman.Look
 		srv.teller.Mail = &mail.Outbox{Keys: s.ring}
 	}
+	if s.recovery != nil {
+		s.recovery.Log, s.recovery.Observe = log, srv.metrics.recovered
+	}
 	srv.events = s.deliverer(log)
 	srv.events.Observe = srv.metrics.called
 	srv.metrics.watch(s.db, s.delivery.routing, srv.postman)
@@ -261,6 +264,9 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 	}
 	if srv.postman != nil {
 		works["mail worker"] = srv.postman.Run
+	}
+	if srv.recovery != nil {
+		works["recoveries"] = srv.recovery.Run
 	}
 	for _, v := range srv.delivery.routing.Vendors() {
 		if link, ok := v.(sms.Subscriber); ok {

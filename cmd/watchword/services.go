@@ -11,6 +11,7 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/notices"
+	"github.com/watchword-auth/watchword/authn/recovery"
 	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/gateway"
@@ -37,6 +38,8 @@ type services struct {
 	details []oidc.DetailType // that applications can ask for by authorization_details
 	gateway *gateway.Gateway
 	confirm *transaction.Service
+
+	recovery *recovery.Engine // nil: people ask the operator
 
 	delivery  *delivery
 	mail      *mail.SMTP // nil: there is no mail server
@@ -125,6 +128,9 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	}
 	s.details = append(s.details, payments)
 	s.confirm = &transaction.Service{DB: db, Keys: ring, Ledger: ledger, Signer: s.keys, Issuer: cfg.Issuer, Config: transaction.DefaultConfig()}
+	if s.recovery, err = s.newRecovery(); err != nil {
+		return nil, err
+	}
 	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())
 }
 

@@ -46,6 +46,7 @@ type Config struct {
 	Mail     Mail     `key:"mail"`
 	Password Password `key:"password"`
 	Session  Session  `key:"session"`
+	Recovery Recovery `key:"recovery"`
 	Tokens   Tokens   `key:"tokens"`
 	ACR      ACR      `key:"acr"`
 	Policy   Policy   `key:"policy"`
@@ -127,6 +128,15 @@ type Session struct {
 	Absolute time.Duration `key:"absolute" default:"12h" min:"5m" max:"24h" doc:"Every session ends after this long."`
 	SignIn   time.Duration `key:"sign_in" default:"1h" min:"5m" max:"1h" doc:"How long one sign-in may take."`
 	Remember time.Duration `key:"remember" default:"720h" min:"1h" max:"720h" doc:"How long a browser is remembered, where policy.rules say remember=on."`
+}
+
+// Recovery is how people get back in who have forgotten a password or lost a factor.
+type Recovery struct {
+	Enabled    bool          `key:"enabled" default:"true" doc:"People can get back in by themselves. false: they are told to ask the people who run the service."`
+	Wait       time.Duration `key:"wait" default:"24h" min:"1h" max:"168h" doc:"How long what an administrator started is held when no second one agrees, and how long people wait in place of a second proof where recovery.alone allows it."`
+	Alone      bool          `key:"alone" default:"false" doc:"Whoever knows the password and gives one other proof may wait in place of the second. People are told by every way, and can stop it from each. NIST SP 800-63B-4, 4.2.2.2, wants two proofs."`
+	Life       time.Duration `key:"life" default:"1h" min:"5m" max:"24h" doc:"How long a try, and a link by mail, is good (NIST SP 800-63B-4, 4.2.1.2)."`
+	FreshPhone time.Duration `key:"fresh_phone" default:"24h" min:"0s" max:"720h" doc:"A phone that was added later than this recovers nothing yet."`
 }
 
 // Tokens that applications get.

@@ -57,6 +57,7 @@ func swept() []string {
 		`DELETE FROM windows WHERE expires_at < wall() - interval '1 hour'`,
 		`DELETE FROM shared_windows WHERE expires_at < wall() - interval '1 hour'`,
 		`DELETE FROM idempotency_keys WHERE started_at < wall() - interval '25 hours'`, // answers are given again for a day
+		`DELETE FROM recoveries WHERE created_at < wall() - interval '90 days'`,        // as long as operators may ask how somebody got in
 		`DELETE FROM receipts WHERE received_at < wall() - interval '7 days'`,          // with the legs that they are about
 		`DELETE FROM send_breakers WHERE until < wall() - interval '1 day'`,
 		`DELETE FROM webhook_endpoints WHERE listen_until < wall() - interval '1 hour'`, // of desks that went without saying so
