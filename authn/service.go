@@ -70,6 +70,8 @@ type Service struct {
 	Notices *notices.Notices
 	// Applications knows what other programs were given. Nil: nothing is known of any.
 	Applications Applications
+	// Signal, when set, can keep codes from being texted to a number that somebody else may have by now: where they would raise a session, and in recoveries.
+	Signal Signal
 	// Repaired adds to q what follows when a session that was opened for a recovery has bound a, for as long as part from has a row (columns subject and
 	// session_id). Package recovery sets it. Nil: there are no such sessions.
 	Repaired func(ctx context.Context, q *postgres.Query, from string, session *Session, a factors.Authenticator)
@@ -469,8 +471,16 @@ func (s *Service) passPassword(ctx context.Context, cookie, browser Cookie, trie
 			return nil, err
 		}
 		asked = a.ID
-		if challenge, err = s.Ledger.Open(ctx, q, "session_passed", a, s.binding(&in, decision), prompt(&in, locale)); err != nil {
-			return nil, err
+		binding, held := s.binding(&in, decision), false
+		if binding.Purpose == factors.StepUp {
+			if held, err = s.HeldBack(ctx, tried.subscriber, a); err != nil {
+				return nil, err
+			}
+		}
+		if !held { // else nothing is sent, and whoever asks for it is told why
+			if challenge, err = s.Ledger.Open(ctx, q, "session_passed", a, binding, prompt(&in, locale)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	before := tried.failures - 1 // without this one
@@ -615,7 +625,7 @@ func (s *Service) Resend(ctx context.Context, cookie Cookie, id uuid.UUID, local
 }
 
 // Choose asks for another authenticator of the subscriber, or for the same one anew: the challenge in flight ends. Its errors are those
-// of [Service.Load] and [ErrNotThisStep].
+// of [Service.Load], [ErrNotThisStep] and [ErrHeldBack].
 func (s *Service) Choose(ctx context.Context, cookie Cookie, id, authenticator uuid.UUID, locale string) (*Progress, error) {
 	p, err := s.Load(ctx, cookie, id)
 	if err != nil {
@@ -634,6 +644,13 @@ func (s *Service) Choose(ctx context.Context, cookie Cookie, id, authenticator u
 // ask opens a challenge for a. Of it p then knows what identifies it, and no more.
 func (s *Service) ask(ctx context.Context, cookie Cookie, p *Progress, a factors.Authenticator, locale string) error {
 	binding := s.binding(p.SignIn, p.Decision)
+	if binding.Purpose == factors.StepUp {
+		if held, err := s.HeldBack(ctx, p.SignIn.Session.Subscriber, a); err != nil {
+			return err
+		} else if held {
+			return ErrHeldBack
+		}
+	}
 	q := new(postgres.Query)
 	q.With("chosen", "SELECT si.id"+s.live(q, cookie, p.SignIn.ID))
 	challenge, err := s.Ledger.Open(ctx, q, "chosen", a, binding, prompt(p.SignIn, locale))

@@ -50,7 +50,6 @@ import (
 	"github.com/watchword-auth/watchword/internal/limits"
 	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
-	"github.com/watchword-auth/watchword/sms"
 )
 
 // Kind is what somebody wants. It is stored.
@@ -139,12 +138,6 @@ func DefaultConfig() Config {
 // MaxLife is the ceiling of [Config].Life.
 const MaxLife = 24 * time.Hour
 
-// Signal looks up what a carrier knows of a number.
-type Signal interface {
-	// Hold reports whether texts to the number are not to be trusted: its SIM was changed lately. An error is for the log: what it comes to has been decided.
-	Hold(ctx context.Context, number sms.Number) (hold bool, err error)
-}
-
 // Engine runs recoveries. It is safe for concurrent use.
 type Engine struct {
 	DB      *postgres.DB
@@ -158,8 +151,6 @@ type Engine struct {
 	Config Config
 	// Words that no password is to be built from: product, host.
 	Words []string
-	// Signal, when set, can keep codes from being texted to a number that somebody else may have by now.
-	Signal Signal
 	// Observe, when set, is told how recoveries begin and end, for metrics.
 	Observe func(Kind, State)
 	Log     *slog.Logger

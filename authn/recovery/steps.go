@@ -391,10 +391,10 @@ func (e *Engine) Repeat(ctx context.Context, cookie Cookie, locale string) error
 		return e.Ask(ctx, cookie, way.ID, locale)
 	}
 	i := slices.IndexFunc(r.Bound, func(a factors.Authenticator) bool { return a.ID == way.ID })
-	if held, err := e.held(ctx, r.Bound[i]); held {
+	if held, err := e.SignIns.HeldBack(ctx, r.Subscriber, r.Bound[i]); err != nil {
+		return err
+	} else if held {
 		return ErrNoWay
-	} else if err != nil {
-		e.Log.WarnContext(ctx, "SIM change not known", "recovery_id", r.ID, "error", err)
 	}
 	err = e.SignIns.Ledger.Resend(ctx, r.challenge, r.Bound[i], e.binding(r), factors.Prompt{Locale: locale})
 	if early, is := errors.AsType[*factors.WaitError](err); is {

@@ -101,10 +101,10 @@ func (e *Engine) begin(ctx context.Context, r *Recovery, claim uuid.UUID) error 
 	case r.Channel == Text && len(phones) == 0, r.Channel == Mail && (e.Mail == nil || r.Address == (mail.Address{})):
 		reason = "no_way"
 	}
-	if reason == "" && r.Channel == Text && e.Signal != nil {
-		held, err := e.held(ctx, phones[0])
+	if reason == "" && r.Channel == Text {
+		held, err := e.SignIns.HeldBack(ctx, r.Subscriber, phones[0])
 		if err != nil {
-			e.Log.WarnContext(ctx, "SIM change not known", "recovery_id", r.ID, "error", err)
+			return err
 		}
 		if held {
 			reason = "sim_changed"
@@ -128,20 +128,6 @@ func (e *Engine) begin(ctx context.Context, r *Recovery, claim uuid.UUID) error 
 		}
 	}
 	return e.leave(ctx, r, claim, "superseded")
-}
-
-// held reports whether texts to a's number are not to be trusted.
-func (e *Engine) held(ctx context.Context, a factors.Authenticator) (bool, error) {
-	factor, _ := e.SignIns.Ledger.Factor(a.Kind)
-	reacher, ok := factor.(factors.Reacher)
-	if !ok || e.Signal == nil {
-		return false, nil
-	}
-	number, err := reacher.Reach(a)
-	if err != nil {
-		return false, err
-	}
-	return e.Signal.Hold(ctx, number)
 }
 
 // leave ends what was to be done: a try for which there is nobody is over, one that lives goes on without.
@@ -277,10 +263,10 @@ func (e *Engine) open(ctx context.Context, r *Recovery, of uuid.UUID, locale str
 		if a.ID != of {
 			continue
 		}
-		if held, err := e.held(ctx, a); held {
+		if held, err := e.SignIns.HeldBack(ctx, r.Subscriber, a); err != nil {
+			return err
+		} else if held {
 			return ErrNoWay
-		} else if err != nil {
-			e.Log.WarnContext(ctx, "SIM change not known", "recovery_id", r.ID, "error", err)
 		}
 		q := new(postgres.Query)
 		q.With("mine", e.mine(q, r))

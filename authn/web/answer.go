@@ -201,6 +201,9 @@ func (h answerPage) again(w http.ResponseWriter, r *http.Request) error {
 // choose opens a challenge for an authenticator and leads to its page.
 func (h *Handler) choose(w http.ResponseWriter, r *http.Request, v visit, p *authn.Progress, authenticator uuid.UUID) error {
 	next, err := h.SignIns.Choose(r.Context(), v.cookie, v.flow, authenticator, h.texts.pick(r, p.SignIn.Locales).tag.String())
+	if errors.Is(err, authn.ErrHeldBack) {
+		return h.methods(w, r, p, http.StatusUnprocessableEntity, fault{"method", h.texts.pick(r, p.SignIn.Locales).say("send.held", nil)})
+	}
 	if err != nil {
 		return h.elsewhere(w, r, v, err)
 	}

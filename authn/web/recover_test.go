@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/watchword-auth/watchword/authn/authntest"
 	"github.com/watchword-auth/watchword/authn/recovery"
+	"github.com/watchword-auth/watchword/sms"
 )
 
 const another = "a quite different sentence"
@@ -409,4 +411,33 @@ func TestRecoverInGerman(t *testing.T) {
 	w.drain(t)
 	p.want(t, "P11", http.StatusOK, `<html lang="de"`, "Schauen Sie in Ihre E-Mails")
 	b.follows(t).want(t, "P12", http.StatusOK, "Wählen Sie ein neues Passwort")
+}
+
+// changed is a network that says of every number that its SIM was changed.
+type changed struct{}
+
+// Hold implements authn.Signal.
+func (changed) Hold(context.Context, sms.Number) (bool, error) { return true, nil }
+
+func TestStepUpAfterSIMChange(t *testing.T) { // OTP-13: no text raises a session, and there is another way
+	t.Parallel()
+	w := newWorld(t)
+	w.DB.Freeze(t)
+	b := w.browser(t)
+	p := b.password(t, b.do(t, http.MethodGet, "/account", nil), authntest.Password)
+	b.code(t, p, nil).want(t, "at the account", http.StatusOK, "Your account")
+	w.DB.Advance(t, 11*time.Minute)
+	w.Service.Signal = changed{}
+	texts := w.Texts(t)
+	p = b.submit(t, b.do(t, http.MethodGet, "/account", nil), "/account/confirm", nil)
+	p = b.submit(t, p, "/login", url.Values{"password": {authntest.Password}})
+	p.want(t, "after the password", http.StatusOK, "We send a text message", "Send a code")
+	p = b.submit(t, p, "/login/code/resend", nil)
+	p.want(t, "asked for", http.StatusUnprocessableEntity, "because its SIM card was changed", "I have none of these")
+	if n := w.Texts(t) - texts; n != 0 {
+		t.Errorf("%d texts", n)
+	}
+	w.Service.Signal = nil
+	p = b.submit(t, p, "/login/methods", url.Values{"method": {w.phone(t)}})
+	b.code(t, p, nil).want(t, "later", http.StatusOK, "You have confirmed that it is you")
 }

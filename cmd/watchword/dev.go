@@ -330,6 +330,10 @@ func (p *Program) devServices(ctx context.Context, database *pgserver.Server, di
 	if err := writeWhole(secretFile, []byte(account.Secret+"\n")); err != nil {
 		return nil, err
 	}
+	swapFile := filepath.Join(dir, "simulator-sim-swap")
+	if err := writeWhole(swapFile, []byte(carriersim.SIMSwapSecret+"\n")); err != nil {
+		return nil, err
+	}
 	sources := config.Sources{
 		Env: []string{"WATCHWORD_DATABASE__DSN=" + database.DSN("watchword")},
 		Flags: append([]string{
@@ -338,6 +342,8 @@ func (p *Program) devServices(ctx context.Context, database *pgserver.Server, di
 			"sms.vendors.simulator.url=" + inbox, "sms.vendors.twilio.base_url=" + inbox + "/twilio", "sms.vendors.twilio.account=" + account.ID,
 			"sms.vendors.twilio.secret_file=" + secretFile, "sms.vendors.twilio.sender=+12025550100", "sms.channels=sms,whatsapp",
 			"mail.host=127.0.0.1", "mail.port=" + postPort, "mail.tls=none", "mail.from=Watchword <no-reply@login.example>",
+			"sim_swap.url=" + inbox + "/simswap/v2", "sim_swap.token_url=" + inbox + "/simswap/token", "sim_swap.client_id=" + carriersim.SIMSwapClient,
+			"sim_swap.secret_file=" + swapFile,
 			"outbound.exempt_hosts=localhost,127.0.0.1,::1", "outbound.allow_http=true", // webhooks of whoever develops here
 		}, p.configSet...),
 	}

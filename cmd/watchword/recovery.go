@@ -12,8 +12,11 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/recovery"
+	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/mail"
+	"github.com/watchword-auth/watchword/sms/simswap"
 )
 
 // newRecovery makes what gets people back in; nil where the operator wants none.
@@ -37,6 +40,15 @@ func (s *services) newRecovery() (*recovery.Engine, error) {
 	}
 	s.signIns.Repaired = e.Repaired
 	return e, nil
+}
+
+// newSignal makes what asks the network whether a number's SIM was changed; nil where nobody is asked.
+func newSignal(cfg *config.Config) (authn.Signal, error) {
+	c := cfg.SIMSwap
+	if c.URL == "" {
+		return nil, nil
+	}
+	return simswap.New(simswap.Config{URL: c.URL, TokenURL: c.TokenURL, ClientID: c.ClientID, Secret: c.Secret.Reveal(), MaxAge: c.MaxAge, Open: c.Open, Timeout: c.Timeout})
 }
 
 // shownRecovery is a recovery as commands print it. The JSON form is stable. It holds nothing that lets anybody in.

@@ -128,6 +128,9 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	}
 	s.details = append(s.details, payments)
 	s.confirm = &transaction.Service{DB: db, Keys: ring, Ledger: ledger, Signer: s.keys, Issuer: cfg.Issuer, Config: transaction.DefaultConfig()}
+	if s.signIns.Signal, err = newSignal(cfg); err != nil {
+		return nil, err
+	}
 	if s.recovery, err = s.newRecovery(); err != nil {
 		return nil, err
 	}

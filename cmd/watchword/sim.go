@@ -29,11 +29,12 @@ func (p *Program) simCommand() *cobra.Command {
 			"  GET    /messages?to=NUMBER   what arrived, the newest first, as JSON; DELETE empties it\n" +
 			"  GET    /mails?to=ADDRESS     the same for mails, with --smtp\n" +
 			"  POST   /replies              {\"from\",\"to\",\"text\"}: a phone answers; says who was told\n" +
+			"  POST   /swaps                {\"number\",\"at\"}: a SIM is changed, for sim_swap.url = ADDRESS/simswap/v2\n" +
 			"  GET    /faults, POST /faults {\"vendor\",\"outage\",\"fail\",\"class\",…}: what goes wrong next\n" +
 			"  GET    /accounts             base URLs, paths and credentials of every vendor; POST changes them,\n" +
 			"                               and where receipts and replies go: {\"vendor\",\"receipts_url\",\"inbound_url\"}\n\n" +
 			"The last three digits of a number decide what happens to it: 001 invalid, 002 opted out, 003 rate limited, 004 undelivered,\n" +
-			"005 expired, 006 broken at first, 007 answer lost, 008 fraud, 009 no receipt, 010 receipts early, twice and out of order.\n\n" +
+			"005 expired, 006 broken at first, 007 answer lost, 008 fraud, 009 no receipt, 010 receipts early, twice and out of order, 011 SIM changed an hour ago, 012 SIM unknown.\n\n" +
 			"A text by Twilio's API, and what the phone shows:\n\n" +
 			"  curl -u AC00000000000000000000000000000001:twilio-auth-token -d To=%2B12025550143 -d From=%2B12025550100 -d Body='code 123456' \\\n" +
 			"    http://127.0.0.1:8082/twilio/2010-04-01/Accounts/AC00000000000000000000000000000001/Messages.json\n" +

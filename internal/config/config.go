@@ -47,6 +47,7 @@ type Config struct {
 	Password Password `key:"password"`
 	Session  Session  `key:"session"`
 	Recovery Recovery `key:"recovery"`
+	SIMSwap  SIMSwap  `key:"sim_swap"`
 	Tokens   Tokens   `key:"tokens"`
 	ACR      ACR      `key:"acr"`
 	Policy   Policy   `key:"policy"`
@@ -137,6 +138,17 @@ type Recovery struct {
 	Alone      bool          `key:"alone" default:"false" doc:"Whoever knows the password and gives one other proof may wait in place of the second. People are told by every way, and can stop it from each. NIST SP 800-63B-4, 4.2.2.2, wants two proofs."`
 	Life       time.Duration `key:"life" default:"1h" min:"5m" max:"24h" doc:"How long a try, and a link by mail, is good (NIST SP 800-63B-4, 4.2.1.2)."`
 	FreshPhone time.Duration `key:"fresh_phone" default:"24h" min:"0s" max:"720h" doc:"A phone that was added later than this recovers nothing yet."`
+}
+
+// SIMSwap asks the network whether a number's SIM was changed.
+type SIMSwap struct {
+	URL      string        `key:"url" doc:"CAMARA SIM Swap API that is asked before a code is texted in a recovery or a step-up, with its version: https://network.example/sim-swap/v2. Empty: nobody is asked."`
+	TokenURL string        `key:"token_url" doc:"Where its access tokens come from (RFC 6749, 4.4). Required with sim_swap.url."`
+	ClientID string        `key:"client_id" doc:"Client id there."`
+	Secret   Secret        `key:"secret" secret:"true" doc:"Client secret there."`
+	MaxAge   time.Duration `key:"max_age" default:"72h" min:"1h" max:"2400h" doc:"How long after a change texts are held back, in whole hours."`
+	Open     bool          `key:"open" default:"false" doc:"Text codes also when the network does not answer. false: they are held back then, and people use another way. Either is in the audit."`
+	Timeout  time.Duration `key:"timeout" default:"2s" min:"100ms" max:"5s" doc:"How long one look-up may take."`
 }
 
 // Tokens that applications get.
@@ -251,7 +263,30 @@ func (c *Config) check(report func(key, what, cure string)) {
 	c.checkOutbound(report)
 	c.checkVendors(report)
 	c.checkMail(report)
+	c.checkSIMSwap(report)
 	c.checkNames(report)
+}
+
+func (c *Config) checkSIMSwap(report func(key, what, cure string)) {
+	o := &c.SIMSwap
+	if o.URL == "" {
+		return
+	}
+	for key, address := range map[string]string{"sim_swap.url": o.URL, "sim_swap.token_url": o.TokenURL} {
+		u, err := url.Parse(address)
+		switch {
+		case address == "":
+			report(key, "is missing", "write where the network gives access tokens, such as https://network.example/oauth2/token")
+		case err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !Loopback(u.Hostname())):
+			report(key, "is not an address of https", "write it as https://network.example/sim-swap/v2")
+		}
+	}
+	if o.ClientID == "" || o.Secret == "" {
+		report("sim_swap.client_id", "a client id and its secret are needed", "set both sim_swap.client_id and sim_swap.secret_file")
+	}
+	if o.MaxAge%time.Hour != 0 {
+		report("sim_swap.max_age", "is not in whole hours", "write it as 72h")
+	}
 }
 
 func (c *Config) checkMail(report func(key, what, cure string)) {

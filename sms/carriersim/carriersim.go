@@ -14,6 +14,7 @@
 //	DELETE /messages                  empties the inbox; for forms, POST /messages/clear
 //	GET    /mails?to=…, DELETE /mails the same for mails, see [Simulator.ServeSMTP]
 //	POST   /replies                   {"from","to","text"}: the phone answers; the answer says who was told
+//	POST   /swaps                     {"number","at"}: the SIM is changed, see /simswap
 //	GET    /faults, POST /faults      what goes wrong next, see [Faults]
 //	GET    /accounts, POST /accounts  credentials and webhook addresses, see [Account]
 //	GET    /events                    server-sent events: something changed, look again
@@ -29,6 +30,7 @@
 //	001 invalid recipient   002 opted out            003 rate limited    004 taken, then undelivered
 //	005 taken, then expired 006 500 at first, then taken                 007 taken, but the connection drops before the answer
 //	008 blocked as fraud    009 taken, no receipt    010 receipts before the answer, twice and out of order
+//	011 its SIM was changed an hour ago, 012 its SIM is another network's: for who asks, see /simswap
 //
 // Everything is in memory and bounded: when it is full the oldest text goes. It must not be reachable from outside: it shows codes. What browsers send
 // on behalf of another site's page is refused.
@@ -190,6 +192,7 @@ type Simulator struct {
 	optedOut map[string]bool // vendor and number
 	faults   map[string]*Faults
 	accounts map[string]Account
+	swaps    map[string]time.Time // when SIMs were changed, by number
 	watchers map[chan struct{}]bool
 	names    []string        // of the vendors
 	used     map[string]bool // vendors that texts were handed to, or that are said to be used
@@ -201,7 +204,7 @@ type Simulator struct {
 func New(o Options) *Simulator {
 	s := &Simulator{
 		options: o, dialects: map[string]dialect{}, byKey: map[string]*Message{}, sessions: map[string]*session{}, tried: map[string]bool{},
-		optedOut: map[string]bool{}, faults: map[string]*Faults{}, accounts: map[string]Account{}, watchers: map[chan struct{}]bool{}, used: map[string]bool{},
+		optedOut: map[string]bool{}, faults: map[string]*Faults{}, accounts: map[string]Account{}, swaps: map[string]time.Time{}, watchers: map[chan struct{}]bool{}, used: map[string]bool{},
 		page:     template.Must(template.ParseFS(assets, "assets/inbox.html")),
 		outgoing: &http.Client{Timeout: callbackTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
@@ -217,6 +220,8 @@ func New(o Options) *Simulator {
 		d.routes(s, routes)
 		mux.Handle("/"+d.name+"/", http.StripPrefix("/"+d.name, s.faulty(d.name, routes)))
 	}
+	mux.Handle("/"+simSwap+"/", http.StripPrefix("/"+simSwap, s.faulty(simSwap, s.simSwapRoutes())))
+	mux.HandleFunc("POST /swaps", s.postSwaps)
 	mux.HandleFunc("GET /messages", s.list)
 	mux.HandleFunc("DELETE /messages", s.clear)
 	mux.HandleFunc("GET /mails", s.listMails)
@@ -838,7 +843,7 @@ func (s *Simulator) postFaults(w http.ResponseWriter, r *http.Request) {
 	if in.Reset {
 		f = Faults{Vendor: f.Vendor}
 	}
-	if f.Vendor = vendorOf(f.Vendor); f.Vendor != "" && s.dialects[f.Vendor].name == "" {
+	if f.Vendor = vendorOf(f.Vendor); f.Vendor != "" && f.Vendor != simSwap && s.dialects[f.Vendor].name == "" {
 		answer(w, http.StatusNotFound, map[string]string{"error": "no such vendor: choose one of " + strings.Join(s.names, ", ")})
 		return
 	}
