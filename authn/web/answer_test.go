@@ -302,6 +302,36 @@ func TestAnotherFactor(t *testing.T) {
 	b.submit(t, p, "/login/fob", url.Values{"code": {code}}).want(t, "used", http.StatusUnprocessableEntity, "This code was already used. Enter another one")
 }
 
+// stranger is an app under another name, which has no texts of its own.
+type stranger struct{ *totp.Factor }
+
+func (stranger) Kind() string       { return "stranger" }
+func (stranger) Page() factors.Page { return factors.Page{Name: "stranger", Digits: true} }
+
+func (s stranger) Provision(subject uuid.UUID, username string) (factors.Authenticator, factors.Setup, error) {
+	a, setup, err := s.Factor.Provision(subject, username)
+	a.Kind = s.Kind()
+	return a, setup, err
+}
+
+// TestAnotherFactorOfTheAccount sets one up that the account page has never heard of.
+func TestAnotherFactorOfTheAccount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(keys factors.Keys) factors.Factor {
+		f, err := totp.New(keys, "Watchword")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stranger{f}
+	})
+	w.DB.Freeze(t)
+	b, p := w.atAccount(t)
+	p.want(t, "the account", http.StatusOK, `<a href="/enrol/stranger">Add another way to sign in</a>`)
+	p = b.submit(t, b.do(t, http.MethodGet, "/enrol/stranger", nil), "/enrol/stranger", url.Values{"name": {"Odd"}})
+	secret := regexp.MustCompile(`secret=([A-Z2-7]+)`).FindStringSubmatch(p.html)[1]
+	b.submit(t, p, "/enrol/stranger/confirm", url.Values{"code": {w.codeOf(t, secret)}}).want(t, "added", http.StatusOK, "It was added.", "<bdi>Odd</bdi>")
+}
+
 // TestAnswerRoundTrips holds that the page and the answer are two statements each.
 func TestAnswerRoundTrips(t *testing.T) {
 	t.Parallel()

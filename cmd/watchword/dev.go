@@ -585,6 +585,7 @@ Watchword is ready, %d ms after PostgreSQL was.
 
   Demo application  %s
   Texts and mails   %s
+  Account page      %s
 
   Sign in as        %s
   Password          %s
@@ -597,5 +598,5 @@ Watchword is ready, %d ms after PostgreSQL was.
   For tests         %s
 
   %s. Press Ctrl-C to stop.
-`, took.Milliseconds(), link(w.Demo), link(w.Inbox), w.Username, w.Password, w.Phone, w.Issuer, name, w.Config, w.APIKey, w.TestAPIKey, kept)
+`, took.Milliseconds(), link(w.Demo), link(w.Inbox), link(w.Issuer+"/account"), w.Username, w.Password, w.Phone, w.Issuer, name, w.Config, w.APIKey, w.TestAPIKey, kept)
 }

@@ -46,6 +46,9 @@ func (p *Program) userSessions() *cobra.Command {
 					return err
 				}
 				export := authn.NewExport(seats, u)
+				if len(export.Sessions)+len(export.Browsers) == 0 {
+					p.say("%s is signed in nowhere, and no browser is remembered.", u.Username)
+				}
 				return p.show(shownSeats{export.Sessions, export.Browsers}, func(w io.Writer) {
 					line := func(what string, seat authn.ExportedSeat) {
 						fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", what, seat.ID, seat.LastUsedAt.Format(time.RFC3339), seat.UserAgent)
