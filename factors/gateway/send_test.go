@@ -571,7 +571,9 @@ func TestRoundTrips(t *testing.T) {
 		w.ask(t, "POST", "/v1/verifications", w.live, `{"to":"+12025560006"}`, "Idempotency-Key", "k").want(t, 201, "")
 	})
 	cost("send by mail", 1, func() { w.create(t, w.live, "ada@example.com") })
-	cost("send, with a channel to follow", 1, func() { w.create(t, w.live, number(7), `,"channels":[{"type":"sms","timeout":"60s"},{"type":"voice"}]`) })
+	cost("send, with a channel to follow", 1, func() {
+		w.create(t, w.live, number(7), `,"channels":[{"type":"sms","timeout":"60s"},{"type":"voice"}]`)
+	})
 	right := w.code(t, id)
 	cost("status", 1, func() { w.ask(t, "GET", "/otp/status?requestId="+id, w.live, "").want(t, 200, "") })
 	cost("status of a number", 1, func() { w.ask(t, "GET", "/otp/status?number=%2B12025560005", w.live, "").want(t, 200, "") })
