@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,6 +27,7 @@ import (
 	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/internal/events"
 	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/internal/retention"
 )
 
 // oldRows is how many verifications of the past the benchmarks have: -pairs.old 10000000 takes minutes to fill.
@@ -64,6 +66,10 @@ func (w *world) seedOld(b *testing.B, n int) {
 		if err := cmd.Wait(); err != nil {
 			b.Fatal(err)
 		}
+	}
+	keeper := &retention.Keeper{DB: w.db.DB, Log: slog.New(slog.DiscardHandler)} // today has a partition of its own, as it has in a server
+	if err := keeper.Once(b.Context()); err != nil {
+		b.Fatal(err)
 	}
 	now := w.db.Now(b)
 	at := func(i int) string {
