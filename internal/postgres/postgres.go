@@ -77,6 +77,8 @@ func Open(cfg Config) (*DB, error) {
 		// A statement is planned once and run for as long as its connection lives, while tables and the partitions of new days fill: a plan that reads whole tables because
 		// they were empty would be slower with every row until somebody counts them. Everything hot is looked up by an index.
 		parameters["enable_seqscan"] = "off"
+		// Once tables have statistics PostgreSQL takes the plan of a statement with values for cheaper than the one without, and plans it anew for every run, which costs more than to run it.
+		parameters["plan_cache_mode"] = "force_generic_plan"
 		parameters["jit"] = "off" // statements take less than compiling them would
 	}
 	dsn, err := withParameters(cfg.DSN, parameters)
