@@ -97,6 +97,9 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 		return nil, err
 	}
 	programs.Happened = tellTenants
+	programs.Tenants.Gone = func(ctx context.Context, q *postgres.Query, from string) {
+		events.Forget(ctx, q, from, events.TenantSQL(from+".name"))
+	}
 	mailer, texts, err := newNotices(cfg)
 	if err != nil {
 		return nil, err

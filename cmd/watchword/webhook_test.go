@@ -138,5 +138,21 @@ func TestWebhooks(t *testing.T) {
 	if p := genuine(t, made.Secret, paged); p.ID != happened[len(happened)-1].ID {
 		t.Errorf("replayed %s, want %s", p.ID, happened[len(happened)-1].ID)
 	}
+	// Whoever gets a deleted tenant's name is somebody else: GW-2.
+	admin("tenant", "create", "acme")
+	admin("webhook", "create", desk, "--owner", "tenant:acme")
+	if err := events.Emit(t.Context(), s.db.DB, events.Event{Type: events.VerificationApproved, Owner: events.Tenant("acme"), ID: "vrf_1"}); err != nil {
+		t.Fatal(err)
+	}
+	admin("tenant", "delete", "acme", "--yes")
+	admin("tenant", "create", "acme")
+	for _, kind := range []string{"list", "events"} {
+		if out := strings.TrimSpace(string(admin("webhook", kind, "--owner", "tenant:acme"))); out != "[]" {
+			t.Errorf("the next tenant of that name has %s: %s", kind, out)
+		}
+	}
+	if err := json.Unmarshal(admin("webhook", "list"), &list); err != nil || len(list) != 1 || list[0].ID != made.ID {
+		t.Errorf("%+v, %v; want the pager still", list, err)
+	}
 	s.stop(t)
 }

@@ -96,6 +96,8 @@ const rememberFor = time.Minute
 type Tenants struct {
 	DB       *postgres.DB
 	Ceilings Ceilings
+	// Gone, when set, adds what else follows when a tenant is deleted: part from has its name. Names can be given anew, so whatever goes by one has to go.
+	Gone func(ctx context.Context, q *postgres.Query, from string)
 
 	mu      sync.RWMutex
 	keys    map[[sha256.Size]byte]*Caller
@@ -169,6 +171,9 @@ func (s *Tenants) SetDisabled(ctx context.Context, name string, disabled bool) e
 func (s *Tenants) Delete(ctx context.Context, name string) error {
 	q := new(postgres.Query)
 	q.With("changed", "DELETE FROM tenants WHERE name = "+q.Bind(name)+"::text RETURNING name")
+	if s.Gone != nil {
+		s.Gone(ctx, q, "changed")
+	}
 	return s.change(ctx, q, name, "tenant.delete")
 }
 

@@ -285,6 +285,15 @@ func drop(q *postgres.Query, from string) {
 	q.With("dropped", "DELETE FROM webhook_queue q USING "+from+" WHERE q.endpoint_id = "+from+".id")
 }
 
+// Forget adds to q what follows when whoever the rows of part from name is no more: owner is an SQL expression over it. Their endpoints go, and so do the events that were theirs, for the next
+// who gets the name is somebody else.
+func Forget(ctx context.Context, q *postgres.Query, from, owner string) {
+	q.With("endpoints_left", fmt.Sprintf("DELETE FROM webhook_endpoints w USING %s WHERE w.owner = %s RETURNING w.id, w.owner", from, owner))
+	drop(q, "endpoints_left")
+	q.With("events_left", fmt.Sprintf("DELETE FROM events e USING %s WHERE e.owner = %s", from, owner))
+	audit.Record(ctx, q, "endpoints_left", audit.Event{Name: "webhook.delete", Outcome: audit.Success, Reason: "owner_deleted", Actor: audit.Operator}, audit.Expressions{"object": objectSQL("endpoints_left")})
+}
+
 // Delete removes an endpoint for good.
 func (s *Endpoints) Delete(ctx context.Context, owner Owner, id string) error {
 	key, err := parseID(endpointPrefix, id)
