@@ -28,9 +28,17 @@ func (a address) reveal() string {
 	return a.phone.Reveal()
 }
 
-// spelling is what all spellings of one mailbox have in common, as sends are counted: case. Hardly a mail server minds it, so that somebody who writes an address in a thousand ways would get a thousand
-// times the mails; two people whose addresses differ in nothing else share what one of them may have.
-func (a address) spelling() string { return strings.ToLower(a.reveal()) }
+// spelling is what all spellings of one mailbox have in common, as sends are counted: case, what follows a + (RFC 5233), and dots before the @. Most mail servers mind the first two as little as some
+// large ones the third, so that somebody who writes an address in a thousand ways would get a thousand times the mails; two people whose addresses differ in nothing else share what one of them
+// may have.
+func (a address) spelling() string {
+	local, domain, _ := strings.Cut(strings.ToLower(a.reveal()), "@")
+	mailbox, _, _ := strings.Cut(local, "+")
+	if mailbox = strings.ReplaceAll(mailbox, ".", ""); mailbox == "" { // nothing but a tag
+		mailbox = local
+	}
+	return mailbox + "@" + domain
+}
 
 // hint is what may be shown; of a mail address nothing.
 func (a address) hint() string {

@@ -120,7 +120,7 @@ func TestMail(t *testing.T) {
 	t.Run("limits are those of numbers, whatever the spelling", func(t *testing.T) {
 		t.Parallel()
 		w := mailing(t)
-		spellings := []string{"ada@example.com", "ADA@example.com", "Ada@EXAMPLE.com", "aDa@example.com", "adA@Example.Com"}
+		spellings := []string{"ada@example.com", "ADA@example.com", "Ada+shop@EXAMPLE.com", "a.d.a@example.com", "ad.A+1+2@Example.Com"}
 		for i, to := range spellings {
 			w.create(t, w.live, to)
 			early := w.ask(t, "POST", "/v1/verifications", w.live, fmt.Sprintf(`{"to":%q}`, spellings[(i+1)%5])).want(t, 429, gateway.TooMany)
@@ -130,7 +130,12 @@ func TestMail(t *testing.T) {
 			w.db.Advance(t, 31*time.Second)
 		}
 		w.ask(t, "POST", "/v1/verifications", w.live, `{"to":"ada@example.com"}`).want(t, 429, gateway.TooMany)
-		w.create(t, w.live, "bob@example.com")
+		for _, to := range []string{"ada+@example.com", "ada+x.y@example.com", "A.da@example.com"} { // SN-4
+			w.ask(t, "POST", "/v1/verifications", w.live, fmt.Sprintf(`{"to":%q}`, to)).want(t, 429, gateway.TooMany)
+		}
+		for _, to := range []string{"bob@example.com", "ada@example.org", "+ada@example.com", "+bob@example.com"} {
+			w.create(t, w.live, to)
+		}
 	})
 	t.Run("two mailboxes that differ in case are verified apart", func(t *testing.T) {
 		t.Parallel()
