@@ -434,6 +434,9 @@ func (p *Program) showKey(ctx context.Context, s *services, id uuid.UUID, secret
 			fmt.Fprintf(w, "api_key\t%s\n", secret)
 		}
 		fmt.Fprintf(w, "tenant\t%s\nmode\t%s\nscopes\t%s\nstate\t%s\n", k.Tenant, k.Mode, joinScopes(k.Scopes), k.State)
+		if k.ExpiresAt != nil {
+			fmt.Fprintf(w, "expires_at\t%s\n", k.ExpiresAt.UTC().Format(time.RFC3339))
+		}
 	})
 }
 

@@ -116,6 +116,15 @@ func TestKeys(t *testing.T) { // GW-1, GW-3, API-1
 		if _, _, err := w.gateway.Tenants.RotateKey(t.Context(), old, 0); err == nil {
 			t.Error("a key that is over was rotated")
 		}
+		bounded, _, err := w.gateway.Tenants.CreateKey(t.Context(), "shop", gateway.NewKey{Life: 24 * time.Hour})
+		must(t, err)
+		w.db.Advance(t, 20*time.Hour)
+		_, fresh, err = w.gateway.Tenants.RotateKey(t.Context(), bounded, time.Hour)
+		must(t, err)
+		w.db.Advance(t, 23*time.Hour)
+		w.ask(t, "GET", "/v1/verifications", fresh, "").want(t, 200, "")
+		w.db.Advance(t, time.Hour+time.Second)
+		w.ask(t, "GET", "/v1/verifications", fresh, "").want(t, 401, "invalid_api_key")
 	})
 }
 

@@ -284,7 +284,7 @@ func (s *Tenants) CreateKey(ctx context.Context, tenant string, k NewKey) (uuid.
 	return s.insertKey(ctx, q, k.Test, "apikey.create")
 }
 
-// RotateKey makes a key like another, which works on for overlap, so that programs can be given the new one meanwhile.
+// RotateKey makes a key like another, which works on for overlap, so that programs can be given the new one meanwhile. A key that was made to end has one that lives as long.
 func (s *Tenants) RotateKey(ctx context.Context, id uuid.UUID, overlap time.Duration) (uuid.UUID, string, error) {
 	old, err := s.Keys(ctx, "", id)
 	if err != nil {
@@ -294,9 +294,10 @@ func (s *Tenants) RotateKey(ctx context.Context, id uuid.UUID, overlap time.Dura
 		return uuid.Nil, "", ErrNoKey
 	}
 	q := new(postgres.Query)
-	q.With("rotated", fmt.Sprintf(`UPDATE api_keys SET expires_at = least(expires_at, wall() + make_interval(secs => %s))
-		WHERE id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > wall()) RETURNING tenant_id, test, scopes, note`, q.Bind(overlap.Seconds())+"::float8", q.Bind(id)+"::uuid"))
-	q.With("source", "SELECT r.tenant_id, t.name, r.test, r.scopes, r.note, NULL::timestamptz AS expires_at FROM rotated r JOIN tenants t ON t.id = r.tenant_id")
+	q.With("old", "SELECT id, expires_at - created_at AS life FROM api_keys WHERE id = "+q.Bind(id)+"::uuid FOR UPDATE")
+	q.With("rotated", fmt.Sprintf(`UPDATE api_keys k SET expires_at = least(k.expires_at, wall() + make_interval(secs => %s)) FROM old
+		WHERE k.id = old.id AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > wall()) RETURNING k.tenant_id, k.test, k.scopes, k.note, old.life`, q.Bind(overlap.Seconds())+"::float8"))
+	q.With("source", "SELECT r.tenant_id, t.name, r.test, r.scopes, r.note, wall() + r.life AS expires_at FROM rotated r JOIN tenants t ON t.id = r.tenant_id")
 	return s.insertKey(ctx, q, old[0].Test, "apikey.rotate")
 }
 
