@@ -272,7 +272,8 @@ func (g *Gateway) order(c *Caller, r *CreateRequest) (*order, *Problem) {
 	}
 	if t := r.Transaction; t != nil {
 		k.transaction("/transaction", t)
-		o.payment, o.text, o.request.Transaction = t.hash(), t.approval(), t
+		o.payment, o.text = t.hash(), t.approval()
+		o.request.Transaction = t.masked() // nobody needs the account any more: the hash knows it
 	}
 	if o.template.Text != "" && o.template.pays() != (r.Transaction != nil) {
 		if r.Template == "" { // the default is for everything else
@@ -351,13 +352,16 @@ func (k *checker) channels(r *CreateRequest, o *order) {
 func (v *Verification) of(c *Caller, a *asked, hint, country, ref string) {
 	v.Test, v.To, v.Country, v.ClientRef = c.Test, "••"+hint, country, ref
 	v.Purpose, v.Locale, v.Template, v.Metadata = a.Purpose, a.Locale, a.Template, a.Metadata
-	if a.Transaction != nil {
-		t := *a.Transaction
-		if n := len([]rune(t.Account)); n > 4 {
-			t.Account = strings.Repeat("•", n-4) + string([]rune(t.Account)[n-4:])
-		}
-		v.Transaction = &t
+	v.Transaction = a.Transaction
+}
+
+// masked is a transaction as it is kept and told again: of the account the last four characters.
+func (t *Transaction) masked() *Transaction {
+	shown := *t
+	if account := []rune(t.Account); len(account) > 4 {
+		shown.Account = strings.Repeat("•", len(account)-4) + string(account[len(account)-4:])
 	}
+	return &shown
 }
 
 // fresh is a verification that has just been made.

@@ -442,6 +442,9 @@ func TestPayments(t *testing.T) {
 	if shown := a.body["transaction"].(map[string]any); shown["amount"] != "129.90" || shown["account"] != "••••••••••••••••••3000" {
 		t.Errorf("%s", a.text)
 	}
+	if n := w.count(t, "SELECT count(*) FROM verifications WHERE request::text LIKE '%0400440532%'"); n != 0 {
+		t.Error("the account is stored as it is")
+	}
 	w.ask(t, "POST", "/v1/verifications/"+id+"/check", w.live, fmt.Sprintf(`{"code":%q}`, code)).want(t, 400, "invalid_request")
 	check := func(id, code, payment string) *answer {
 		return w.ask(t, "POST", "/v1/verifications/"+id+"/check", w.live, fmt.Sprintf(`{"code":%q,"transaction":%s}`, code, payment))
@@ -466,6 +469,44 @@ func TestPayments(t *testing.T) {
 	for _, bad := range []string{`{"amount":129.90,"currency":"EUR","payee":"x"}`, `{"amount":"1e3","currency":"EUR","payee":"x"}`, `{"amount":"-1","currency":"EUR","payee":"x"}`, `{"amount":"1","currency":"eur","payee":"x"}`,
 		`{"amount":"1","currency":"EUR","payee":""}`, `{"amount":"1","currency":"EUR","payee":"a\nb"}`, `{"amount":"1","currency":"EUR","payee":"\u202eb"}`, `{"amount":"1","currency":"EUR","payee":"https://x.example"}`, `{"amount":"1","currency":"EUR","payee":"@x #1"}`} {
 		w.ask(t, "POST", "/v1/verifications", w.live, `{"to":"+12025560030","transaction":`+bad+`}`).want(t, 400, "invalid_request")
+	}
+}
+
+// There is one code for one payment, however many texts, and it lives no longer for them: OTP-6, LIM-1.
+func TestPaymentsAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, key := range map[string]string{"live": w.live, "test": w.test} {
+		a := w.ask(t, "POST", "/v1/verifications", key, `{"to":"+12025560001","transaction":{"amount":"5","currency":"EUR","payee":"Gas AG"}}`).want(t, 201, "")
+		w.db.Advance(t, 31*time.Second)
+		again := w.ask(t, "POST", "/v1/verifications/"+a.id()+"/resend", key, `{"channel":"voice"}`).want(t, 200, "")
+		if again.body["expires_at"] != a.body["expires_at"] {
+			t.Errorf("%s: %s", name, again.text)
+		}
+		if n := w.count(t, "SELECT cardinality(macs) FROM challenges WHERE id = $1", challenge(t, a.id())); n != 1 {
+			t.Errorf("%s: %d codes", name, n)
+		}
+	}
+	w.drain(t)
+	if legs := w.carrier.sent(); len(legs) != 2 || legs[0].Code != legs[1].Code || legs[0].Channel == legs[1].Channel {
+		t.Errorf("%v", legs)
+	}
+}
+
+// A template's text gives way to the product's own where what it has to name makes it too long: SN-18.
+func TestLongPayees(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	must(t, w.gateway.Tenants.Update(t.Context(), "shop", gateway.Settings{Service: "Shop", Templates: map[string]gateway.Template{"pay": {
+		Text: "Hello! Thank you for your order. {{pin}} approves {{amount}} {{currency}} to {{payee}}, for {{minutes}} minutes.", Host: "pay.shop.example.com"}}}))
+	w.gateway.Tenants.Forget()
+	for n, tt := range []struct{ payee, own string }{{"Gas AG", "Thank you"}, {strings.Repeat("Ж", 40), ""}} {
+		id := w.create(t, w.live, number(n), fmt.Sprintf(`,"template":"pay","transaction":{"amount":"5","currency":"EUR","payee":%q}`, tt.payee))
+		w.drain(t)
+		text := w.last(t).Text
+		if !sms.Fits(text) || !strings.Contains(text, w.code(t, id)) || !strings.Contains(text, tt.payee[:6]) || !strings.Contains(text, tt.own) {
+			t.Errorf("%s", text)
+		}
 	}
 }
 

@@ -190,8 +190,12 @@ func (g *Gateway) ledger(c *Caller, recipient []byte, known ...factors.Factor) (
 // sending is the ledger for what an order sends.
 func (g *Gateway) sending(c *Caller, o *order) (*factors.Ledger, error) {
 	l, err := g.ledger(c, g.counted(c, o.to), g.factor(c, o))
-	if err == nil && o.to.isMail() {
+	switch {
+	case err != nil:
+	case o.to.isMail():
 		l.Limits.Everyone = limits.Window{} // that is a budget of texts, which cost money
+	case o.payment != nil:
+		l.Limits.Codes = 1 // one code for one payment, within its life: another text repeats it
 	}
 	return l, err
 }
@@ -228,8 +232,13 @@ func (g *Gateway) factor(c *Caller, o *order) *issuing {
 	i.message = func(code string) *sms.Message {
 		m := &sms.Message{To: o.to.phone, Purpose: o.messagePurpose(), Channels: o.channels, Sender: o.template.Sender}
 		if o.template.Text != "" {
-			m.Text, m.Locale = o.template.fill(c.Tenant.Settings.Service, code, life, o.text)+sms.Closing(o.template.Host, code, o.app), o.template.Locale
-			return m
+			// What was checked when the template was made is its text with names of usual length. A longer one costs browsers their line first, and then the template its text.
+			body := o.template.fill(c.Tenant.Settings.Service, code, life, o.text)
+			for _, closing := range []string{sms.Closing(o.template.Host, code, o.app), sms.Closing("", code, o.app)} {
+				if m.Text, m.Locale = body+closing, o.template.Locale; sms.Fits(m.Text) {
+					return m
+				}
+			}
 		}
 		host := o.template.Host
 		if host == "" && o.request.ReturnURL != "" {
