@@ -78,6 +78,18 @@ func TestKeys(t *testing.T) { // GW-1, GW-3, API-1
 			t.Errorf("%d refusals recorded, want 6", n)
 		}
 	})
+	t.Run("AD-12 refusals are within the rate", func(t *testing.T) {
+		w := newWorld(t)
+		w.gateway.Rate = 3
+		key := w.key(t, "shop", gateway.NewKey{Scopes: []gateway.Scope{gateway.Verify}})
+		for range 3 {
+			w.ask(t, "GET", "/v1/verifications", key, "").want(t, 403, "forbidden")
+		}
+		w.ask(t, "GET", "/v1/verifications", key, "").want(t, 429, "rate_limited")
+		if n := w.count(t, "SELECT count(*) FROM audit_events WHERE event = 'apikey.use'"); n != 3 {
+			t.Errorf("%d refusals recorded", n)
+		}
+	})
 	t.Run("an application's token", func(t *testing.T) {
 		must(t, w.gateway.Tenants.AllowClient(t.Context(), "shop", "app", []gateway.Scope{gateway.Read}))
 		bearer := []string{"Authorization", "Bearer good.token"}
@@ -86,6 +98,11 @@ func TestKeys(t *testing.T) { // GW-1, GW-3, API-1
 		if err := w.gateway.Tenants.AllowClient(t.Context(), "bank", "app", gateway.Scopes()); err == nil {
 			t.Error("an application acts for two tenants")
 		}
+		must(t, w.gateway.Tenants.AllowClient(t.Context(), "shop", "app", gateway.DefaultScopes()))
+		w.ask(t, "GET", "/v1/verifications/"+id, "", "", bearer...).want(t, 200, "")                                  // and now it is remembered
+		must(t, w.replica.Tenants.AllowClient(t.Context(), "shop", "app", []gateway.Scope{gateway.Read}))             // by another process, of which this one has not heard
+		w.ask(t, "POST", "/v1/verifications", "", `{"to":"+12025560004"}`, bearer...).want(t, 401, "invalid_api_key") // looked up anew from here on
+		w.ask(t, "POST", "/v1/verifications", "", `{"to":"+12025560004"}`, bearer...).want(t, 403, "forbidden")
 		must(t, w.replica.Tenants.AllowClient(t.Context(), "shop", "app", nil))
 		w.ask(t, "GET", "/v1/verifications/"+id, "", "", bearer...).want(t, 401, "invalid_api_key")
 	})
@@ -553,7 +570,12 @@ func TestTemplates(t *testing.T) { // GW-12, SN-18
 			t.Errorf("%s was accepted", name)
 		}
 	}
-	if err := w.gateway.Tenants.Update(t.Context(), "bank", gateway.Settings{Service: "Bank", Senders: []string{"SHOP"}}); err != nil {
+	for _, sender := range []string{"", " ", " SHOP", "SHOP ", "twelve chars", "S-HOP"} {
+		if w.gateway.Tenants.Update(t.Context(), "bank", gateway.Settings{Service: "Bank", Senders: []string{sender}}) == nil {
+			t.Errorf("sender %q was accepted", sender)
+		}
+	}
+	if err := w.gateway.Tenants.Update(t.Context(), "bank", gateway.Settings{Service: "Bank", Senders: []string{"Shop", "A B"}}); err != nil {
 		t.Fatal(err)
 	}
 	if with(gateway.Template{Text: "{{pin}}"}) == nil {

@@ -352,10 +352,13 @@ func (g *Gateway) authenticate(w http.ResponseWriter, r *http.Request, scope Sco
 	if c == nil {
 		return nil, g.wrongKey(ctx)
 	}
-	if !c.may(scope) {
+	if err := g.rated(w, c); err != nil {
+		return nil, err
+	}
+	if !c.may(scope) { // which is recorded, and hence within the rate too
 		return nil, g.refused(c.in(ctx), "scope", problem(Forbidden))
 	}
-	return c, g.rated(w, c)
+	return c, nil
 }
 
 // credential is what a request comes with; ok is false for none, and for two that differ.

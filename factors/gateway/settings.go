@@ -75,7 +75,7 @@ const maxTemplates = 50
 
 var (
 	nameForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,39}$`)
-	senderForm = regexp.MustCompile(`^(\+[1-9][0-9]{4,14}|[A-Za-z0-9 ]{1,11})$`)
+	senderForm = regexp.MustCompile(`^(\+[1-9][0-9]{4,14}|[A-Za-z0-9]([A-Za-z0-9 ]{0,9}[A-Za-z0-9])?)$`)
 	hostForm   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$`)
 	// linkForm finds what phones make a link of. Codes are never sent beside one: it is what phishing looks like.
 	linkForm    = regexp.MustCompile(`(?i)://|www\.|[a-z0-9-]{2,}\.(com|net|org|io|app|dev|co|info|biz|me|ly|gl|link|xyz|[a-z]{2})\b`)
