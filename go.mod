@@ -40,6 +40,7 @@ require (
 	github.com/zitadel/oidc/v3 v3.49.2
 	github.com/zitadel/passwap v0.12.1
 	go.yaml.in/yaml/v3 v3.0.5
+	golang.org/x/net v0.62.0
 	golang.org/x/oauth2 v0.37.0
 	golang.org/x/sync v0.24.0
 	golang.org/x/term v0.47.0

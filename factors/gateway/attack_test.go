@@ -561,7 +561,7 @@ func TestTemplates(t *testing.T) { // GW-12, SN-18
 	}
 	for name, tt := range map[string]gateway.Template{
 		"no placeholder": {Text: "Your code"}, "two": {Text: "{{pin}} {{pin}}"}, "unknown": {Text: "{{pin}} {{number}}"}, "broken": {Text: "{{pin}} {{"},
-		"a link": {Text: "{{pin}} https://evil.example"}, "a bare link": {Text: "{{pin}} at evil.com/x"}, "www": {Text: "{{pin}} www.evil"}, "lines": {Text: "{{pin}}\n@evil.example #111111"},
+		"a link": {Text: "{{pin}} https://evil.example"}, "a bare link": {Text: "{{pin}} at evil.com/x"}, "a newer one": {Text: "{{pin}} evil.shop"}, "of a code": {Text: "{{pin}}.evil.example.com"}, "of a name": {Text: "{{service}}.com {{pin}}"}, "www": {Text: "{{pin}} www.evil"}, "lines": {Text: "{{pin}}\n@evil.example #111111"},
 		"a line for browsers": {Text: "{{pin}} @evil #1"}, "bidi": {Text: "{{pin}} \u202e"}, "too long": {Text: "{{pin}} " + strings.Repeat("x", 200)}, "emoji, long": {Text: "{{pin}} " + strings.Repeat("😀", 70)},
 		"another's sender": {Text: "{{pin}}", Sender: "BANK"}, "short code": {Length: 3}, "long code": {Length: 11}, "alphabet": {Alphabet: "emoji"}, "host": {Host: "https://x"},
 		"half a payment": {Text: "{{pin}} {{amount}}"},
@@ -603,6 +603,19 @@ func TestTemplates(t *testing.T) { // GW-12, SN-18
 	for name, ceiling := range map[string]gateway.Settings{"attempts": {Service: "S", Attempts: 6}, "life": {Service: "S", Life: 601}, "number": {Service: "S", NumberHour: 6}, "service": {Service: "S4"}} { // AD-10
 		if w.gateway.Tenants.Update(t.Context(), "shop", ceiling) == nil {
 			t.Errorf("%s above the product's was accepted", name)
+		}
+	}
+}
+
+func TestLinks(t *testing.T) { // GW-12, SN-10
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"evil.com": true, "pay at EVIL.Shop now": true, "evil.top": true, "evil.co.uk": true, "evil.bank": true, "a.evil.support/x": true, "https://x": true, "www.x": true, "t.me/x": true, "x.github.io": true, "github.io": true,
+		"\uff45\uff56\uff49\uff4c\uff0e\uff43\uff4f\uff4d": true, "evil\u3002com": true, "\u043f\u0440\u0438\u043c\u0435\u0440.com": true, "\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444": true, "xn--e1afmkfd.xn--p1ai": true, "x\u00fcmlaut.de": true,
+		"Gas AG": false, "FC St.Pauli": false, "E.ON": false, "J.R.R. Tolkien": false, "24.12.2026": false, "EUR 5.00": false, "Dr. Oetker": false, "A.Li": false, "end.Your code": false, "No. 5": false, "...": false, ".com": false,
+	} {
+		if gateway.HasLink(text) != want {
+			t.Errorf("%q: %v", text, !want)
 		}
 	}
 }

@@ -41,5 +41,8 @@ func Codes() (all []Code) {
 	return all
 }
 
+// HasLink reports whether phones would make a link of something in a text.
+func HasLink(text string) bool { return hasLink(text) }
+
 // ProblemOf is a problem of that code.
 func ProblemOf(code Code) *Problem { return problem(code) }

@@ -582,11 +582,19 @@ func (g *Gateway) serveCreate(ctx context.Context, r *request) (any, error) {
 // begun makes a verification, or finds the one that the same request made before.
 func (g *Gateway) begun(ctx context.Context, r *request, body *CreateRequest) (*order, *created, error) {
 	o, p := g.order(r.caller, body)
+	if r.stored != nil && r.stored.Created != nil {
+		if p == nil {
+			return o, r.stored.Created, nil
+		}
+		found, err := g.byID(ctx, r.caller, r.stored.Created.ID) // the tenant's settings allow it no more: it was done all the same
+		if err != nil {
+			return nil, nil, err
+		}
+		o, err = g.ordered(found)
+		return o, r.stored.Created, err
+	}
 	if p != nil {
 		return nil, nil, p
-	}
-	if r.stored != nil && r.stored.Created != nil {
-		return o, r.stored.Created, nil
 	}
 	n, err := g.create(ctx, r.caller, o, r.claim)
 	return o, n, err

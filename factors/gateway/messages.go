@@ -220,7 +220,7 @@ func (k *checker) transaction(at string, t *Transaction) {
 		k.fail(at+"/payee", "is required")
 	}
 	t.Payee = k.printable(at+"/payee", t.Payee, maxPayee)
-	if strings.ContainsAny(t.Payee, "@#") || linkForm.MatchString(t.Payee) {
+	if strings.ContainsAny(t.Payee, "@#") || hasLink(t.Payee) {
 		k.fail(at+"/payee", "has @, # or a link, which do not belong into a text with a code")
 	}
 	t.Account = k.printable(at+"/account", t.Account, maxAccount)

@@ -125,6 +125,17 @@ func TestIdempotency(t *testing.T) { // GW-4, API-3
 		w.ask(t, "POST", "/v1/verifications", w.live, `{"to":"x"}`, "Idempotency-Key", "s").want(t, 400, "invalid_number")
 		w.ask(t, "POST", "/v1/verifications", w.live, `{"to":"+12025560008"}`, "Idempotency-Key", "s").want(t, 201, "")
 	})
+	t.Run("whatever became of the tenant's settings", func(t *testing.T) {
+		const returnURL = "https://shop.example/done"
+		settings := gateway.Settings{Service: "Shop", Hosted: true, ReturnURLs: []string{returnURL}, Templates: map[string]gateway.Template{"mine": {Length: 8}}}
+		must(t, w.gateway.Tenants.Update(t.Context(), "shop", settings))
+		body := `{"to":"+12025560010","template":"mine","return_url":"` + returnURL + `","metadata":{"a":"b"}}`
+		first := w.ask(t, "POST", "/v1/verifications", w.live, body, "Idempotency-Key", "t").want(t, 201, "")
+		must(t, w.gateway.Tenants.Update(t.Context(), "shop", gateway.Settings{Service: "Shop"}))
+		if again := w.ask(t, "POST", "/v1/verifications", w.live, body, "Idempotency-Key", "t").want(t, 201, ""); again.text != first.text {
+			t.Errorf("\n%s\n%s", first.text, again.text)
+		}
+	})
 	t.Run("a day later", func(t *testing.T) {
 		w.db.Advance(t, 24*time.Hour)
 		if a := w.ask(t, "POST", "/v1/verifications", w.live, `{"to":"+12025560009"}`, "Idempotency-Key", "k").want(t, 201, ""); a.header.Get("Idempotent-Replayed") != "" {

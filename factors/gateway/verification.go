@@ -665,6 +665,20 @@ func (g *Gateway) cancel(ctx context.Context, c *Caller, id uuid.UUID) error {
 	return nil
 }
 
+// ordered is what was asked for when a verification was made.
+func (g *Gateway) ordered(r *record) (*order, error) {
+	number, err := g.Keys.Open(r.Number, sealContext(r.ID))
+	if err != nil {
+		return nil, err
+	}
+	o := &order{request: r.asked, ref: r.Ref, payment: r.Payment, locale: r.asked.Locale, app: r.asked.App, scenario: r.Scenario}
+	var bad *Problem
+	if o.to, bad = read(string(number)); bad != nil {
+		return nil, fmt.Errorf("address of verification %s: %s", r.ID, bad.Code)
+	}
+	return o, nil
+}
+
 // resend sends a code again, on a channel of its own if one is named.
 func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel string) (*record, error) {
 	r, err := g.byID(ctx, c, id)
@@ -674,14 +688,9 @@ func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel s
 	if p := over(r.state, r.Now); p != nil {
 		return nil, p
 	}
-	number, err := g.Keys.Open(r.Number, sealContext(r.ID))
+	o, err := g.ordered(r)
 	if err != nil {
 		return nil, err
-	}
-	o := &order{request: r.asked, ref: r.Ref, payment: r.Payment, locale: r.asked.Locale, app: r.asked.App, scenario: r.Scenario}
-	var bad *Problem
-	if o.to, bad = read(string(number)); bad != nil {
-		return nil, fmt.Errorf("address of verification %s: %w", r.ID, bad)
 	}
 	switch {
 	case o.to.isMail() && channel != "" && channel != Email:
