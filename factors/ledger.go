@@ -94,6 +94,8 @@ type Ledger struct {
 	// Failed, when set, adds to q what else follows when a challenge ends without having been answered: part from has its challenge_id. It is for codes that vendors check alone; in all other
 	// cases the statement's [Effect] sees it.
 	Failed func(ctx context.Context, q *postgres.Query, from string)
+	// Resent, when set, adds to q what else follows when a message of a challenge goes out again by [Ledger.Resend]: part from has its challenge_id.
+	Resent func(q *postgres.Query, from string)
 	// Warn, when set, tells subjects about failures in a row, in the statement of the failure.
 	Warn Warn
 	// Guard, when set, gives an SQL condition without which no challenge is answered, resent or ended: that whoever asks still may.
@@ -345,6 +347,9 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 		q.Bind(l.Limits.Cooldown.Seconds())+"::float8", fresh, q.Bind(l.mac(id, b, issued.Code))+"::bytea", life))
 	audit.Record(ctx, q, "challenge_resent", audit.Event{Name: "challenge.resend", Outcome: audit.Success, Actor: "subscriber",
 		Subject: b.Subject, Session: b.Browser, Object: id.String()}, nil)
+	if l.Resent != nil {
+		l.Resent(q, "challenge_resent")
+	}
 	q.With("challenge_unsent", "SELECT sends FROM challenge_live WHERE NOT EXISTS (SELECT FROM challenge_resent)")
 	audit.Record(ctx, q, "challenge_unsent", audit.Event{Name: "challenge.resend", Outcome: audit.Refused, Actor: "subscriber",
 		Subject: b.Subject, Session: b.Browser, Object: id.String()},

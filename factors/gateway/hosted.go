@@ -165,7 +165,7 @@ func (g *Gateway) CheckHosted(ctx context.Context, p *Hosted, typed string) (val
 
 // ResendHosted sends another text.
 func (g *Gateway) ResendHosted(ctx context.Context, p *Hosted) error {
-	_, err := g.resend(p.caller.in(ctx), p.caller, p.id, "")
+	_, err := g.resend(p.caller.in(ctx), p.caller, p.id, "", nil)
 	return g.seen(p, "hostedResend", err)
 }
 

@@ -667,13 +667,20 @@ func (g *Gateway) serveResend(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.stored != nil && r.stored.Resent { // whoever did it died before the answer was stored: as it stands now
+		v, err := g.byID(ctx, r.caller, id)
+		if err != nil {
+			return nil, err
+		}
+		return v.show(r.caller)
+	}
 	body := r.input.(*ResendRequest)
 	switch sms.Channel(body.Channel) {
 	case "", sms.SMS, sms.WhatsApp, sms.Voice, Email:
 	default:
 		return nil, invalid("/channel", "is not sms, whatsapp, voice or email")
 	}
-	v, err := g.resend(ctx, r.caller, id, body.Channel)
+	v, err := g.resend(ctx, r.caller, id, body.Channel, r.claim)
 	if err != nil {
 		return nil, err
 	}

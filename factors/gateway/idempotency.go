@@ -31,7 +31,11 @@ type stored struct {
 	Body    string   `json:"body,omitempty"`    // as it was sent
 	Created *created `json:"created,omitempty"` // of a new verification: the rest is in the request, which is the same
 	Left    *int     `json:"left,omitempty"`    // of a right code
+	Resent  bool     `json:"resent,omitempty"`  // another text went out; until the whole answer takes its place
 }
+
+// resentAnswer is the answer that a text leaves that goes out again, as an SQL expression.
+const resentAnswer = `'{"resent": true}'::jsonb`
 
 // begin claims a request for this process, or gives the answer that it had. route and request are what has to be the same for it to be the same request.
 func (g *Gateway) begin(ctx context.Context, c *Caller, key, route string, request []byte) (*claim, *stored, error) {
@@ -100,15 +104,15 @@ func (g *Gateway) finish(ctx context.Context, k *claim, status int, body []byte)
 		return nil
 	}
 	q := new(postgres.Query)
-	mine := fmt.Sprintf("tenant_id = %s AND key = %s AND owner = %s AND status IS NULL", q.Bind(k.tenant)+"::uuid", q.Bind(k.key)+"::bytea", q.Bind(k.owner)+"::uuid")
+	mine := fmt.Sprintf("tenant_id = %s AND key = %s AND owner = %s", q.Bind(k.tenant)+"::uuid", q.Bind(k.key)+"::bytea", q.Bind(k.owner)+"::uuid")
 	if status == 0 {
-		q.Finally("DELETE FROM idempotency_keys WHERE " + mine)
+		q.Finally("DELETE FROM idempotency_keys WHERE status IS NULL AND " + mine)
 	} else {
 		answer, err := json.Marshal(stored{Body: string(body)})
 		if err != nil {
 			return err
 		}
-		q.Finally("UPDATE idempotency_keys SET status = " + q.Bind(status) + "::int, answer = " + q.Bind(string(answer)) + "::jsonb WHERE " + mine)
+		q.Finally("UPDATE idempotency_keys SET status = " + q.Bind(status) + "::int, answer = " + q.Bind(string(answer)) + "::jsonb WHERE (status IS NULL OR answer = " + resentAnswer + ") AND " + mine)
 	}
 	if _, err := g.DB.Run(context.WithoutCancel(ctx), q); err != nil {
 		return fmt.Errorf("store answer: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -124,6 +125,33 @@ func TestIdempotency(t *testing.T) { // GW-4, API-3
 		send().want(t, 201, "")
 		w.ask(t, "POST", "/v1/verifications", w.live, `{"to":"x"}`, "Idempotency-Key", "s").want(t, 400, "invalid_number")
 		w.ask(t, "POST", "/v1/verifications", w.live, `{"to":"+12025560008"}`, "Idempotency-Key", "s").want(t, 201, "")
+	})
+	t.Run("F-03 another text, and whoever sent it dies", func(t *testing.T) {
+		id := w.create(t, w.live, number(11))
+		w.db.Advance(t, 31*time.Second)
+		again := func() *http.Request {
+			r := httptest.NewRequest("POST", "/v1/verifications/"+id+"/resend", nil)
+			r.Header.Set("X-API-Key", w.live)
+			r.Header.Set("Idempotency-Key", "again")
+			return r.WithContext(t.Context())
+		}
+		_, err := w.db.ExecContext(t.Context(), `CREATE FUNCTION dies() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''dead''; END';
+			CREATE TRIGGER dies BEFORE UPDATE ON idempotency_keys FOR EACH ROW WHEN (new.answer ? 'body') EXECUTE FUNCTION dies()`)
+		must(t, err)
+		rec := httptest.NewRecorder()
+		if w.handlers[0].ServeHTTP(rec, again()); rec.Code < 500 {
+			t.Fatalf("%d %s", rec.Code, rec.Body)
+		}
+		_, err = w.db.ExecContext(t.Context(), "DROP FUNCTION dies CASCADE")
+		must(t, err)
+		w.db.Advance(t, 2*time.Minute) // every pause is over
+		rec = httptest.NewRecorder()
+		if w.handlers[1].ServeHTTP(rec, again()); rec.Code != 200 || rec.Header().Get("Idempotent-Replayed") != "true" || !strings.Contains(rec.Body.String(), id) {
+			t.Errorf("%d %s", rec.Code, rec.Body)
+		}
+		if n := w.count(t, "SELECT count(*) FROM messages WHERE challenge_id = $1", challenge(t, id)); n != 2 {
+			t.Errorf("%d texts", n)
+		}
 	})
 	t.Run("whatever became of the tenant's settings", func(t *testing.T) {
 		const returnURL = "https://shop.example/done"

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -680,7 +681,7 @@ func (g *Gateway) ordered(r *record) (*order, error) {
 }
 
 // resend sends a code again, on a channel of its own if one is named.
-func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel string) (*record, error) {
+func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel string, claim *claim) (*record, error) {
 	r, err := g.byID(ctx, c, id)
 	if err != nil {
 		return nil, err
@@ -722,6 +723,7 @@ func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel s
 	if !c.Test { // the ledger's own pause counts, and grows
 		l.Limits.Further = l.Limits.Further[1:]
 	}
+	l.Resent = func(q *postgres.Query, from string) { claim.settle(q, from, http.StatusOK, resentAnswer) }
 	err = l.Resend(ctx, id, factors.Authenticator{Kind: Kind}, factors.Binding{Purpose: c.purpose(), Owner: c.Tenant.ID, Context: r.Payment}, factors.Prompt{})
 	wait, isWait := errors.AsType[*factors.WaitError](err)
 	switch {
