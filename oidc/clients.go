@@ -39,6 +39,8 @@ const cacheLife = time.Second
 // Clients keeps registrations. Reads come from memory; every change is notified to all replicas. It is safe for concurrent use.
 type Clients struct {
 	DB *postgres.DB
+	// Gone, when set, adds what else follows when a client is deleted: part from has its id, which the next client can be given.
+	Gone func(ctx context.Context, q *postgres.Query, from string)
 
 	mu      sync.RWMutex
 	known   map[string]remembered
@@ -152,6 +154,9 @@ func (s *Clients) Delete(ctx context.Context, id string) error {
 	q := new(postgres.Query)
 	q.With("changed", "DELETE FROM clients WHERE id = "+q.Bind(id)+"::text RETURNING id")
 	authn.DropConsents(q, "changed")
+	if s.Gone != nil {
+		s.Gone(ctx, q, "changed")
+	}
 	return s.change(ctx, q, id, "client.delete")
 }
 

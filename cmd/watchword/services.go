@@ -123,7 +123,7 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 		cfg: cfg, db: db, ring: ring, delivery: carry, mail: mailer, texts: texts, guard: guard, news: news, gateway: programs,
 		endpoints: &events.Endpoints{DB: db, Keys: ring, Guard: guard, Actor: audit.Operator},
 		signIns:   &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules, Notices: told, Applications: &oidc.Grants{DB: db}},
-		clients:   &oidc.Clients{DB: db}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,
+		clients:   &oidc.Clients{DB: db, Gone: forgetClients}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,
 	}
 	payments, err := transaction.NewDetails()
 	if err != nil {
@@ -138,6 +138,12 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 		return nil, err
 	}
 	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())
+}
+
+// forgetClients has nothing of a deleted application pass to the next of its id.
+func forgetClients(ctx context.Context, q *postgres.Query, from string) {
+	gateway.DropClients(ctx, q, from)
+	events.Forget(ctx, q, from, events.ClientSQL(from+".id"))
 }
 
 // tellTenants tells tenants' endpoints what became of verifications. Not of those that they canceled themselves.

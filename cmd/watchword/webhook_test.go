@@ -151,6 +151,16 @@ func TestWebhooks(t *testing.T) {
 			t.Errorf("the next tenant of that name has %s: %s", kind, out)
 		}
 	}
+	// Likewise an application's id.
+	application := []string{"client", "create", "till", "--grant-type", "authorization_code,client_credentials", "--redirect-uri", "https://till.example/callback"}
+	admin(application...)
+	admin("tenant", "client", "acme", "till")
+	admin("webhook", "create", desk, "--owner", "client:till")
+	admin("client", "delete", "till", "--yes")
+	admin(application...)
+	if out := admin("tenant", "get", "acme"); strings.Contains(string(out), "till") {
+		t.Errorf("the next application of that id acts for a tenant: %s", out)
+	}
 	if err := json.Unmarshal(admin("webhook", "list"), &list); err != nil || len(list) != 1 || list[0].ID != made.ID {
 		t.Errorf("%+v, %v; want the pager still", list, err)
 	}

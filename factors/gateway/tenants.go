@@ -202,6 +202,13 @@ func (s *Tenants) AllowClient(ctx context.Context, name, client string, scopes [
 	return ErrClientTaken
 }
 
+// DropClients adds to q that the applications in column id of part from act for nobody any more: they are deleted.
+func DropClients(ctx context.Context, q *postgres.Query, from string) {
+	q.With("clients_left", fmt.Sprintf("DELETE FROM tenant_clients c USING %s, tenants t WHERE c.client_id = %[1]s.id AND t.id = c.tenant_id RETURNING t.name, c.client_id", from))
+	audit.Record(ctx, q, "clients_left", audit.Event{Name: "tenant.client", Outcome: audit.Success, Reason: "client_deleted", Actor: "operator"},
+		audit.Expressions{"client_id": "clients_left.name", "object": "clients_left.client_id"})
+}
+
 func (s *Tenants) change(ctx context.Context, q *postgres.Query, name, event string) error {
 	audit.Record(ctx, q, "changed", audit.Event{Name: event, Outcome: audit.Success, Actor: "operator", Client: name}, nil)
 	q.Finally(fmt.Sprintf("SELECT pg_notify('%s', '')::text FROM changed", tenantsChannel))
