@@ -7,7 +7,7 @@ have() {
 	case $1 in
 	postgresql) ls /usr/lib/postgresql/*/bin/postgres /opt/homebrew/opt/postgresql*/bin/postgres \
 		/usr/local/opt/postgresql*/bin/postgres /usr/pgsql-*/bin/postgres 2>/dev/null | grep -q . || command -v postgres >/dev/null ;;
-	chromium) [ -x /usr/lib/chromium/chromium ] || [ -d "/Applications/Google Chrome.app" ] || [ -d /Applications/Chromium.app ] ||
+	chromium) [ -x /usr/lib/chromium/chromium-headless-shell ] || [ -x /usr/lib/chromium/chromium ] || [ -d "/Applications/Google Chrome.app" ] || [ -d /Applications/Chromium.app ] ||
 		command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ;;
 	gcc) command -v cc >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
@@ -43,6 +43,10 @@ if command -v apt-get >/dev/null; then
 	export DEBIAN_FRONTEND=noninteractive
 	install() { $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null </dev/null; }
 	$as_root apt-get update -qq </dev/null
+	case $packages in *chromium*)
+		# The one without windows takes less of everything; not every distribution has it.
+		! apt-cache show chromium-headless-shell >/dev/null 2>&1 || packages=$(echo "$packages" | sed 's/chromium/chromium-headless-shell/') ;;
+	esac
 	case $packages in *postgresql*)
 		# Only the binaries are wanted, not a server that starts with the machine.
 		install postgresql-common

@@ -625,7 +625,13 @@ func show(t *testing.T, all []state) {
 			t.Parallel()
 			w := newWorld(t)
 			tab := browsertest.Open(t, taste, w.server.URL)
+			shown := ""
 			for n, state := range all {
+				page, _, _ := strings.Cut(state.name, " ")
+				if taste.ForcedColors && page == shown {
+					continue // the states of a page have their colors in common
+				}
+				shown = page
 				tab.Forget()
 				v := &visit{Tab: tab, w: w, t: t}
 				v.enrol(n)

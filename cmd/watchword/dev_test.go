@@ -336,9 +336,9 @@ func TestDevUsage(t *testing.T) {
 	}
 }
 
-// Whatever fails once everything runs, the workers end before the database does: nobody is told of broken connections.
-func TestDevGivesUpInOrder(t *testing.T) {
-	t.Parallel()
+// Whatever fails once everything runs, the workers end before the database does: nobody is told of broken connections. It has the process to itself, whose logger is one for all: servers
+// of other tests would be heard here.
+func TestDevGivesUpInOrder(t *testing.T) { //nolint:paralleltest // see above
 	s := start(t, &Program{Args: []string{"dev", "--ephemeral", "--listen", "localhost:0", "--ready", t.TempDir()}}) // a directory cannot be replaced
 	if code := <-s.code; code != exitFailed || !strings.Contains(s.err.String(), "cannot be written") || !strings.Contains(s.err.String(), "hint: name another file with --ready") {
 		t.Errorf("exit code %d\n%s", code, s.err)

@@ -209,6 +209,7 @@ func (w *walk) begin(ctx context.Context, anchors []Anchor) (err error) {
 	defer rows.Close() //nolint:errcheck // Err tells
 	w.hash = genesis()
 	start := w.today.Add(-KeepLinks) // what was linked before that may be gone
+	var beyond []int64               // checkpoints that this head does not know of: the chain may have grown since it was read
 	for rows.Next() {
 		var c Head
 		if err := rows.Scan(c.into()...); err != nil {
@@ -218,7 +219,8 @@ func (w *walk) begin(ctx context.Context, anchors []Anchor) (err error) {
 			return fault(FaultCheckpoint, c.Seq, nil, "the checkpoint after link %d is not ours: %w", c.Seq, err)
 		}
 		if c.Seq > w.Head.Seq {
-			return fault(FaultCut, c.Seq, nil, "the chain ends at link %d, and there is a checkpoint after link %d: its end was removed", w.Head.Seq, c.Seq)
+			beyond = append(beyond, c.Seq)
+			continue
 		}
 		if c.At.Before(start) {
 			w.seq, w.hash = c.Seq, c.Hash
@@ -228,6 +230,17 @@ func (w *walk) begin(ctx context.Context, anchors []Anchor) (err error) {
 	}
 	if err := rows.Err(); err != nil {
 		return err
+	}
+	if len(beyond) > 0 {
+		now, err := readHead(ctx, w.conn)
+		if err != nil {
+			return err
+		}
+		for _, seq := range beyond {
+			if seq > now.Seq {
+				return fault(FaultCut, seq, nil, "the chain ends at link %d, and there is a checkpoint after link %d: its end was removed", now.Seq, seq)
+			}
+		}
 	}
 	for _, a := range anchors {
 		if a.Seq > w.Head.Seq {

@@ -28,7 +28,7 @@ import (
 
 // find gives the browser itself, not a distribution's wrapper around it: ending the wrapper would leave the browser running.
 func find() (string, error) {
-	for _, path := range []string{"/usr/lib/chromium/chromium", "/usr/lib/chromium-browser/chromium-browser", "/Applications/Chromium.app/Contents/MacOS/Chromium",
+	for _, path := range []string{"/usr/lib/chromium/chromium-headless-shell", "/usr/lib/chromium/chromium", "/usr/lib/chromium-browser/chromium-browser", "/Applications/Chromium.app/Contents/MacOS/Chromium",
 		"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/opt/google/chrome/chrome"} {
 		if info, err := os.Stat(path); err == nil && !info.IsDir() {
 			return path, nil
