@@ -20,7 +20,7 @@ type Signal interface {
 	Hold(ctx context.Context, number sms.Number) (hold bool, err error)
 }
 
-// ErrHeldBack: codes are not texted to this number for now. Choose another way.
+// ErrHeldBack says that codes are not texted to this number for now. Choose another way.
 var ErrHeldBack = errors.New("authn: no texts to this number for now")
 
 // HeldBack asks [Service.Signal] about a phone of the subscriber, before a text to it would raise a session or get somebody back in (SP 800-63B-4 section 3.1.3.3). What speaks against

@@ -271,8 +271,8 @@ func (e *Engine) prove(ctx context.Context, q *postgres.Query, r *Recovery, cond
 	record(ctx, q, "proved", audit.Event{Name: "recovery.prove", Reason: kind}, nil)
 	switch next {
 	case Finished:
-		q.With("stopped", fmt.Sprintf(`UPDATE recoveries o SET state = 'canceled', reason = 'stopped', ended_at = wall() FROM proved p
-			WHERE o.subscriber_id = p.subscriber_id AND o.id <> p.id AND o.ended_at IS NULL AND o.state <> 'asked' RETURNING o.id, o.subscriber_id, o.kind, o.state`))
+		q.With("stopped", `UPDATE recoveries o SET state = 'canceled', reason = 'stopped', ended_at = wall() FROM proved p
+			WHERE o.subscriber_id = p.subscriber_id AND o.id <> p.id AND o.ended_at IS NULL AND o.state <> 'asked' RETURNING o.id, o.subscriber_id, o.kind, o.state`)
 		e.closed(ctx, q, "stopped", notices.RecoveryCanceled, "stopped", false)
 	case Granted:
 		if r.Kind == Access {

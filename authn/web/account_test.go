@@ -195,8 +195,8 @@ func TestAddedCounts(t *testing.T) { // what was just proved is not asked for ag
 	t.Parallel()
 	w := newWorld(t)
 	w.DB.Freeze(t)
-	b, p := w.atAccount(t)
-	p = b.submit(t, b.do(t, http.MethodGet, "/enrol/app", nil), "/enrol/app", nil)
+	b, _ := w.atAccount(t)
+	p := b.submit(t, b.do(t, http.MethodGet, "/enrol/app", nil), "/enrol/app", nil)
 	secret := regexp.MustCompile(`secret=([A-Z2-7]+)`).FindStringSubmatch(p.html)[1]
 	p = b.submit(t, p, "/enrol/app/confirm", url.Values{"code": {w.codeOf(t, secret)}})
 	p.want(t, "added", http.StatusOK, "It was added. You can use it from now on.", "Authenticator app")

@@ -189,7 +189,7 @@ type beginChannel struct {
 func (b beginning) from(r *http.Request) (p *authn.Progress, known bool, err error) {
 	flow, bad := uuid.Parse(r.URL.Query().Get("flow"))
 	if bad != nil || b.Cookie(r) == "" {
-		return nil, false, nil
+		return nil, false, nil //nolint:nilerr // whoever comes from nowhere may recover all the same
 	}
 	if p, err = b.SignIns.Load(r.Context(), b.Cookie(r), flow); errors.Is(err, authn.ErrSignInOver) {
 		return nil, false, nil
@@ -877,7 +877,8 @@ func (h *Handler) getOutcome(w http.ResponseWriter, r *http.Request) error {
 	say := func(id string) (template.HTML, template.HTML) {
 		return f.T("outcome." + id), f.TC("outcome." + id + "_body")
 	}
-	body, id, status := outcomeBody{SignIn: accountPath}, "", http.StatusOK
+	var id string
+	body, status := outcomeBody{SignIn: accountPath}, http.StatusOK
 	switch {
 	case got.State == recovery.Finished && got.Kind == recovery.Password:
 		id = "password"
