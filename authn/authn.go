@@ -152,6 +152,17 @@ type Requirement struct {
 	Scopes []string `json:"scopes,omitempty"`
 	// Details that a person has to allow each time, likewise.
 	Details []Detail `json:"details,omitempty"`
+	// Backchannel is set where the application waits elsewhere for the answer: see package backchannel.
+	Backchannel *Backchannel `json:"backchannel,omitempty"`
+}
+
+// Backchannel is the question of an application whose own page is not in this browser.
+type Backchannel struct {
+	Request uuid.UUID `json:"request"` // in table backchannel_requests
+	// Message is what the application shows as well, so that people see that it is the same request. May be empty.
+	Message string `json:"message,omitempty"`
+	// Transaction is the payment that it is about, which exists already. Zero: none.
+	Transaction uuid.UUID `json:"transaction,omitzero"`
 }
 
 // Detail is one thing that an application asks leave for beside its scopes, and what a person reads of it.

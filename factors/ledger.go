@@ -812,9 +812,18 @@ func sourceKey(ctx context.Context) []byte {
 
 // sendHits are the windows that one message counts in.
 func (l *Ledger) sendHits(ctx context.Context, b Binding, recipient []byte) []limits.Hit {
+	return l.hits(ctx, b.Subject, recipient)
+}
+
+// SendHits are the limits that every text to a subject's number counts in, for texts that no challenge sends.
+func (l *Ledger) SendHits(ctx context.Context, subject uuid.UUID, to sms.Number) []limits.Hit {
+	return l.hits(ctx, subject, l.Keys.Fingerprint("number", to.Reveal()))
+}
+
+func (l *Ledger) hits(ctx context.Context, subject uuid.UUID, recipient []byte) []limits.Hit {
 	all := []limits.Hit{
 		{Window: l.Limits.NumberHour, Key: recipient}, {Window: l.Limits.NumberDay, Key: recipient},
-		{Window: l.Limits.SubjectHour, Key: b.Subject[:]}, {Window: l.Limits.Everyone, Key: []byte{}}, {Window: l.Limits.Source, Key: sourceKey(ctx)},
+		{Window: l.Limits.SubjectHour, Key: subject[:]}, {Window: l.Limits.Everyone, Key: []byte{}}, {Window: l.Limits.Source, Key: sourceKey(ctx)},
 	}
 	return slices.DeleteFunc(append(all, l.Limits.Further...), func(h limits.Hit) bool { return h.Window.Burst == 0 })
 }

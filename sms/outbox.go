@@ -105,9 +105,12 @@ const replyPurpose = "reply_"
 // Notice is the purpose of texts that tell people what happened to their accounts. They carry no code.
 const Notice = "notice"
 
+// Asked is the purpose of texts that lead to a question of an application's. They carry a link and no code.
+const Asked = "asked"
+
 // worded reports whether texts of that purpose say more than a code: whoever makes codes, or has templates for them alone, is not asked to send them.
 func worded(purpose string) bool {
-	return purpose == Notice || purpose == TransactionPurpose || strings.HasPrefix(purpose, replyPurpose)
+	return purpose == Notice || purpose == Asked || purpose == TransactionPurpose || strings.HasPrefix(purpose, replyPurpose)
 }
 
 // prefixDigits is how many digits at its end are not part of a number's prefix.

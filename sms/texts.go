@@ -136,6 +136,15 @@ func Closing(host, code, app string) string {
 	return ""
 }
 
+// Asked renders the text that leads to a question of an application's. Where its name is too long for one text it is left to the page.
+func (t *Texts) Asked(locale, application, link string) (text, localeUsed string) {
+	data := map[string]any{"Service": t.service, "Application": application, "Link": link}
+	if text, localeUsed = t.render("asked", locale, data); text != "" && Fits(text) {
+		return text, localeUsed
+	}
+	return t.render("asked_short", locale, data)
+}
+
 // Reply renders the answer to a keyword that a phone sent.
 func (t *Texts) Reply(keyword Keyword, locale string) (text, localeUsed string) {
 	return t.render(replyPurpose+string(keyword), locale, map[string]any{"Service": t.service})

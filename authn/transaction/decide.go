@@ -98,6 +98,7 @@ func (s *Service) Approve(ctx context.Context, client string, id uuid.UUID, a An
 			Type:  fmt.Sprintf("CASE WHEN transaction_decided.state = 'approved' THEN '%s' ELSE '%s' END", events.TransactionApproved, events.TransactionRefused),
 			Owner: events.ClientSQL("transaction_decided.client_id"), ID: publicSQL("transaction_decided"), Status: "transaction_decided.state", Reason: "nullif(transaction_decided.reason, '')",
 		})
+		s.follow(q, "transaction_decided")
 		q.With("transaction_approved", "SELECT * FROM transaction_decided WHERE state = 'approved'")
 		if a.Along != nil {
 			a.Along(q, "transaction_approved")
@@ -209,6 +210,7 @@ func (s *Service) end(ctx context.Context, client string, id uuid.UUID, e ending
 	audit.Record(ctx, q, "transaction_ended", audit.Event{Name: e.name, Outcome: e.outcome, Reason: e.reason, Actor: e.actor, Client: client, Session: o.Holder, Object: PublicID(id)},
 		audit.Expressions{"subject": "transaction_ended.subscriber_id"})
 	tell(q, "transaction_ended", events.Event{Type: events.TransactionRefused})
+	s.follow(q, "transaction_ended")
 	if o.Along != nil {
 		o.Along(q, "transaction_ended")
 	}
@@ -252,6 +254,8 @@ func (s *Service) Report(ctx context.Context, client string, id uuid.UUID, o Out
 		audit.Expressions{"subject": "transaction_suspended.subscriber_id", "client_id": "transaction_suspended.client_id", "object": publicSQL("transaction_suspended")})
 	tell(q, "transaction_reported", events.Event{Type: events.FraudReported})
 	tell(q, "transaction_suspended", events.Event{Type: events.TransactionRefused})
+	s.follow(q, "transaction_reported")
+	s.follow(q, "transaction_suspended")
 	q.With("fraud_reported", "SELECT * FROM transaction_reported")
 	events.Add(q, "fraud_reported", events.Event{Type: events.FraudReported, Owner: events.Operator}, events.Expressions{ID: publicSQL("fraud_reported"), Status: "fraud_reported.state"})
 	if o.Along != nil {

@@ -48,6 +48,9 @@ type Service struct {
 	Signer Signer
 	Issuer string // of results
 	Config Config
+	// Ended, when set, adds what follows the end of transactions to the statement that ends them, however they end: part has columns id, client_id and state of each. It may be called
+	// for several parts of one statement. A part can have transactions besides that had ended before.
+	Ended func(q *postgres.Query, part string)
 }
 
 // State of a transaction.
@@ -136,8 +139,10 @@ type Request struct {
 	Holder uuid.UUID
 	// App is the hash of the Android app that reads the text, or "".
 	App string
-	// Along, when set, adds what the door stores with it in the same statement: parts that select from part created (columns id, challenge_id, subscriber_id).
+	// Along, when set, adds what the door stores with it in the same statement: parts that select from part created (columns id, challenge_id, subscriber_id, created_at, expires_at).
 	Along func(q *postgres.Query, created string)
+	// Hits, when set, are limits of the door's own on asking this person. Then nothing is stored while a limit, theirs or one on texts, is full: [ErrTooMany].
+	Hits func(subscriber uuid.UUID) []limits.Hit
 }
 
 // binding is what an answer must come with. Each transaction holds a challenge of its own.
@@ -181,6 +186,12 @@ func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 	t := &Transaction{Record: NewRecord(r.Client, payer.subject, o), Subscriber: payer.id, Door: r.Door, Warnings: warnings, State: Pending, Hint: a.Hint, authenticator: a}
 	t.Canonical, t.Hash = t.Record.Canonical(), t.Record.Hash()
 	prompt := t.prompt(r.App)
+	ledger := s.Ledger
+	if r.Hits != nil {
+		own := *s.Ledger
+		own.Limits.Further = append(slices.Clone(own.Limits.Further), r.Hits(payer.id)...)
+		ledger, prompt.MustSend = &own, true
+	}
 	linked, _ := s.Ledger.Factor(a.Kind)
 	words := linked.(factors.Linked).Words(prompt)
 	t.Shown = []Shown{{Channel: a.Kind, Text: words.Text, Locale: words.Locale, Template: words.Template}}
@@ -201,7 +212,7 @@ func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 	q.With("transaction_asked", fmt.Sprintf(`
 		SELECT p.id FROM payer p
 		 WHERE (SELECT count(*) FROM transactions o WHERE o.subscriber_id = p.id AND o.state = 'pending' AND o.expires_at > wall()) < %s`, q.Bind(s.Config.Open)+"::int"))
-	challenge, err := s.Ledger.Open(ctx, q, "transaction_asked", a, t.binding(r.Holder), prompt)
+	challenge, err := ledger.Open(ctx, q, "transaction_asked", a, t.binding(r.Holder), prompt)
 	if err != nil {
 		return nil, err
 	}
@@ -451,6 +462,14 @@ func (s *Service) expire(q *postgres.Query, which string) {
 	audit.Follow(q, "transaction_expired", audit.Event{Name: "transaction.expire", Outcome: audit.Success},
 		audit.Expressions{"subject": "transaction_expired.subscriber_id", "client_id": "transaction_expired.client_id", "object": publicSQL("transaction_expired")})
 	tell(q, "transaction_expired", events.Event{Type: events.TransactionExpired})
+	s.follow(q, "transaction_expired")
+}
+
+// follow adds what follows the end of what part has.
+func (s *Service) follow(q *postgres.Query, part string) {
+	if s.Ended != nil {
+		s.Ended(q, part)
+	}
 }
 
 // publicSQL is [PublicID] of part's id.

@@ -65,6 +65,8 @@ func swept() []string {
 		`DELETE FROM webhook_queue q WHERE event_at < wall() - interval '30 days' OR NOT EXISTS (SELECT FROM webhook_endpoints w WHERE w.id = q.endpoint_id AND w.disabled_at IS NULL)`,
 		`DELETE FROM client_assertions WHERE expires_at < wall() - interval '1 hour'`,
 		`DELETE FROM dpop_proofs WHERE expires_at < wall() - interval '1 hour'`,
+		`DELETE FROM backchannel_requests WHERE created_at < wall() - interval '2 days'`, // with the sign-ins that they begin
+		`DELETE FROM backchannel_polls WHERE polled_at < wall() - interval '1 hour'`,
 		`DELETE FROM authenticators WHERE pending_until < wall() - interval '1 hour'`, // proposed, and never proved
 		`DELETE FROM sessions WHERE ended_at < wall() - interval '1 day' OR created_at < wall() - interval '2 days' AND last_seen_at < wall() - interval '1 day'`,
 		`DELETE FROM browsers WHERE expires_at < wall()`,
