@@ -29,6 +29,9 @@ func (p *Provider) Finish(w http.ResponseWriter, r *http.Request, progress *auth
 	if err := json.Unmarshal(in.Payload, &request); err != nil {
 		return fmt.Errorf("request of sign-in: %w", err)
 	}
+	if in.Requirement.Backchannel != nil {
+		return p.finishBack(w, r, progress, &request, cookie)
+	}
 	client, err := p.answerable(r, &request)
 	if err != nil {
 		return err
@@ -115,6 +118,9 @@ func (p *Provider) strand(w http.ResponseWriter, r *http.Request, in *authn.Sign
 
 // Refuse ends a sign-in without success and tells the application why.
 func (p *Provider) Refuse(w http.ResponseWriter, r *http.Request, progress *authn.Progress, cookie authn.Cookie, failure authn.Failure) error {
+	if progress.SignIn.Requirement.Backchannel != nil {
+		return p.refuseBack(w, r, progress, cookie, failure)
+	}
 	var request asked
 	if err := json.Unmarshal(progress.SignIn.Payload, &request); err != nil {
 		return fmt.Errorf("request of sign-in: %w", err)

@@ -169,7 +169,7 @@ func (p *Provider) isRight(c *Client, a *assertion) bool {
 	}
 	now, claims := p.Now(), a.claims
 	audience := len(claims.Audience) == 1 && claims.Audience[0] == p.Issuer && !(strict && a.listed) ||
-		!strict && len(claims.Audience) == 1 && (claims.Audience[0] == p.Issuer+tokenPath || claims.Audience[0] == p.Issuer+pushPath)
+		!strict && len(claims.Audience) == 1 && (claims.Audience[0] == p.Issuer+tokenPath || claims.Audience[0] == p.Issuer+pushPath || claims.Audience[0] == p.Issuer+askBackPath)
 	switch {
 	case !verified, !audience, claims.ID == "", len(claims.ID) > 200, claims.Expiry == nil,
 		!now.Before(claims.Expiry.Time().Add(clockSkew)),

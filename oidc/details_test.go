@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/oidc"
 )
 
@@ -24,8 +25,16 @@ func detailTypes() []oidc.DetailType {
 			{Name: "account", Required: true, Max: 34, Labels: map[string]string{"en": "Account", "de": "Konto"}},
 			{Name: "note", Labels: map[string]string{"en": "What for", "de": "Wofür"}},
 		}},
-		limit{},
+		limit{}, payments(),
 	}
+}
+
+func payments() *transaction.Details {
+	d, err := transaction.NewDetails()
+	if err != nil {
+		panic(err)
+	}
+	return d
 }
 
 // limit is a type of which less can be asked.

@@ -17,6 +17,7 @@ import (
 	"github.com/lib/pq"
 	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
 
+	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/internal/keyring"
 )
 
@@ -39,12 +40,13 @@ type grant struct {
 	AuthTime  *time.Time     `db:"auth_time"`
 	Claims    []byte         `db:"claims"`
 	Details   []byte         `db:"details"`
+	Payment   *uuid.UUID     `db:"transaction_id"`
 	ExpiresAt time.Time      `db:"expires_at"`
 	Now       time.Time      `db:"now"`
 }
 
 // grantColumns of a row g.
-const grantColumns = `g.id, g.client_id, g.sub, g.subscriber_id, g.sid, g.scopes, g.acr, g.amr, g.auth_time, g.claims, g.details, g.expires_at, wall() AS now`
+const grantColumns = `g.id, g.client_id, g.sub, g.subscriber_id, g.sid, g.scopes, g.acr, g.amr, g.auth_time, g.claims, g.details, g.transaction_id, g.expires_at, wall() AS now`
 
 // authentication are the claims that say what happened: OpenID Connect Core section 2, RFC 9068 section 2.2.1. They are the same in every token of
 // a grant.
@@ -53,6 +55,8 @@ type authentication struct {
 	AMR      []string `json:"amr,omitempty"`
 	AuthTime int64    `json:"auth_time,omitempty"`
 	SID      string   `json:"sid,omitempty"`
+	// Transaction is the payment that the grant rests on: RFC 8417 section 2.2 has the name.
+	Transaction string `json:"txn,omitempty"`
 }
 
 func (g *grant) authentication() (a authentication) {
@@ -67,6 +71,9 @@ func (g *grant) authentication() (a authentication) {
 	}
 	if g.SID != nil {
 		a.SID = *g.SID
+	}
+	if g.Payment != nil {
+		a.Transaction = transaction.PublicID(*g.Payment)
 	}
 	a.AMR = g.AMR
 	return a
@@ -159,7 +166,13 @@ func (p *Provider) idToken(c *Client, g *grant, nonce *string, accessToken strin
 		claims[name] = value
 	}
 	a := g.authentication()
-	claims["acr"], claims["amr"], claims["auth_time"], claims["sid"] = a.ACR, a.AMR, a.AuthTime, a.SID
+	claims["acr"], claims["amr"], claims["auth_time"] = a.ACR, a.AMR, a.AuthTime
+	if a.SID != "" { // who confirmed something for an application that is elsewhere has no session with it
+		claims["sid"] = a.SID
+	}
+	if a.Transaction != "" {
+		claims["txn"] = a.Transaction
+	}
 	if nonce != nil {
 		claims["nonce"] = *nonce
 	}

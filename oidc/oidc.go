@@ -26,6 +26,11 @@
 // A pushed authorization request (RFC 9126) is checked by the code of the authorization endpoint and stored as a sign-in that has not begun. Opening it
 // copies it, as often as a browser loads the page; the statement that answers the application uses it up.
 //
+// # Requests in the background
+//
+// A backchannel authentication request (CIBA) is a question of package backchannel. Whoever is asked answers it in a sign-in, which ends there instead of in a redirect; the application polls
+// the token endpoint, or is told when to.
+//
 // # Errors
 //
 // A database that cannot answer is 503 temporarily_unavailable. It is never invalid_grant, invalid_client or active:false: applications
@@ -49,6 +54,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/authn/backchannel"
 	"github.com/watchword-auth/watchword/internal/limits"
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
@@ -58,6 +64,7 @@ const (
 	discoveryPath  = "/.well-known/openid-configuration"
 	authorizePath  = "/authorize"
 	pushPath       = "/par"
+	askBackPath    = "/bc-authorize"
 	tokenPath      = "/oauth/token" //nolint:gosec // a path
 	introspectPath = "/oauth/introspect"
 	revokePath     = "/oauth/revoke"
@@ -68,7 +75,7 @@ const (
 
 // Paths lists where the endpoints are, below the issuer.
 func Paths() []string {
-	return []string{discoveryPath, authorizePath, pushPath, tokenPath, introspectPath, revokePath, userinfoPath, jwksPath, endSessionPath}
+	return []string{discoveryPath, authorizePath, pushPath, askBackPath, backchannel.PathPrefix, tokenPath, introspectPath, revokePath, userinfoPath, jwksPath, endSessionPath}
 }
 
 // Lives of what is issued.
@@ -98,6 +105,8 @@ type Pages interface {
 	// SignedOut says that it is done. home is where the application lives; both may be empty.
 	SignedOut(w http.ResponseWriter, r *http.Request, application, home string)
 	// Cookie is the browser's; SetCookie replaces it, and removes it when empty.
+	// Answered says that what an application asked in the background was allowed or not, and that the person can go back to where it was asked.
+	Answered(w http.ResponseWriter, r *http.Request, application, home string, allowed bool)
 	Cookie(r *http.Request) authn.Cookie
 	SetCookie(w http.ResponseWriter, cookie authn.Cookie)
 }
@@ -115,6 +124,8 @@ type Config struct {
 	Locales []string
 	// Details are the types of authorization_details that clients can be registered for.
 	Details []DetailType
+	// Backchannel asks people for applications that have no browser. Nil: CIBA is not offered.
+	Backchannel *backchannel.Service
 	// RequirePush has every client push its requests, whatever it registered: RFC 9126 section 5.
 	RequirePush bool
 	// DPoPNonce has every proof of possession hold a nonce of ours: RFC 9449 section 8.
@@ -164,8 +175,13 @@ func (p *Provider) Routes() http.Handler {
 		Revocation: op.NewEndpoint(revokePath), JwksURI: op.NewEndpoint(jwksPath),
 	}, op.WithServerCORSOptions(nil))
 	mux := http.NewServeMux()
-	for _, path := range []string{tokenPath, introspectPath, revokePath} {
+	for _, path := range []string{introspectPath, revokePath} {
 		mux.Handle(path, p.guardForm(library))
+	}
+	mux.Handle(tokenPath, p.guardForm(p.token(library)))
+	if p.Backchannel != nil {
+		mux.Handle(askBackPath, p.guardForm(http.HandlerFunc(p.askBack)))
+		mux.HandleFunc("GET "+backchannel.PathPrefix+"{id}", p.answerBack)
 	}
 	mux.Handle(pushPath, p.guardForm(http.HandlerFunc(p.push)))
 	mux.Handle(userinfoPath, p.guardBearer(library))

@@ -42,6 +42,12 @@ type Registration struct {
 	DPoPBound bool `json:"dpop_bound_access_tokens,omitempty"`
 	// DetailTypes are the types of authorization_details that it may ask for, RFC 9396 section 10; default none.
 	DetailTypes []string `json:"authorization_details_types,omitempty"`
+	// DeliveryMode says how it learns of answers to what it asks in the background, CIBA Core 1.0 section 4: "poll" (default) or "ping".
+	DeliveryMode string `json:"backchannel_token_delivery_mode,omitempty"`
+	// NotificationEndpoint is where it is told, with ping.
+	NotificationEndpoint string `json:"backchannel_client_notification_endpoint,omitempty"`
+	// RequestAlg has it sign these requests, with this algorithm: ES256, PS256 or EdDSA. Profile fapi2 has it sign them in any case.
+	RequestAlg string `json:"backchannel_authentication_request_signing_alg,omitempty"`
 	// Profile "fapi2" holds it to the FAPI 2.0 Security Profile: see [Registration.Validate].
 	Profile string `json:"profile,omitempty"`
 	// PaymentAccount has the tighter limits hold at it, of Regulation (EU) 2018/389 Art. 4(3).
@@ -95,6 +101,9 @@ func (r *Registration) Complete() {
 	}
 	if r.Scopes == nil {
 		r.Scopes = Scopes()
+	}
+	if slices.Contains(r.GrantTypes, GrantTypeCIBA) {
+		setDefault(&r.DeliveryMode, DeliveryPoll)
 	}
 }
 
@@ -150,7 +159,7 @@ func (r *Registration) Validate() error {
 	}
 	for _, grant := range r.GrantTypes {
 		if !slices.Contains(grantTypes(), grant) {
-			complain("grant_types: use authorization_code, refresh_token or client_credentials")
+			complain("grant_types: use authorization_code, refresh_token, client_credentials or %s", GrantTypeCIBA)
 		}
 	}
 	for _, mode := range r.ResponseModes {
@@ -174,6 +183,7 @@ func (r *Registration) Validate() error {
 			complain("authorization_details_types: %q is not a name without spaces", name)
 		}
 	}
+	r.validateBackchannel(complain)
 	switch r.Profile {
 	case "":
 	case ProfileFAPI2:
@@ -182,6 +192,30 @@ func (r *Registration) Validate() error {
 		complain("profile: use fapi2, or leave it out")
 	}
 	return errors.Join(problems...)
+}
+
+// validateBackchannel finds what is wrong with how it asks in the background.
+func (r *Registration) validateBackchannel(complain func(format string, args ...any)) {
+	if !slices.Contains(r.GrantTypes, GrantTypeCIBA) {
+		if r.DeliveryMode != "" || r.NotificationEndpoint != "" || r.RequestAlg != "" {
+			complain("backchannel_token_delivery_mode: it means nothing without the grant type %s", GrantTypeCIBA)
+		}
+		return
+	}
+	if r.AuthMethod == zoidc.AuthMethodNone {
+		complain("grant_types: %s needs a client that can authenticate", GrantTypeCIBA)
+	}
+	switch {
+	case r.DeliveryMode != DeliveryPoll && r.DeliveryMode != DeliveryPing:
+		complain("backchannel_token_delivery_mode: use poll or ping")
+	case r.DeliveryMode == DeliveryPoll && r.NotificationEndpoint != "":
+		complain("backchannel_client_notification_endpoint: nobody calls it without ping")
+	case r.DeliveryMode == DeliveryPing && (!isWebURI(r.NotificationEndpoint, r.AllowHTTP) || strings.Contains(r.NotificationEndpoint, "#")):
+		complain("backchannel_client_notification_endpoint: ping needs an https URL")
+	}
+	if r.RequestAlg != "" && (!slices.Contains(requestAlgs, jose.SignatureAlgorithm(r.RequestAlg)) || r.Keys == nil) {
+		complain("backchannel_authentication_request_signing_alg: use ES256, PS256 or EdDSA, and give jwks")
+	}
 }
 
 // validateFAPI2 finds what the FAPI 2.0 Security Profile forbids. That the code lives 60 s at most, that PKCE with S256 is demanded and iss is in every answer
@@ -234,7 +268,7 @@ func fapiKey(key *jose.JSONWebKey) bool {
 }
 
 func grantTypes() []zoidc.GrantType {
-	return []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken, zoidc.GrantTypeClientCredentials}
+	return []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken, zoidc.GrantTypeClientCredentials, GrantTypeCIBA}
 }
 
 // checkRedirect refuses addresses that a browser must not be sent to: RFC 9700 section 4.1, RFC 8252 sections 7 and 8.

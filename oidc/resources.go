@@ -322,6 +322,14 @@ func (s *server) Keys(context.Context, *op.Request[struct{}]) (*op.Response, err
 	return op.NewResponse(s.Provider.Keys.public()), nil
 }
 
+// backDiscovery is the metadata of CIBA Core 1.0 section 4.
+type backDiscovery struct {
+	Endpoint    string   `json:"backchannel_authentication_endpoint"`
+	Modes       []string `json:"backchannel_token_delivery_modes_supported"`
+	RequestAlgs []string `json:"backchannel_authentication_request_signing_alg_values_supported"`
+	UserCode    bool     `json:"backchannel_user_code_parameter_supported"`
+}
+
 // discovery is the metadata of OpenID Connect Discovery 1.0 section 3, RFC 8414 section 2, RFC 9126 section 5, RFC 9207 section 3, RFC 9396 section 10 and
 // RFC 9449 section 5.1.
 type discovery struct {
@@ -332,6 +340,7 @@ type discovery struct {
 	ProofAlgs    []string `json:"dpop_signing_alg_values_supported"`
 	IssParameter bool     `json:"authorization_response_iss_parameter_supported"`
 	Prompts      []string `json:"prompt_values_supported"` // Initiating User Registration 1.0 section 3
+	*backDiscovery
 }
 
 // Discovery implements op.Server.
@@ -348,13 +357,23 @@ func (s *server) Discovery(context.Context, *op.Request[struct{}]) (*op.Response
 	for _, l := range s.Locales {
 		locales = append(locales, zoidc.ParseLocales([]string{l})...)
 	}
+	var back *backDiscovery
+	grants := grantTypes()
+	if s.Backchannel != nil {
+		back = &backDiscovery{Endpoint: s.Issuer + askBackPath, Modes: []string{DeliveryPoll, DeliveryPing}}
+		for _, alg := range requestAlgs {
+			back.RequestAlgs = append(back.RequestAlgs, string(alg))
+		}
+	} else {
+		grants = slices.DeleteFunc(grants, func(g zoidc.GrantType) bool { return g == GrantTypeCIBA })
+	}
 	return op.NewResponse(discovery{
 		DiscoveryConfiguration: zoidc.DiscoveryConfiguration{
 			Issuer: s.Issuer, AuthorizationEndpoint: s.Issuer + authorizePath, TokenEndpoint: s.Issuer + tokenPath,
 			IntrospectionEndpoint: s.Issuer + introspectPath, UserinfoEndpoint: s.Issuer + userinfoPath, RevocationEndpoint: s.Issuer + revokePath,
 			EndSessionEndpoint: s.Issuer + endSessionPath, JwksURI: s.Issuer + jwksPath,
 			ScopesSupported: Scopes(), ResponseTypesSupported: []string{string(zoidc.ResponseTypeCode)}, ResponseModesSupported: []string{"query", "form_post"},
-			GrantTypesSupported: grantTypes(), ACRValuesSupported: s.Levels.Supported(s.SignIns.Reach()), SubjectTypesSupported: []string{"public"},
+			GrantTypesSupported: grants, ACRValuesSupported: s.Levels.Supported(s.SignIns.Reach()), SubjectTypesSupported: []string{"public"},
 			IDTokenSigningAlgValuesSupported: idTokenAlgs, ClaimTypesSupported: []string{"normal"},
 			ClaimsSupported:                   append([]string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "at_hash"}, profileClaims()...),
 			ClaimsParameterSupported:          true,
@@ -365,6 +384,6 @@ func (s *server) Discovery(context.Context, *op.Request[struct{}]) (*op.Response
 			UILocalesSupported:            locales,
 		},
 		PushEndpoint: s.Issuer + pushPath, RequirePush: s.RequirePush, DetailTypes: s.detailTypes(), ProofAlgs: proofs,
-		IssParameter: true, Prompts: []string{"none", "login", "consent"},
+		IssParameter: true, Prompts: []string{"none", "login", "consent"}, backDiscovery: back,
 	}), nil
 }

@@ -23,12 +23,15 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
+	"github.com/watchword-auth/watchword/authn/backchannel"
+	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/logtest"
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/oidc"
+	"github.com/watchword-auth/watchword/sms"
 )
 
 func TestMain(m *testing.M) {
@@ -73,8 +76,12 @@ func newWorld(t testing.TB, more ...factors.Factor) *world {
 		GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken}, DetailTypes: []string{"account"}})
 	w.bankKey = newKey(t)
 	w.register(t, "bank", oidc.Registration{Name: "Bank", RedirectURIs: []string{"https://bank.example/cb"}, FirstParty: true, Profile: oidc.ProfileFAPI2,
-		Keys: &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{w.bankKey.Public()}}, RequirePush: true, DPoPBound: true, DetailTypes: []string{"account"},
-		GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken, zoidc.GrantTypeClientCredentials}})
+		Keys: &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{w.bankKey.Public()}}, RequirePush: true, DPoPBound: true, DetailTypes: []string{"account", "payment_initiation"},
+		GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeRefreshToken, zoidc.GrantTypeClientCredentials, oidc.GrantTypeCIBA}})
+	w.register(t, "till", oidc.Registration{Name: "Till", FirstParty: true, DetailTypes: []string{"account", "payment_initiation"},
+		GrantTypes: []zoidc.GrantType{oidc.GrantTypeCIBA, zoidc.GrantTypeRefreshToken}})
+	w.register(t, "pos", oidc.Registration{Name: "Point of sale", DetailTypes: []string{"payment_initiation"}, AccessTokenFormat: "opaque",
+		GrantTypes: []zoidc.GrantType{oidc.GrantTypeCIBA}, DeliveryMode: oidc.DeliveryPing, NotificationEndpoint: "https://pos.example/ping"})
 	w.register(t, "native", oidc.Registration{Name: "Native", ApplicationType: "native", RedirectURIs: []string{"http://127.0.0.1/cb", "com.example.app:/cb"},
 		AuthMethod: zoidc.AuthMethodNone})
 	w.register(t, "gone", oidc.Registration{Name: "Gone", RedirectURIs: []string{"https://gone.example/cb"}})
@@ -91,8 +98,8 @@ func (w *world) replica(t testing.TB, db *postgres.DB) (*oidc.Provider, *httptes
 	cfg := oidc.Config{
 		Issuer: "https://login.example", DB: db, SignIns: service, Clients: &oidc.Clients{DB: db}, Keys: &oidc.Keys{DB: db, Seal: w.World.Keys},
 		Levels: authn.DefaultLevelNames(), Lives: oidc.DefaultLives(), Locales: []string{"en", "de"}, NoPKCE: []string{"third", "spa"},
-		Details: detailTypes(),
-		Now:     func() time.Time { return w.DB.Now(t) }, Log: slog.New(slog.NewTextHandler(w.logs, nil)),
+		Details: detailTypes(), Backchannel: w.asking(t, service),
+		Now: func() time.Time { return w.DB.Now(t) }, Log: slog.New(slog.NewTextHandler(w.logs, nil)),
 	}
 	if w.change != nil {
 		w.change(&cfg)
@@ -118,6 +125,22 @@ func (w *world) replica(t testing.TB, db *postgres.DB) (*oidc.Provider, *httptes
 	}))
 	t.Cleanup(server.Close)
 	return p, server
+}
+
+// asking is what asks people in the background.
+func (w *world) asking(t testing.TB, signIns *authn.Service) *backchannel.Service {
+	t.Helper()
+	texts, err := sms.NewTexts("Watchword", authntest.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &backchannel.Service{DB: signIns.DB, Keys: w.World.Keys, SignIns: signIns, Outbox: signIns.Ledger.Outbox, Texts: texts, Issuer: "https://login.example", Config: backchannel.DefaultConfig()}
+	keys := &oidc.Keys{DB: signIns.DB, Seal: w.World.Keys}
+	if err := keys.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.Confirm = &transaction.Service{DB: signIns.DB, Keys: w.World.Keys, Ledger: signIns.Ledger, Signer: keys, Issuer: "https://login.example", Config: transaction.DefaultConfig(), Ended: s.Follow}
+	return s
 }
 
 func (w *world) register(t testing.TB, id string, r oidc.Registration) {
@@ -246,6 +269,10 @@ func (p *pages) ConfirmSignOut(w http.ResponseWriter, _ *http.Request, _ authn.S
 
 func (p *pages) SignedOut(w http.ResponseWriter, _ *http.Request, application, _ string) {
 	io.WriteString(w, "signed out of "+application)
+}
+
+func (p *pages) Answered(w http.ResponseWriter, _ *http.Request, application, _ string, allowed bool) {
+	fmt.Fprintf(w, "answered %s %v", application, allowed)
 }
 
 // browser keeps cookies and follows nothing.
@@ -445,7 +472,7 @@ func (w *world) post(t testing.TB, base, path, client string, form url.Values, c
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if client == "web" || client == "third" || client == "gone" {
+	if client == "web" || client == "third" || client == "gone" || client == "till" || client == "pos" {
 		req.SetBasicAuth(url.QueryEscape(client), url.QueryEscape(w.secrets[client]))
 	}
 	for _, c := range change {

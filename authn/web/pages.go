@@ -492,6 +492,9 @@ type consentBody struct {
 	Scopes  []template.HTML
 	Details [][]string // lines of each; the first names what it is
 	Account template.HTML
+	Intro   template.HTML
+	Message string        // that the application shows as well
+	Check   template.HTML // how to know that it is the same
 }
 
 func (h *Handler) getConsent(w http.ResponseWriter, r *http.Request) error {
@@ -512,6 +515,10 @@ func (h *Handler) getConsent(w http.ResponseWriter, r *http.Request) error {
 			return fmt.Errorf("detail of type %s says nothing in %s", d.Type, f.Lang)
 		}
 		body.Details = append(body.Details, lines)
+	}
+	body.Intro = f.TC("consent.intro")
+	if asked := p.SignIn.Requirement.Backchannel; asked != nil { // the application is elsewhere, and so may be whoever began this
+		f.Title, body.Intro, body.Message, body.Check = f.T("consent.asked_title"), f.TC("consent.asked"), asked.Message, f.TC("consent.asked_check")
 	}
 	f.Body = body
 	return h.render(w, r, http.StatusOK, "consent", f)
@@ -562,6 +569,18 @@ func (h *Handler) SignedOut(w http.ResponseWriter, r *http.Request, application,
 	f := h.bare(r, r.URL.Query().Get("ui_locales"))
 	f.Title, f.Client, f.HomeURI, f.Body = f.T("signout.done"), application, home, signOutBody{Done: true}
 	h.show(w, r, "signout", f)
+}
+
+// Answered implements oidc.Pages.
+func (h *Handler) Answered(w http.ResponseWriter, r *http.Request, application, home string, allowed bool) {
+	f := h.bare(r, "")
+	f.Client, f.HomeURI = application, home
+	id := "answered.no"
+	if allowed {
+		id = "answered.yes"
+	}
+	f.Title, f.Body = f.T(id), f.TC(id+"_body")
+	h.show(w, r, "answered", f)
 }
 
 func (h *Handler) show(w http.ResponseWriter, r *http.Request, name string, f *frame) {

@@ -50,7 +50,7 @@ import (
 
 //go:embed enrol
 //go:embed recover
-//go:embed layout.html login code answer methods help consent unmet signout problem formpost account factor password document verify
+//go:embed layout.html answered login code answer methods help consent unmet signout problem formpost account factor password document verify
 var templates embed.FS
 
 //go:embed assets
@@ -141,7 +141,7 @@ func New(cfg Config) (*Handler, error) {
 			return nil, fmt.Errorf("factor page %q: not a name, or another page's", name)
 		}
 	}
-	for _, name := range []string{"login", "code", "answer", "methods", "help", "consent", "unmet", "signout", "problem", "formpost", "account", "factor", "password", "document", "verify"} {
+	for _, name := range []string{"login", "code", "answer", "methods", "help", "consent", "unmet", "signout", "answered", "problem", "formpost", "account", "factor", "password", "document", "verify"} {
 		page, err := layout.Clone()
 		if err != nil {
 			return nil, err

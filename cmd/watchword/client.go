@@ -51,6 +51,7 @@ func (p *Program) clientCommand() *cobra.Command {
 type registrationFlags struct {
 	name, home, kind, method, alg, format, floor, keys, file string
 	profile                                                  string
+	delivery, notify, requestAlg                             string
 	redirects, logouts, grants, scopes, modes, details       []string
 	firstParty, allowHTTP, push, dpop, payment               bool
 }
@@ -63,7 +64,7 @@ func (f *registrationFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.kind, "type", "", "web or native (default web)")
 	flags.StringVar(&f.method, "auth-method", "", "client_secret_basic, client_secret_post, private_key_jwt or none (default client_secret_basic)")
 	flags.StringVar(&f.keys, "jwks-file", "", "file with the public keys for private_key_jwt, as a JWK Set")
-	flags.StringSliceVar(&f.grants, "grant-type", nil, "authorization_code, refresh_token, client_credentials (default authorization_code)")
+	flags.StringSliceVar(&f.grants, "grant-type", nil, "authorization_code, refresh_token, client_credentials, ciba (default authorization_code)")
 	flags.StringSliceVar(&f.modes, "response-mode", nil, "query, form_post (default both)")
 	flags.StringSliceVar(&f.scopes, "scope", nil, "scopes it may ask for (default openid, profile, email, address, phone, offline_access); offline_access needs the grant refresh_token")
 	flags.StringVar(&f.alg, "id-token-alg", "", "RS256, ES256 or EdDSA (default RS256)")
@@ -72,6 +73,9 @@ func (f *registrationFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.profile, "profile", "", "fapi2: refuse everything that the FAPI 2.0 Security Profile forbids")
 	flags.BoolVar(&f.push, "require-pushed-requests", false, "it has to push its authorization requests (RFC 9126); part of --profile fapi2")
 	flags.BoolVar(&f.dpop, "dpop", false, "its tokens have to be bound to a key (DPoP, RFC 9449); part of --profile fapi2")
+	flags.StringVar(&f.delivery, "ciba-delivery", "", "how it learns of answers to what it asks in the background (CIBA): poll or ping (default poll)")
+	flags.StringVar(&f.notify, "ciba-notify-uri", "", "where it is told that there is an answer, with --ciba-delivery ping")
+	flags.StringVar(&f.requestAlg, "ciba-request-alg", "", "it has to sign what it asks in the background with this: ES256, PS256 or EdDSA")
 	flags.StringSliceVar(&f.details, "authorization-details-type", nil, "types of authorization_details (RFC 9396) that it may ask for (default none)")
 	flags.BoolVar(&f.payment, "payment-account", false, "people see or move money there: tighter limits on wrong answers, life of codes and idle browsers")
 	flags.BoolVar(&f.firstParty, "first-party", false, "your own application: nobody is asked for consent")
@@ -108,6 +112,7 @@ func (f *registrationFlags) apply(p *Program, flags *pflag.FlagSet, s *services,
 	}{
 		"name": {f.name, &r.Name}, "home-uri": {f.home, &r.HomeURI}, "type": {f.kind, &r.ApplicationType},
 		"id-token-alg": {f.alg, &r.IDTokenAlg}, "access-token": {f.format, &r.AccessTokenFormat}, "profile": {f.profile, &r.Profile},
+		"ciba-delivery": {f.delivery, &r.DeliveryMode}, "ciba-notify-uri": {f.notify, &r.NotificationEndpoint}, "ciba-request-alg": {f.requestAlg, &r.RequestAlg},
 	}
 	for name, t := range texts {
 		if flags.Changed(name) {
@@ -133,6 +138,9 @@ func (f *registrationFlags) apply(p *Program, flags *pflag.FlagSet, s *services,
 		r.GrantTypes = nil
 		for _, grant := range f.grants {
 			r.GrantTypes = append(r.GrantTypes, "")
+			if grant == "ciba" {
+				grant = string(oidc.GrantTypeCIBA)
+			}
 			set(&r.GrantTypes[len(r.GrantTypes)-1], grant)
 		}
 	}
@@ -200,7 +208,8 @@ func (p *Program) clientCreate() *cobra.Command {
 		Example: "  watchword client create shop --name 'The Shop' --redirect-uri https://shop.example.com/callback\n" +
 			"  watchword client create trial --redirect-uri http://localhost:3000/callback --allow-http\n" +
 			"  watchword client create phone --name 'Shop for phones' --type native --auth-method none --redirect-uri com.example.shop:/callback\n" +
-			"  watchword client create bank --name 'The Bank' --profile fapi2 --payment-account --jwks-file bank.jwks --redirect-uri https://bank.example.com/callback",
+			"  watchword client create bank --name 'The Bank' --profile fapi2 --payment-account --jwks-file bank.jwks --redirect-uri https://bank.example.com/callback\n" +
+			"  watchword client create till --name 'The Till' --grant-type ciba --ciba-delivery ping --ciba-notify-uri https://till.example.com/ping",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
 				r := oidc.Registration{Name: args[0]}
@@ -366,6 +375,7 @@ func (p *Program) showClient(ctx context.Context, s *services, id, secret string
 		line("access_token", out.AccessTokenFormat)
 		line("scopes", strings.Join(out.Scopes, " "))
 		line("authorization_details_types", strings.Join(out.DetailTypes, " "))
+		line("ciba_delivery", strings.TrimSpace(out.DeliveryMode+" "+out.NotificationEndpoint))
 		line("profile", out.Profile)
 		line("demands", out.demands()...)
 	})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/watchword-auth/watchword/authn/backchannel"
 	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
@@ -182,7 +183,7 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 	lives.Pushed = s.cfg.Tokens.PushedTTL
 	srv.provider, err = oidc.New(oidc.Config{
 		Issuer: s.cfg.Issuer, DB: s.db, SignIns: s.signIns, Clients: s.clients, Keys: s.keys, Levels: s.levels, Lives: lives,
-		Details: s.details, RequirePush: s.cfg.Clients.RequirePush, DPoPNonce: s.cfg.Tokens.DPoPNonce,
+		Details: s.details, Backchannel: s.asking, RequirePush: s.cfg.Clients.RequirePush, DPoPNonce: s.cfg.Tokens.DPoPNonce,
 		NoPKCE: s.cfg.Clients.PKCEExempt, Now: time.Now, Log: log,
 	})
 	if err != nil {
@@ -262,6 +263,10 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 		},
 		"guess watch": func(ctx context.Context) error { return srv.signIns.Watch(ctx, srv.log) },
 	}
+	works["questions in the background"] = func(ctx context.Context) error {
+		return srv.asking.Run(ctx, func(err error) { srv.log.ErrorContext(ctx, "questions do not expire", "error", err) })
+	}
+	works["answers in the background"] = (&backchannel.Teller{DB: srv.db, Keys: srv.ring, Client: srv.guard.Client(), Log: srv.log}).Run
 	if srv.postman != nil {
 		works["mail worker"] = srv.postman.Run
 	}

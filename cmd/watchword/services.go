@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/authn/backchannel"
 	"github.com/watchword-auth/watchword/authn/notices"
 	"github.com/watchword-auth/watchword/authn/recovery"
 	"github.com/watchword-auth/watchword/authn/transaction"
@@ -38,6 +39,7 @@ type services struct {
 	details []oidc.DetailType // that applications can ask for by authorization_details
 	gateway *gateway.Gateway
 	confirm *transaction.Service
+	asking  *backchannel.Service
 
 	recovery *recovery.Engine // nil: people ask the operator
 
@@ -137,6 +139,8 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	if s.recovery, err = s.newRecovery(); err != nil {
 		return nil, err
 	}
+	s.asking = &backchannel.Service{DB: db, Keys: ring, SignIns: s.signIns, Confirm: s.confirm, Outbox: carry.outbox, Texts: carry.texts, Issuer: cfg.Issuer, Config: backchannel.DefaultConfig()}
+	s.confirm.Ended = s.asking.Follow
 	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())
 }
 
