@@ -65,11 +65,11 @@ const maxLocal = 64
 func read(text string) (a address, p *Problem) {
 	if local, domain, found := strings.Cut(text, "@"); found {
 		if !mailForm.MatchString(text) || len(local) > maxLocal {
-			return a, problem(InvalidNumber).because("email_malformed")
+			return a, problem(InvalidNumber).Because("email_malformed")
 		}
 		var err error
 		if a.mailbox, err = mail.ParseAddress(local + "@" + strings.ToLower(domain)); err != nil {
-			return a, problem(InvalidNumber).because("email_malformed")
+			return a, problem(InvalidNumber).Because("email_malformed")
 		}
 		return a, nil
 	}
@@ -78,9 +78,9 @@ func read(text string) (a address, p *Problem) {
 	case err == nil:
 		return a, nil
 	case err == sms.ErrNumberLandline: //nolint:errorlint // it is returned bare
-		return a, problem(InvalidNumber).because("landline")
+		return a, problem(InvalidNumber).Because("landline")
 	case err == sms.ErrNumberUnsupported: //nolint:errorlint // likewise
-		return a, problem(InvalidNumber).because("unsupported")
+		return a, problem(InvalidNumber).Because("unsupported")
 	}
 	return a, problem(InvalidNumber)
 }

@@ -2,10 +2,8 @@ package gateway
 
 import (
 	"context"
-	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -74,9 +72,9 @@ func (g *Gateway) serveVerify(ctx context.Context, r *request) (any, error) {
 	case err != nil:
 		return nil, flat(err)
 	case v.ended:
-		return nil, problem(AttemptsExhausted).left(0)
+		return nil, problem(AttemptsExhausted).Left(0)
 	case !v.valid:
-		return nil, problem(OTPIncorrect).left(v.left)
+		return nil, problem(OTPIncorrect).Left(v.left)
 	}
 	var out VerifyAnswer
 	out.Data.Verified = true
@@ -140,27 +138,4 @@ func (g *Gateway) serveStatus(ctx context.Context, r *request) (any, error) {
 		out.DeliveryStatus = "EXPIRED"
 	}
 	return out, nil
-}
-
-// fieldNames are the names that a type has in JSON, at any depth.
-func fieldNames(v any) map[string]bool {
-	names := map[string]bool{}
-	var walk func(t reflect.Type)
-	walk = func(t reflect.Type) {
-		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
-			t = t.Elem()
-		}
-		if t.Kind() != reflect.Struct || t == reflect.TypeFor[time.Time]() {
-			return
-		}
-		for i := range t.NumField() {
-			name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-			if name != "" && name != "-" {
-				names[name] = true
-				walk(t.Field(i).Type)
-			}
-		}
-	}
-	walk(reflect.TypeOf(v))
-	return names
 }

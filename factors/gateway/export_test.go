@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/google/uuid"
+
+	"github.com/watchword-auth/watchword/internal/rest"
 )
 
 // Challenge is the challenge behind an id.
@@ -34,12 +36,7 @@ type Operation = operation
 func (g *Gateway) Operations() []Operation { return g.operations() }
 
 // Codes lists the codes of problems.
-func Codes() (all []Code) {
-	for code := range kinds() {
-		all = append(all, code)
-	}
-	return all
-}
+func Codes() []Code { return rest.Codes() }
 
 // HasLink reports whether phones would make a link of something in a text.
 func HasLink(text string) bool { return hasLink(text) }

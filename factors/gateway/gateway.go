@@ -41,7 +41,7 @@
 //
 // Where the server sends mails and the tenant wants it, an address of mail is verified like a number. That is for programs alone: no sign-in has it as a second factor (SP 800-63B-4 section 3.1.3.1).
 //
-// Tables: tenants, api_keys, tenant_clients, verifications, idempotency_keys.
+// Tables: tenants, api_keys, tenant_clients, verifications.
 package gateway
 
 import (

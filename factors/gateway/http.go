@@ -5,11 +5,8 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math"
-	"mime"
 	"net/http"
 	"reflect"
 	"slices"
@@ -18,8 +15,6 @@ import (
 	"sync"
 	"time"
 
-	jsonv2 "github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
@@ -27,6 +22,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/limits"
 	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/internal/rest"
 	"github.com/watchword-auth/watchword/sms"
 )
 
@@ -39,23 +35,10 @@ const (
 
 // operation is one thing that the API does. The table of them serves requests and describes itself.
 type operation struct {
-	Method, Path string
-	ID           string // in the description
-	Summary      string
-	Detail       string
-	Scope        Scope
-	Input        any // zero value of the body's type, or of the query's for GET; nil: none
-	Output       any
-	Status       int
-	Repeatable   bool // takes an idempotency key
-	Problems     []Code
-	Parameters   []parameter
-	Example      string // of the body
+	rest.Operation
 
 	serve func(ctx context.Context, r *request) (any, error)
 }
-
-type parameter struct{ In, Name, Description string }
 
 // request is one that was authenticated.
 type request struct {
@@ -69,46 +52,46 @@ type request struct {
 
 // operations lists everything.
 func (g *Gateway) operations() []operation {
-	id := []parameter{{"path", "id", "A verification's id."}}
+	id := []rest.Parameter{rest.InPath("id", "A verification's id.")}
 	ends := []Code{NotFound, AlreadyVerified, OTPExpired, AttemptsExhausted, Canceled}
 	creates := []Code{InvalidRequest, InvalidNumber, CountryNotServed, FraudSuspected, RecipientOptedOut, QuotaExceeded, TestNumberInLive, TooMany, Unavailable}
 	return []operation{
-		{Method: http.MethodPost, Path: "/v1/verifications", ID: "createVerification", Summary: "Text a code to a phone",
+		{Operation: rest.Operation{Method: http.MethodPost, Path: "/v1/verifications", ID: "createVerification", Summary: "Text a code to a phone",
 			Detail: "The text is stored before this answers, and sent right after it. A pending verification of the same number and client_ref is canceled.",
-			Scope:  Send, Input: CreateRequest{}, Output: Verification{}, Status: http.StatusCreated, Repeatable: true, Problems: creates,
-			Example: `{"to": "+12025550100", "purpose": "sign_up", "client_ref": "order-4711"}`, serve: g.serveCreate},
-		{Method: http.MethodGet, Path: "/v1/verifications", ID: "listVerifications", Summary: "List verifications, the newest first",
+			Scope:  string(Send), Input: CreateRequest{}, Output: Verification{}, Status: http.StatusCreated, Repeatable: true, Problems: creates,
+			Example: `{"to": "+12025550100", "purpose": "sign_up", "client_ref": "order-4711"}`}, serve: g.serveCreate},
+		{Operation: rest.Operation{Method: http.MethodGet, Path: "/v1/verifications", ID: "listVerifications", Summary: "List verifications, the newest first",
 			Detail: "Those that ended more than 24 hours ago are not there any more.",
-			Scope:  Read, Output: List{}, Status: http.StatusOK, Problems: []Code{InvalidRequest, InvalidNumber}, serve: g.serveList,
-			Parameters: []parameter{{"query", "to", "Of this number."}, {"query", "client_ref", "Of this reference."}, {"query", "limit", "How many, 1 to 100. Default 20."}, {"query", "cursor", "Where to go on: next_cursor of the page before."}}},
-		{Method: http.MethodGet, Path: "/v1/verifications/{id}", ID: "readVerification", Summary: "Read a verification",
+			Scope:  string(Read), Output: List{}, Status: http.StatusOK, Problems: []Code{InvalidRequest, InvalidNumber},
+			Parameters: []rest.Parameter{rest.InQuery("to", "Of this number."), rest.InQuery("client_ref", "Of this reference."), rest.InQuery("limit", "How many, 1 to 100. Default 20."), rest.InQuery("cursor", "Where to go on: next_cursor of the page before.")}}, serve: g.serveList},
+		{Operation: rest.Operation{Method: http.MethodGet, Path: "/v1/verifications/{id}", ID: "readVerification", Summary: "Read a verification",
 			Detail: "It can be read for 24 hours after its end.",
-			Scope:  Read, Output: Verification{}, Status: http.StatusOK, Parameters: id, Problems: []Code{NotFound}, serve: g.serveRead},
-		{Method: http.MethodPost, Path: "/v1/verifications/{id}/check", ID: "checkVerification", Summary: "Check a code",
+			Scope:  string(Read), Output: Verification{}, Status: http.StatusOK, Parameters: id, Problems: []Code{NotFound}}, serve: g.serveRead},
+		{Operation: rest.Operation{Method: http.MethodPost, Path: "/v1/verifications/{id}/check", ID: "checkVerification", Summary: "Check a code",
 			Detail: "A wrong code is a normal answer: valid is false. A right one ends the verification: it succeeds once.",
-			Scope:  Verify, Input: CheckRequest{}, Output: CheckResult{}, Status: http.StatusOK, Repeatable: true, Parameters: id,
-			Problems: slices.Concat([]Code{InvalidRequest, TransactionMismatch, TooMany}, ends), Example: `{"code": "123456"}`, serve: g.serveCheck},
-		{Method: http.MethodPost, Path: "/v1/verifications/{id}/resend", ID: "resendVerification", Summary: "Send another text",
+			Scope:  string(Verify), Input: CheckRequest{}, Output: CheckResult{}, Status: http.StatusOK, Repeatable: true, Parameters: id,
+			Problems: slices.Concat([]Code{InvalidRequest, TransactionMismatch, TooMany}, ends), Example: `{"code": "123456"}`}, serve: g.serveCheck},
+		{Operation: rest.Operation{Method: http.MethodPost, Path: "/v1/verifications/{id}/resend", ID: "resendVerification", Summary: "Send another text",
 			Detail: "Earlier codes of it stay good, and attempts are not given back. There is a pause between two texts, which grows.",
-			Scope:  Send, Input: ResendRequest{}, Output: Verification{}, Status: http.StatusOK, Repeatable: true, Parameters: id,
-			Problems: slices.Concat([]Code{InvalidRequest, TooMany, QuotaExceeded, Unavailable}, ends), Example: `{}`, serve: g.serveResend},
-		{Method: http.MethodPost, Path: "/v1/verifications/{id}/cancel", ID: "cancelVerification", Summary: "End a verification",
+			Scope:  string(Send), Input: ResendRequest{}, Output: Verification{}, Status: http.StatusOK, Repeatable: true, Parameters: id,
+			Problems: slices.Concat([]Code{InvalidRequest, TooMany, QuotaExceeded, Unavailable}, ends), Example: `{}`}, serve: g.serveResend},
+		{Operation: rest.Operation{Method: http.MethodPost, Path: "/v1/verifications/{id}/cancel", ID: "cancelVerification", Summary: "End a verification",
 			Detail: "What has not been sent is not sent any more.",
-			Scope:  Send, Output: Verification{}, Status: http.StatusOK, Repeatable: true, Parameters: id,
-			Problems: []Code{NotFound, AlreadyVerified, OTPExpired, AttemptsExhausted}, Example: `{}`, serve: g.serveCancel},
-		{Method: http.MethodPost, Path: "/otp/send", ID: "otpSend", Summary: "Text a code to a phone, as the services of today do it",
-			Scope: Send, Input: SendRequest{}, Output: SendAnswer{}, Status: http.StatusCreated, Repeatable: true, Problems: creates,
-			Example: `{"phoneNumber": "+12025550100", "idempotencyKey": "order-4711"}`, serve: g.serveSend},
-		{Method: http.MethodPost, Path: "/otp/verify", ID: "otpVerify", Summary: "Check a code, as the services of today do it",
-			Scope: Verify, Input: VerifyRequest{}, Output: VerifyAnswer{}, Status: http.StatusOK, Repeatable: true,
+			Scope:  string(Send), Output: Verification{}, Status: http.StatusOK, Repeatable: true, Parameters: id,
+			Problems: []Code{NotFound, AlreadyVerified, OTPExpired, AttemptsExhausted}, Example: `{}`}, serve: g.serveCancel},
+		{Operation: rest.Operation{Method: http.MethodPost, Path: "/otp/send", ID: "otpSend", Summary: "Text a code to a phone, as the services of today do it",
+			Scope: string(Send), Input: SendRequest{}, Output: SendAnswer{}, Status: http.StatusCreated, Repeatable: true, Problems: creates,
+			Example: `{"phoneNumber": "+12025550100", "idempotencyKey": "order-4711"}`}, serve: g.serveSend},
+		{Operation: rest.Operation{Method: http.MethodPost, Path: "/otp/verify", ID: "otpVerify", Summary: "Check a code, as the services of today do it",
+			Scope: string(Verify), Input: VerifyRequest{}, Output: VerifyAnswer{}, Status: http.StatusOK, Repeatable: true,
 			Problems: slices.Concat([]Code{InvalidRequest, OTPIncorrect, TransactionMismatch, TooMany}, ends),
-			Example:  `{"requestId": "vrf_…", "otpCode": "123456"}`, serve: g.serveVerify},
-		{Method: http.MethodGet, Path: "/otp/status", ID: "otpStatus", Summary: "Say what became of a text",
-			Scope: Read, Output: StatusAnswer{}, Status: http.StatusOK, Problems: []Code{InvalidRequest, InvalidNumber, NotFound}, serve: g.serveStatus,
-			Parameters: []parameter{{"query", "requestId", "Of this request."}, {"query", "number", "Instead: of the last one to this number."}}},
-		{Method: http.MethodPost, Path: "/otp/status", ID: "otpStatusPost", Summary: "Say what became of a text",
-			Scope: Read, Input: StatusRequest{}, Output: StatusAnswer{}, Status: http.StatusOK, Problems: []Code{InvalidRequest, InvalidNumber, NotFound},
-			Example: `{"requestId": "vrf_…"}`, serve: g.serveStatus},
+			Example:  `{"requestId": "vrf_…", "otpCode": "123456"}`}, serve: g.serveVerify},
+		{Operation: rest.Operation{Method: http.MethodGet, Path: "/otp/status", ID: "otpStatus", Summary: "Say what became of a text",
+			Scope: string(Read), Output: StatusAnswer{}, Status: http.StatusOK, Problems: []Code{InvalidRequest, InvalidNumber, NotFound},
+			Parameters: []rest.Parameter{rest.InQuery("requestId", "Of this request."), rest.InQuery("number", "Instead: of the last one to this number.")}}, serve: g.serveStatus},
+		{Operation: rest.Operation{Method: http.MethodPost, Path: "/otp/status", ID: "otpStatusPost", Summary: "Say what became of a text",
+			Scope: string(Read), Input: StatusRequest{}, Output: StatusAnswer{}, Status: http.StatusOK, Problems: []Code{InvalidRequest, InvalidNumber, NotFound},
+			Example: `{"requestId": "vrf_…"}`}, serve: g.serveStatus},
 	}
 }
 
@@ -195,7 +178,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, op *operation) {
 	refuse := func(err error) {
 		outcome = string(g.write(w, r, err))
 	}
-	c, err := g.authenticate(w, r, op.Scope)
+	c, err := g.authenticate(w, r, Scope(op.Scope))
 	if err != nil {
 		refuse(err)
 		return
@@ -204,7 +187,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, op *operation) {
 	ctx := c.in(r.Context())
 	in := &request{Request: r, caller: c}
 	if op.Method == http.MethodPost {
-		if in.body, err = readBody(w, r); err != nil {
+		if in.body, err = rest.ReadBody(w, r, maxBody); err != nil {
 			refuse(err)
 			return
 		}
@@ -212,7 +195,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, op *operation) {
 		if op.Input != nil {
 			in.input = reflect.New(reflect.TypeOf(op.Input)).Interface()
 		}
-		if p := decode(in.body, in.input); p != nil {
+		if p := rest.Decode(in.body, in.input); p != nil {
 			refuse(p)
 			return
 		}
@@ -225,23 +208,23 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, op *operation) {
 	}
 	if raw, ok := answer.(rawAnswer); ok { // as it was
 		w.Header().Set("Idempotent-Replayed", "true")
-		g.send(w, raw.status, raw.body)
+		rest.Send(w, raw.status, raw.body)
 		return
 	}
 	if err != nil {
-		p := g.explain(ctx, err)
-		p.in(ctx, g.Docs)
+		p := rest.Explain(ctx, g.Log, err)
+		p.In(ctx, g.Docs)
 		body, _ := json.Marshal(p) //nolint:errcheck,errchkjson // strings and numbers
 		kept := 0
 		switch p.Code { // what will not be otherwise when it is asked again
 		case OTPIncorrect, TransactionMismatch, AlreadyVerified, OTPExpired, AttemptsExhausted, Canceled:
 			kept = p.Status
 		}
-		if err := g.finish(ctx, in.claim, kept, body); err != nil {
+		if err := in.claim.Finish(ctx, g.DB, kept, body); err != nil {
 			g.Log.ErrorContext(ctx, "answer not stored", "error", err, "request_id", p.RequestID)
 		}
 		outcome = string(p.Code)
-		g.answerProblem(w, p, body)
+		rest.SendProblem(w, p, body)
 		return
 	}
 	if replayed {
@@ -253,7 +236,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, op *operation) {
 		return
 	}
 	if op.ID != "createVerification" && op.ID != "otpSend" && !replayed { // those are stored with what they did; a right code is too, and stays
-		if err := g.finish(ctx, in.claim, op.Status, body); err != nil {
+		if err := in.claim.Finish(ctx, g.DB, op.Status, body); err != nil {
 			refuse(err)
 			return
 		}
@@ -263,7 +246,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, op *operation) {
 			w.Header().Set("Location", "/v1/verifications/"+v.ID)
 		}
 	}
-	g.send(w, op.Status, body)
+	rest.Send(w, op.Status, body)
 }
 
 // rawAnswer is one that was given before.
@@ -272,57 +255,13 @@ type rawAnswer struct {
 	body   []byte
 }
 
-func headers(w http.ResponseWriter, contentType string) {
-	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-}
-
-func (g *Gateway) send(w http.ResponseWriter, status int, body []byte) {
-	kind := "application/json"
-	if status >= http.StatusBadRequest {
-		kind = "application/problem+json"
-	}
-	headers(w, kind)
-	w.WriteHeader(status)
-	w.Write(append(body, '\n')) //nolint:errcheck,gosec // the asker is gone; it is JSON, and said to be
-}
-
-// explain turns any error into a problem: faults of the system are told to the log alone.
-func (g *Gateway) explain(ctx context.Context, err error) *Problem {
-	if p, ok := errors.AsType[*Problem](err); ok {
-		return p
-	}
-	g.Log.ErrorContext(ctx, "request failed", "error", err, "request_id", audit.From(ctx).RequestID)
-	if postgres.Unavailable(err) {
-		return problem(Unavailable).wait(retryVendors)
-	}
-	return problem(Internal)
-}
-
-// in completes a problem for one request.
-func (p *Problem) in(ctx context.Context, docs string) {
-	p.Type, p.RequestID, p.Message = docs+problemsPath+string(p.Code), audit.From(ctx).RequestID, p.Detail
-}
-
 // write answers a request with an error.
 func (g *Gateway) write(w http.ResponseWriter, r *http.Request, err error) Code {
-	p := g.explain(r.Context(), err)
-	p.in(r.Context(), g.Docs)
+	p := rest.Explain(r.Context(), g.Log, err)
+	p.In(r.Context(), g.Docs)
 	body, _ := json.Marshal(p) //nolint:errcheck,errchkjson // strings and numbers
-	g.answerProblem(w, p, body)
+	rest.SendProblem(w, p, body)
 	return p.Code
-}
-
-func (g *Gateway) answerProblem(w http.ResponseWriter, p *Problem, body []byte) {
-	if p.RetryAfter != nil {
-		w.Header().Set("Retry-After", strconv.Itoa(*p.RetryAfter))
-	}
-	if p.Status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="api"`)
-	}
-	g.send(w, p.Status, body)
 }
 
 // failedKeys bounds what an address may try. Keys of 256 bits cannot be guessed; what is bounded is the work and the log.
@@ -443,88 +382,21 @@ func (g *Gateway) rated(w http.ResponseWriter, c *Caller) error {
 	h.Set("RateLimit-Remaining", strconv.Itoa(max(0, int(tokens))))
 	h.Set("RateLimit-Reset", strconv.Itoa(int(math.Ceil((float64(g.Rate)-tokens)/float64(g.Rate)))))
 	if !allowed {
-		return problem(TooMany).scoped("key").wait(time.Second)
+		return problem(TooMany).Scoped("key").Wait(time.Second)
 	}
 	return nil
 }
 
-// readBody reads a body of JSON, whole.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.Header.Get("Content-Encoding") != "" {
-		return nil, problem(UnsupportedType)
-	}
-	kind, parameters, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	charset := parameters["charset"]
-	if err != nil || kind != "application/json" || charset != "" && !strings.EqualFold(charset, "utf-8") {
-		if r.ContentLength == 0 && r.Header.Get("Content-Type") == "" {
-			return []byte("{}"), nil
-		}
-		return nil, problem(UnsupportedType)
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if _, large := errors.AsType[*http.MaxBytesError](err); large {
-		return nil, problem(TooLarge)
-	}
-	if err != nil {
-		return nil, invalid("", "the body could not be read")
-	}
-	if len(body) == 0 {
-		return []byte("{}"), nil
-	}
-	return body, nil
-}
-
-// decode reads a body into a request: one object, with members that exist, each once, of the right type, and hence no deeper than its type. What is wrong is said without
-// repeating it.
-func decode(body []byte, into any) *Problem {
-	err := jsonv2.Unmarshal(body, into, jsonv2.RejectUnknownMembers(true), jsontext.AllowDuplicateNames(false), jsontext.AllowInvalidUTF8(false))
-	if err == nil {
-		if bytes.Equal(bytes.TrimSpace(body), []byte("null")) {
-			return invalid("", "is not an object")
-		}
-		return nil
-	}
-	if e, ok := errors.AsType[*jsonv2.SemanticError](err); ok {
-		if errors.Is(err, jsonv2.ErrUnknownName) {
-			return invalid(known(string(e.JSONPointer), into), "has a member that is not known")
-		}
-		return invalid(known(string(e.JSONPointer), into), "is of the wrong type")
-	}
-	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok && errors.Is(err, jsontext.ErrDuplicateName) {
-		return invalid(known(string(e.JSONPointer), into), "has a member twice")
-	}
-	return invalid("", "is not JSON")
-}
-
-// known is the part of a pointer that is the API's own: names that the caller made up are not repeated.
-func known(pointer string, into any) string {
-	fields := fieldNames(into)
-	var kept strings.Builder
-	for part := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
-		if _, err := strconv.Atoi(part); err != nil && !fields[part] {
-			break
-		}
-		kept.WriteString("/" + part)
-	}
-	return kept.String()
-}
-
 // claim makes sure that a request which has an idempotency key is answered once.
 func (g *Gateway) claim(ctx context.Context, op *operation, in *request) error {
-	keys := in.Header.Values("Idempotency-Key")
-	if len(keys) > 1 {
-		return invalid("Idempotency-Key", "is there more than once")
-	}
-	key := ""
-	if len(keys) == 1 {
-		if key = keys[0]; !usableKey(key) {
-			return invalid("Idempotency-Key", "is not 1 to 255 visible characters")
-		}
+	key, err := rest.Key(in.Request)
+	if err != nil {
+		return err
 	}
 	if body, ok := in.input.(*SendRequest); ok {
 		switch own := body.IdempotencyKey; {
 		case own == "":
-		case !usableKey(own):
+		case !rest.UsableKey(own):
 			return invalid("/idempotencyKey", "is not 1 to 255 visible characters")
 		case key != "" && key != own:
 			return invalid("/idempotencyKey", "differs from the header")
@@ -535,17 +407,8 @@ func (g *Gateway) claim(ctx context.Context, op *operation, in *request) error {
 	if key == "" || !op.Repeatable {
 		return nil
 	}
-	canonical := jsontext.Value(bytes.Clone(in.body))
-	if err := canonical.Canonicalize(); err != nil {
-		return invalid("", "is not JSON")
-	}
-	var err error
-	in.claim, in.stored, err = g.begin(ctx, in.caller, key, op.Method+" "+in.URL.Path, canonical)
+	in.claim, in.stored, err = g.begin(ctx, in.caller, key, op.Method+" "+in.URL.Path, in.body)
 	return err
-}
-
-func usableKey(key string) bool {
-	return key != "" && len(key) <= maxKey && !strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // id is that of the verification in the path. One that cannot be is answered as one that does not exist.

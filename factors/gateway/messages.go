@@ -181,7 +181,7 @@ var (
 type checker struct{ errors []FieldError }
 
 func (k *checker) fail(pointer, message string) {
-	k.errors = append(k.errors, FieldError{pointer, message})
+	k.errors = append(k.errors, FieldError{Pointer: pointer, Message: message})
 }
 
 // printable gives a text as it is seen, and reports one that is too long, or could do something to whatever shows it.
@@ -292,7 +292,7 @@ func (g *Gateway) order(c *Caller, r *CreateRequest) (*order, *Problem) {
 	if o.to.isMail() {
 		switch {
 		case !g.mails(c):
-			return nil, problem(InvalidNumber).because("email_not_served")
+			return nil, problem(InvalidNumber).Because("email_not_served")
 		case r.ReturnURL != "": // the page speaks of texts and phones
 			return nil, invalid("/return_url", "is not for e-mail addresses")
 		}

@@ -12,12 +12,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/watchword-auth/watchword/internal/rest"
 )
 
 // Where pages for people are. [Problem.Type] is one of those below problemsPath.
 const (
 	referencePath = "/docs/api"
-	problemsPath  = "/docs/problems/"
+	problemsPath  = rest.ProblemsPath
 )
 
 //go:embed docs.html
@@ -42,7 +44,7 @@ func (g *Gateway) document(w http.ResponseWriter, r *http.Request, title, name s
 		g.Document(w, r, title, html)
 		return
 	}
-	headers(w, "text/html; charset=utf-8")
+	rest.Headers(w, "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	documents.ExecuteTemplate(w, "bare", map[string]any{"Title": title, "Body": html}) //nolint:errcheck // the reader is gone
@@ -58,8 +60,9 @@ type codeRow struct {
 
 func codeRows() []codeRow {
 	var rows []codeRow
-	for code, k := range kinds() {
-		rows = append(rows, codeRow{code, k.status, k.title, k.detail, problemsPath + string(code)})
+	for _, code := range rest.Codes() {
+		p := problem(code)
+		rows = append(rows, codeRow{code, p.Status, p.Title, p.Detail, problemsPath + string(code)})
 	}
 	slices.SortFunc(rows, func(a, b codeRow) int {
 		return cmp.Or(cmp.Compare(a.Status, b.Status), cmp.Compare(a.Code, b.Code))
@@ -73,7 +76,7 @@ func (g *Gateway) serveProblem(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case code == "":
 		g.document(w, r, "Codes of errors", "problems", map[string]any{"Codes": codeRows(), "Reference": referencePath})
-	case kinds()[code].status != 0:
+	case slices.Contains(rest.Codes(), code):
 		p := problem(code)
 		g.document(w, r, p.Title, "problem", map[string]any{"Code": p.Code, "Status": p.Status, "Detail": p.Detail, "All": problemsPath, "Reference": referencePath})
 	default:

@@ -1,135 +1,46 @@
 package gateway
 
-import (
-	"fmt"
-	"net/http"
-	"time"
-)
+import "github.com/watchword-auth/watchword/internal/rest"
 
-// Code is the stable name of a problem. Programs decide by it.
-type Code string
+// What every API of this server has in common: see package rest.
+type (
+	// Code is the stable name of a problem. Programs decide by it.
+	Code = rest.Code
+	// Problem is an error as RFC 9457 writes it.
+	Problem = rest.Problem
+	// FieldError is something wrong in a request.
+	FieldError = rest.FieldError
+)
 
 // Codes.
 const (
-	InvalidRequest      Code = "invalid_request"
-	InvalidNumber       Code = "invalid_number"
-	OTPIncorrect        Code = "otp_incorrect"
-	TransactionMismatch Code = "transaction_mismatch"
-	InvalidAPIKey       Code = "invalid_api_key"
-	Forbidden           Code = "forbidden"
-	CountryNotServed    Code = "country_not_served"
-	FraudSuspected      Code = "fraud_suspected"
-	RecipientOptedOut   Code = "opted_out"
-	QuotaExceeded       Code = "quota_exceeded"
-	NotFound            Code = "not_found"
-	MethodNotAllowed    Code = "method_not_allowed"
-	RequestInProgress   Code = "request_in_progress"
-	AlreadyVerified     Code = "already_verified"
-	OTPExpired          Code = "otp_expired"
-	AttemptsExhausted   Code = "otp_attempts_exhausted"
-	Canceled            Code = "canceled"
-	TooLarge            Code = "too_large"
-	UnsupportedType     Code = "unsupported_media_type"
-	KeyReused           Code = "idempotency_key_reused"
-	TestNumberInLive    Code = "test_number_in_live_mode"
-	TooMany             Code = "rate_limited"
-	Unavailable         Code = "delivery_unavailable"
-	Internal            Code = "internal_error"
+	InvalidRequest      = rest.InvalidRequest
+	InvalidNumber       = rest.InvalidNumber
+	OTPIncorrect        = rest.OTPIncorrect
+	TransactionMismatch = rest.TransactionMismatch
+	InvalidAPIKey       = rest.InvalidAPIKey
+	Forbidden           = rest.Forbidden
+	CountryNotServed    = rest.CountryNotServed
+	FraudSuspected      = rest.FraudSuspected
+	RecipientOptedOut   = rest.RecipientOptedOut
+	QuotaExceeded       = rest.QuotaExceeded
+	NotFound            = rest.NotFound
+	MethodNotAllowed    = rest.MethodNotAllowed
+	RequestInProgress   = rest.RequestInProgress
+	AlreadyVerified     = rest.AlreadyVerified
+	OTPExpired          = rest.OTPExpired
+	AttemptsExhausted   = rest.AttemptsExhausted
+	Canceled            = rest.Canceled
+	TooLarge            = rest.TooLarge
+	UnsupportedType     = rest.UnsupportedType
+	KeyReused           = rest.KeyReused
+	TestNumberInLive    = rest.TestNumberInLive
+	TooMany             = rest.TooMany
+	Unavailable         = rest.Unavailable
+	Internal            = rest.Internal
 )
 
-// kinds say what is the same for every problem of a code.
-func kinds() map[Code]struct {
-	status int
-	title  string
-	detail string
-} {
-	return map[Code]struct {
-		status int
-		title  string
-		detail string
-	}{
-		InvalidRequest:      {http.StatusBadRequest, "The request is not valid", "Correct what errors points at and send it again."},
-		InvalidNumber:       {http.StatusBadRequest, "Not a number that can be texted", "Ask for another number, in international form, such as +12025550143."},
-		OTPIncorrect:        {http.StatusBadRequest, "Wrong code", "Ask for the code again; attempts_left says how often that is possible."},
-		TransactionMismatch: {http.StatusBadRequest, "Another transaction", "What was sent with the code differs from what it was made for. The verification has ended: begin a new one."},
-		InvalidAPIKey:       {http.StatusUnauthorized, "No valid key", "Send a key that stands in X-API-Key, or an access token in Authorization."},
-		Forbidden:           {http.StatusForbidden, "Not allowed", "The key lacks the scope for this."},
-		CountryNotServed:    {http.StatusForbidden, "Country not served", "This server does not text numbers of that country."},
-		FraudSuspected:      {http.StatusForbidden, "Fraud suspected", "Texts to numbers like this one are stopped for a while, because their codes are not used."},
-		RecipientOptedOut:   {http.StatusForbidden, "Opted out", "The number has asked for no more texts. Its owner can answer START to the last one."},
-		QuotaExceeded:       {http.StatusPaymentRequired, "Quota used up", "The tenant has sent all the texts of its day."},
-		NotFound:            {http.StatusNotFound, "Not found", "There is no such verification, or it ended more than a day ago."},
-		MethodNotAllowed:    {http.StatusMethodNotAllowed, "Method not allowed", "See Allow."},
-		RequestInProgress:   {http.StatusConflict, "Request in progress", "A request with the same idempotency key is being answered. Repeat it in a moment."},
-		AlreadyVerified:     {http.StatusConflict, "Already verified", "The code was used. A verification succeeds once."},
-		OTPExpired:          {http.StatusGone, "Expired", "The code is too old. Begin a new verification."},
-		AttemptsExhausted:   {http.StatusGone, "No attempts left", "Too many wrong codes. Begin a new verification."},
-		Canceled:            {http.StatusGone, "Canceled", "The verification was canceled, or a newer one took its place."},
-		TooLarge:            {http.StatusRequestEntityTooLarge, "Too large", "A request has at most 4096 bytes."},
-		UnsupportedType:     {http.StatusUnsupportedMediaType, "Unsupported media type", "Send application/json, in UTF-8 and not compressed."},
-		KeyReused:           {http.StatusUnprocessableEntity, "Idempotency key reused", "The key was used for another request. Make a new key for each."},
-		TestNumberInLive:    {http.StatusUnprocessableEntity, "Test number in live mode", "Numbers with a scenario of their own are for keys that begin with otp_test_."},
-		TooMany:             {http.StatusTooManyRequests, "Too many requests", "Wait until Retry-After; scope says what there was too much of."},
-		Unavailable:         {http.StatusServiceUnavailable, "Delivery unavailable", "No text can be sent at the moment. Nothing was started: repeat the request after Retry-After."},
-		Internal:            {http.StatusInternalServerError, "Internal error", "Something went wrong here. Repeat the request with the same idempotency key."},
-	}
-}
-
-// FieldError is something wrong in a request. It never repeats what was sent.
-type FieldError struct {
-	Pointer string `json:"pointer" description:"Where in the body, RFC 6901; or the name of a parameter or header." example:"/to"`
-	Message string `json:"message" example:"is required"`
-}
-
-// Problem is an error as RFC 9457 writes it.
-type Problem struct { //nolint:errname // RFC 9457 calls it a problem
-	Type         string       `json:"type" format:"uri" description:"Page about this code."`
-	Title        string       `json:"title"`
-	Status       int          `json:"status"`
-	Detail       string       `json:"detail"`
-	Code         Code         `json:"code" description:"Stable; decide by it."`
-	RequestID    string       `json:"request_id" description:"Tell it whoever runs this server, who finds it in the log."`
-	Errors       []FieldError `json:"errors,omitempty"`
-	Scope        string       `json:"scope,omitempty" description:"Of rate_limited: key, number, account, tenant."`
-	Reason       string       `json:"reason,omitempty" description:"More exactly, where there is more to say: landline, unsupported."`
-	RetryAfter   *int         `json:"retry_after,omitempty" description:"Seconds, as in Retry-After."`
-	AttemptsLeft *int         `json:"attempts_left,omitempty"`
-	Message      string       `json:"message" description:"Repeats detail."`
-}
-
-// Error implements error. It holds nothing that was sent.
-func (p *Problem) Error() string { return fmt.Sprintf("gateway: %s", p.Code) }
-
-func problem(code Code) *Problem {
-	k := kinds()[code]
-	return &Problem{Code: code, Status: k.status, Title: k.title, Detail: k.detail}
-}
+func problem(code Code) *Problem { return rest.New(code) }
 
 // invalid is a problem with one field.
-func invalid(pointer, message string) *Problem {
-	p := problem(InvalidRequest)
-	p.Errors = []FieldError{{pointer, message}}
-	return p
-}
-
-// wait says when to come back: at least a second from now, and never earlier than room is there.
-func (p *Problem) wait(d time.Duration) *Problem {
-	seconds := max(1, int((d+time.Second-1)/time.Second))
-	p.RetryAfter = &seconds
-	return p
-}
-
-func (p *Problem) scoped(scope string) *Problem {
-	p.Scope = scope
-	return p
-}
-
-func (p *Problem) because(reason string) *Problem {
-	p.Reason = reason
-	return p
-}
-
-func (p *Problem) left(attempts int) *Problem {
-	p.AttemptsLeft = &attempts
-	return p
-}
+func invalid(pointer, message string) *Problem { return rest.Invalid(pointer, message) }

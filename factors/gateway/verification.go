@@ -257,13 +257,13 @@ func (g *Gateway) factor(c *Caller, o *order) *issuing {
 func (s Scenario) refuse() *Problem {
 	switch s {
 	case Landline:
-		return problem(InvalidNumber).because("landline")
+		return problem(InvalidNumber).Because("landline")
 	case OptedOut:
 		return problem(RecipientOptedOut)
 	case Fraud:
 		return problem(FraudSuspected)
 	case RateLimited:
-		return problem(TooMany).scoped("number").wait(testRetry)
+		return problem(TooMany).Scoped("number").Wait(testRetry)
 	}
 	return nil
 }
@@ -289,7 +289,7 @@ func (g *Gateway) reachable(o *order) *Problem {
 	case !fits && len(o.channels) > 0 && len(plan) > 0:
 		return invalid("/channels", "no vendor has one of these for that country")
 	}
-	return problem(Unavailable).wait(retryVendors)
+	return problem(Unavailable).Wait(retryVendors)
 }
 
 // create opens a verification, in one statement: whoever asks still may, the number may be texted, every window has room, and the answer to a repeated request is
@@ -314,7 +314,7 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 	if !c.Test && !o.to.isMail() {
 		refused = g.Outbox.Refused(q, o.to.phone)
 	}
-	q.With("asked", "SELECT "+refused+" AS refused FROM caller"+claim.held(q))
+	q.With("asked", "SELECT "+refused+" AS refused FROM caller"+claim.Held(q))
 	q.With("may_send", "SELECT 1 FROM asked WHERE refused IS NULL")
 	a := factors.Authenticator{Subject: uuid.UUID(recipient[:16]), Kind: Kind}
 	id, err := l.Open(ctx, q, "may_send", a, factors.Binding{
@@ -343,7 +343,7 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 	}
 	q.With("unopened", "SELECT coalesce(refused, "+full+", '') AS reason FROM asked WHERE NOT EXISTS (SELECT FROM challenge_opened)")
 	audit.Record(ctx, q, "unopened", audit.Event{Name: "verification.create", Outcome: audit.Refused, Actor: "client"}, audit.Expressions{"reason": "unopened.reason"})
-	claim.settle(q, "challenge_opened", 201, "jsonb_build_object('created', jsonb_build_object('id', id, 'created_at', created_at, 'expires_at', expires_at, 'next_send_at', next_send_at, 'max_attempts', max_attempts))")
+	claim.Settle(q, "challenge_opened", 201, "jsonb_build_object('created', jsonb_build_object('id', id, 'created_at', created_at, 'expires_at', expires_at, 'next_send_at', next_send_at, 'max_attempts', max_attempts))")
 	q.Finally(`SELECT EXISTS (SELECT FROM caller) AS standing, EXISTS (SELECT FROM asked) AS mine, (SELECT refused FROM asked) AS refused, ` + full + ` AS full_window, ` + retry + ` AS retry_at, wall() AS now,
 		o.id, o.created_at, o.expires_at, o.next_send_at, o.max_attempts FROM (SELECT 1) one LEFT JOIN challenge_opened o ON true`)
 	var got struct {
@@ -368,7 +368,7 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 	case !got.Standing:
 		return nil, g.fallen(c)
 	case !got.Mine:
-		return nil, problem(RequestInProgress).wait(time.Second)
+		return nil, problem(RequestInProgress).Wait(time.Second)
 	case got.Refused != nil:
 		return nil, refusal(sms.Class(*got.Refused))
 	}
@@ -398,7 +398,7 @@ func refusal(class sms.Class) *Problem {
 
 // full429 is the answer when a window has no room.
 func full429(window string, retry *time.Time, now time.Time) *Problem {
-	p := problem(TooMany).scoped("number")
+	p := problem(TooMany).Scoped("number")
 	switch window {
 	case dayWindow:
 		p = problem(QuotaExceeded)
@@ -411,7 +411,7 @@ func full429(window string, retry *time.Time, now time.Time) *Problem {
 	if retry != nil {
 		wait = retry.Sub(now)
 	}
-	return p.wait(wait)
+	return p.Wait(wait)
 }
 
 // record is a verification as it stands.
@@ -537,7 +537,7 @@ func over(s *factors.State, now time.Time) *Problem {
 	case StatusApproved:
 		return problem(AlreadyVerified)
 	case StatusFailed:
-		return problem(AttemptsExhausted).left(0)
+		return problem(AttemptsExhausted).Left(0)
 	case StatusCanceled:
 		return problem(Canceled)
 	case StatusExpired:
@@ -576,7 +576,7 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 	binding := factors.Binding{Purpose: c.purpose(), Owner: c.Tenant.ID, Context: payment}
 	returned, answered := l.Answer(ctx, id, factors.Authenticator{Kind: Kind}, binding, code, func(q *postgres.Query, won string) string {
 		q.With("owned", c.owned(q, id))
-		claim.settle(q, won, 200, "jsonb_build_object('left', (SELECT max_attempts - attempts FROM challenge_paid))")
+		claim.Settle(q, won, 200, "jsonb_build_object('left', (SELECT max_attempts - attempts FROM challenge_paid))")
 		if !c.Test {
 			g.happened(ctx, q, "challenge_closed", "challenge_closed.challenge_id", "CASE WHEN challenge_closed.won THEN '"+EventApproved+"' ELSE '"+EventFailed+"' END",
 				"CASE WHEN NOT challenge_closed.won THEN 'attempts_exhausted' END", "''")
@@ -608,7 +608,7 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 	case answered == nil:
 		return &verdict{valid: true, left: s.AttemptsLeft()}, nil
 	case isBlocked:
-		return nil, problem(TooMany).scoped("account").wait(blocked.Until.Sub(got.Now))
+		return nil, problem(TooMany).Scoped("account").Wait(blocked.Until.Sub(got.Now))
 	case errors.Is(answered, factors.ErrMismatch):
 		return &verdict{left: s.AttemptsLeft(), ended: s.AttemptsLeft() == 0}, nil
 	}
@@ -699,7 +699,7 @@ func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel s
 	case !o.to.isMail() && channel == Email:
 		return nil, invalid("/channel", "is for e-mail addresses")
 	case o.to.isMail() && !g.mails(c): // not any more
-		return nil, problem(InvalidNumber).because("email_not_served")
+		return nil, problem(InvalidNumber).Because("email_not_served")
 	}
 	o.template, _ = c.Tenant.Settings.template(r.asked.Template) // gone since: the product's own
 	if t := r.asked.Transaction; t != nil {
@@ -723,16 +723,16 @@ func (g *Gateway) resend(ctx context.Context, c *Caller, id uuid.UUID, channel s
 	if !c.Test { // the ledger's own pause counts, and grows
 		l.Limits.Further = l.Limits.Further[1:]
 	}
-	l.Resent = func(q *postgres.Query, from string) { claim.settle(q, from, http.StatusOK, resentAnswer) }
+	l.Resent = func(q *postgres.Query, from string) { claim.Settle(q, from, http.StatusOK, resentAnswer) }
 	err = l.Resend(ctx, id, factors.Authenticator{Kind: Kind}, factors.Binding{Purpose: c.purpose(), Owner: c.Tenant.ID, Context: r.Payment}, factors.Prompt{})
 	wait, isWait := errors.AsType[*factors.WaitError](err)
 	switch {
 	case isWait && wait.UsedUp:
-		return nil, problem(TooMany).scoped("account").because("sends_exhausted").wait(r.state.ExpiresAt.Sub(r.Now))
+		return nil, problem(TooMany).Scoped("account").Because("sends_exhausted").Wait(r.state.ExpiresAt.Sub(r.Now))
 	case isWait && wait.Limited:
 		return nil, full429(wait.Window, &wait.Until, r.Now)
 	case isWait:
-		return nil, problem(TooMany).scoped("number").because("too_early").wait(wait.Until.Sub(r.Now))
+		return nil, problem(TooMany).Scoped("number").Because("too_early").Wait(wait.Until.Sub(r.Now))
 	case errors.Is(err, factors.ErrOver): // it ended in the meantime, or whoever asks may no longer
 		if r, err = g.byID(ctx, c, id); err != nil {
 			return nil, err
