@@ -44,9 +44,13 @@ CREATE UNLOGGED TABLE backchannel_polls (
 ) WITH (fillfactor = 50);
 CREATE INDEX backchannel_polls_by_age ON backchannel_polls USING brin (polled_at);
 
+-- An application lists its own.
+CREATE INDEX transactions_of_client ON transactions (client_id, created_at);
+
 -- The payment that the grant rests on.
 ALTER TABLE grants ADD COLUMN transaction_id uuid;
 
 -- +goose Down
 ALTER TABLE grants DROP COLUMN transaction_id;
+DROP INDEX transactions_of_client;
 DROP TABLE backchannel_polls, backchannel_requests;

@@ -163,6 +163,48 @@ func (p *Provider) Application(ctx context.Context, token string) (string, error
 	return f.ClientID, nil
 }
 
+// Caller is the client that a request to another API of ours comes from, and the scopes of its token: an access token that it got for itself (RFC 6749 section 4.4), as a bearer token or with a
+// proof by the key that it is bound to (RFC 9449 section 7). "": the token is missing or good for nothing, which the header WWW-Authenticate of w says then.
+func (p *Provider) Caller(w http.ResponseWriter, r *http.Request) (client string, scopes []string, err error) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	bound := strings.EqualFold(scheme, schemeDPoP)
+	if !bound && !strings.EqualFold(scheme, zoidc.BearerToken) || token == "" || len(r.Header.Values("Authorization")) != 1 {
+		w.Header().Set("WWW-Authenticate", zoidc.BearerToken)
+		w.Header().Add("WWW-Authenticate", dpopChallenge(""))
+		return "", nil, nil
+	}
+	refuse := func(code string) {
+		w.Header().Set("WWW-Authenticate", zoidc.BearerToken+` error="`+code+`"`)
+		if bound {
+			w.Header().Set("WWW-Authenticate", dpopChallenge(code))
+		}
+	}
+	c := new(caller)
+	ctx := context.WithValue(r.Context(), channelKey{}, &backChannel{ResponseWriter: w})
+	if bound {
+		c.proof, err = p.readProof(ctx, r.Header, r.Method, r.URL.EscapedPath(), token)
+		if err == nil && c.proof == nil {
+			err = errProof("a proof is missing")
+		}
+	}
+	var f *found
+	if err == nil {
+		f, err = p.find(ctx, c, token, false)
+	}
+	if e, ok := errors.AsType[*zoidc.Error](err); ok && e.ErrorType != temporarilyUnavailable && e.ErrorType != zoidc.ServerError {
+		refuse(string(e.ErrorType))
+		return "", nil, nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	if f == nil || f.Person != nil || (f.Key != nil) != bound || bound && *f.Key != c.proof.key {
+		refuse(invalidToken)
+		return "", nil, nil
+	}
+	return f.ClientID, f.Token, nil
+}
+
 // UserInfo implements op.Server: OpenID Connect Core section 5.3.
 func (s *server) UserInfo(ctx context.Context, r *op.Request[zoidc.UserInfoRequest]) (*op.Response, error) {
 	f, err := s.present(ctx, r.Header, userinfoPath, r.Data.AccessToken)

@@ -31,6 +31,8 @@ type Answer struct {
 	Repeat *Repeat
 	// Holder is as in [Request].
 	Holder uuid.UUID
+	// Door, when set, is the only one whose transactions may be answered: others are unknown.
+	Door string
 	// Before is what the session had proved. Nil: the approval rests on the code alone.
 	Before *Proof
 	// Page is what our page showed. Nil: it was the application's.
@@ -50,6 +52,8 @@ func (s *Service) Approve(ctx context.Context, client string, id uuid.UUID, a An
 	switch {
 	case err != nil:
 		return nil, err
+	case a.Door != "" && a.Door != t.Door:
+		return nil, ErrUnknown
 	case t.State != Pending:
 		return t, ErrDecided
 	case a.Repeat == nil && t.Door == DoorREST:

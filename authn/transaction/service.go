@@ -427,8 +427,12 @@ func (s *Service) List(ctx context.Context, client string, before time.Time, lim
 	if !before.IsZero() {
 		until = &before
 	}
-	q.Finally(fmt.Sprintf("SELECT %s FROM transactions t WHERE t.created_at < coalesce(%s, 'infinity') AND (%s = '' OR t.client_id = %[3]s) ORDER BY t.created_at DESC LIMIT %[4]s",
-		s.columns(q), q.Bind(until)+"::timestamptz", q.Bind(client)+"::text", q.Bind(limit)+"::int"))
+	of := ""
+	if client != "" {
+		of = " AND t.client_id = " + q.Bind(client) + "::text"
+	}
+	q.Finally(fmt.Sprintf("SELECT %s FROM transactions t WHERE t.created_at < coalesce(%s, 'infinity')%s ORDER BY t.created_at DESC LIMIT %s",
+		s.columns(q), q.Bind(until)+"::timestamptz", of, q.Bind(limit)+"::int"))
 	var rows []row
 	if err := s.DB.Select(ctx, &rows, q); err != nil {
 		return nil, fmt.Errorf("list transactions: %w", err)

@@ -10,11 +10,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/watchword-auth/watchword/authn/transaction/api"
 	"github.com/watchword-auth/watchword/authn/web"
 	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/config"
 	"github.com/watchword-auth/watchword/internal/httpkit"
+	"github.com/watchword-auth/watchword/internal/rest"
 	"github.com/watchword-auth/watchword/oidc"
 	"github.com/watchword-auth/watchword/sms"
 )
@@ -56,6 +58,14 @@ func (srv *server) routes() (http.Handler, error) {
 		for _, path := range gateway.Paths() {
 			mux.Handle(path, api)
 		}
+	}
+	payments := &api.API{DB: srv.db, Confirm: srv.confirm, Callers: srv.provider, Docs: srv.cfg.Issuer, Now: time.Now, Log: srv.log, Observe: func(operation, outcome string) { srv.metrics.verified(operation, outcome, false) }}
+	transactions := payments.Routes()
+	for _, path := range api.Paths() {
+		mux.Handle(path, transactions)
+	}
+	if !srv.cfg.Gateway.Enabled {
+		mux.Handle(rest.ProblemsPath, http.HandlerFunc(payments.ServeProblem))
 	}
 	mux.Handle("/", pages.Routes())
 	inner := httpkit.OnlyHost(issuer.Host, http.HandlerFunc(pages.WrongHost), httpkit.Recover(srv.log, http.HandlerFunc(pages.Failed), mux))

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 )
 
 var problemPage = template.Must(template.New("").Parse(`<!doctype html>
@@ -29,7 +30,7 @@ func ServeProblem(w http.ResponseWriter, r *http.Request, fail func(error)) {
 		All []*Problem
 	}{Problem: &Problem{Title: "Codes of problems"}}
 	all := kinds()
-	switch code := Code(r.PathValue("code")); {
+	switch code := Code(strings.TrimPrefix(r.URL.Path, ProblemsPath)); {
 	case code == "":
 		for _, code := range slices.Sorted(maps.Keys(all)) {
 			page.All = append(page.All, New(code))
