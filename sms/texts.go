@@ -195,24 +195,42 @@ func (t *Texts) Locales() []string {
 // Preview renders every text with a code of so many digits.
 func (t *Texts) Preview(digits int, life time.Duration, app string) ([]Preview, error) {
 	var all []Preview
+	var problems []error
 	code := strings.Repeat("8", digits)
+	show := func(purpose, locale, text string, fallback bool) {
+		p := Preview{Purpose: purpose, Locale: locale, Text: text, Bytes: len(text), Alphabet: "UCS-2", Fallback: fallback}
+		if inGSM7(text) {
+			p.Alphabet = "GSM-7"
+		}
+		tables.Lock()
+		parts, err := pdu.Encode([]byte(text))
+		tables.Unlock()
+		if err != nil {
+			problems = append(problems, fmt.Errorf("segments of %s in %s: %w", purpose, locale, err))
+		}
+		p.Segments = len(parts)
+		all = append(all, p)
+	}
 	for _, locale := range t.Locales() {
 		for _, purpose := range Purposes() {
 			text, _ := t.Code(purpose, locale, code, life, app)
 			own, _ := t.render(purpose, locale, map[string]any{"Service": t.service, "Code": code, "Minutes": int(life.Minutes())})
-			p := Preview{Purpose: purpose, Locale: locale, Text: text, Bytes: len(text), Alphabet: "UCS-2", Fallback: !strings.HasPrefix(text, own)}
-			if inGSM7(text) {
-				p.Alphabet = "GSM-7"
-			}
-			tables.Lock()
-			parts, err := pdu.Encode([]byte(text))
-			tables.Unlock()
-			if err != nil {
-				return nil, fmt.Errorf("segments of %s in %s: %w", purpose, locale, err)
-			}
-			p.Segments = len(parts)
-			all = append(all, p)
+			show(purpose, locale, text, !strings.HasPrefix(text, own))
 		}
+		for _, a := range []Approval{longest, {Amount: longest.Amount, Currency: longest.Currency, Payee: longest.Payee, More: 99}} {
+			purpose := TransactionPurpose
+			if a.Tail != "" {
+				purpose += " to an account"
+			}
+			text, _ := t.Transaction(locale, code, a, app)
+			show(purpose, locale, text, strings.HasPrefix(text, FormatAmount(a.Amount, a.Currency, locale)+" > "))
+		}
+		link := "https://" + t.host + "/ciba/" + strings.Repeat("x", 22)
+		text, _ := t.Asked(locale, "The Application", link)
+		show(Asked, locale, text, !Fits(text))
 	}
-	return all, nil
+	return all, errors.Join(problems...)
 }
+
+// longest is a payment whose text is as long as they get: 12 digits before the point, and a name of 70 characters.
+var longest = Approval{Amount: "888888888888.88", Currency: "EUR", Payee: strings.Repeat("Example Company ", 4) + "Europe", Tail: "8603"}

@@ -11,7 +11,7 @@ import (
 
 // TransactionTemplate names the wording of texts with codes for transactions, in all languages. It changes whenever one of them does, because what somebody was shown has to be known years
 // later.
-const TransactionTemplate = "sms-transaction-1"
+const TransactionTemplate = "sms-transaction-2"
 
 // TransactionPurpose is that of texts with codes for transactions. Whoever makes codes, or has templates for them alone, is not asked to send them: their texts name no amount.
 const TransactionPurpose = "transaction"

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/google/uuid"
 )
 
 // ReceiptType is the header typ of results: no other token is one, and a result is no other token.
@@ -40,6 +41,9 @@ type Receipt struct {
 	AMR      []string `json:"amr"`
 	AuthTime int64    `json:"auth_time"`
 	Shown    []Shown  `json:"shown"`
+	// ShownText is the text that the code came in, with a mark in its place: the first of Shown.
+	ShownText string    `json:"shown_text"`
+	Challenge uuid.UUID `json:"challenge_id"` // what the code answered, as the audit has it
 }
 
 // ErrNoResult says that there is nothing to sign: only an approval has a result.
@@ -55,6 +59,7 @@ func (s *Service) Result(t *Transaction) (string, error) {
 		Issuer: s.Issuer, Audience: t.Client, Subject: t.User, ID: t.resultID.String(), IssuedAt: t.DecidedAt.Unix(), Expires: t.DecidedAt.Add(s.Config.ResultLife).Unix(),
 		Transaction: PublicID(t.ID), SHA256: base64.RawURLEncoding.EncodeToString(t.Hash), Record: t.Canonical, State: t.State,
 		ACR: t.ACR, AMR: t.AMR, AuthTime: t.AuthTime.Unix(), Shown: t.Shown,
+		ShownText: t.Shown[0].Text, Challenge: t.challenge,
 	})
 	if err != nil {
 		return "", err
@@ -110,7 +115,7 @@ func ReadReceipt(token string, keys jose.JSONWebKeySet) (*Receipt, Record, error
 	}
 	sum := sha256.Sum256(record.Canonical())
 	if r.SHA256 != base64.RawURLEncoding.EncodeToString(sum[:]) || r.Transaction != PublicID(record.ID) || r.Audience != record.Client || r.Subject != record.User ||
-		r.State != Approved || len(r.Shown) == 0 || len(r.AMR) == 0 || slices.Contains(r.AMR, "") {
+		r.State != Approved || len(r.Shown) == 0 || r.ShownText != r.Shown[0].Text || r.Challenge == uuid.Nil || len(r.AMR) == 0 || slices.Contains(r.AMR, "") {
 		return nil, Record{}, ErrBroken
 	}
 	return r, record, nil

@@ -119,6 +119,7 @@ type Transaction struct {
 	Result string
 
 	resultID      uuid.UUID
+	challenge     uuid.UUID
 	authenticator factors.Authenticator
 }
 
@@ -340,6 +341,7 @@ type row struct {
 	Door            string         `db:"door"`
 	Hash            []byte         `db:"hash"`
 	Content         []byte         `db:"content"`
+	ChallengeID     uuid.UUID      `db:"challenge_id"`
 	AuthenticatorID uuid.UUID      `db:"authenticator_id"`
 	Kind            string         `db:"kind"`
 	ResultID        uuid.UUID      `db:"result_id"`
@@ -356,7 +358,7 @@ type row struct {
 
 // columns of row t.
 func (s *Service) columns(q *postgres.Query) string {
-	return `t.id, t.created_at, t.expires_at, t.client_id, t.subscriber_id, t.door, t.hash, t.content, t.authenticator_id, t.kind, t.result_id, t.state, t.reason, t.decided_at, t.decision,
+	return `t.id, t.created_at, t.expires_at, t.client_id, t.subscriber_id, t.door, t.hash, t.content, t.challenge_id, t.authenticator_id, t.kind, t.result_id, t.state, t.reason, t.decided_at, t.decision,
 		t.acr, t.amr, t.auth_time, t.reported_at, ` + s.Ledger.StateSQL(q, "t.challenge_id") + ` AS challenge`
 }
 
@@ -371,7 +373,7 @@ func (s *Service) transaction(row *row) (*Transaction, error) {
 	}
 	t := &Transaction{
 		Canonical: json.RawMessage(c.Record), Hash: row.Hash, Subscriber: row.Subscriber, Door: row.Door, Warnings: c.Warnings, CreatedAt: row.CreatedAt, ExpiresAt: row.ExpiresAt,
-		State: row.State, Reason: row.Reason, Shown: c.Shown, AMR: row.AMR, resultID: row.ResultID,
+		State: row.State, Reason: row.Reason, Shown: c.Shown, AMR: row.AMR, resultID: row.ResultID, challenge: row.ChallengeID,
 		authenticator: factors.Authenticator{ID: row.AuthenticatorID, Subject: row.Subscriber, Kind: row.Kind},
 	}
 	if t.Record, err = ParseRecord(t.Canonical); err != nil {

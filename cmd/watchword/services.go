@@ -132,7 +132,9 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 		return nil, err
 	}
 	s.details = append(s.details, payments)
-	s.confirm = &transaction.Service{DB: db, Keys: ring, Ledger: ledger, Signer: s.keys, Issuer: cfg.Issuer, Config: transaction.DefaultConfig()}
+	confirming := transaction.DefaultConfig()
+	confirming.Hold = cfg.Payments.PhoneHold
+	s.confirm = &transaction.Service{DB: db, Keys: ring, Ledger: ledger, Signer: s.keys, Issuer: cfg.Issuer, Config: confirming}
 	if s.signIns.Signal, err = newSignal(cfg); err != nil {
 		return nil, err
 	}

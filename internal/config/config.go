@@ -43,6 +43,7 @@ type Config struct {
 	OTP      OTP      `key:"otp"`
 	SMS      SMS      `key:"sms"`
 	Gateway  Gateway  `key:"gateway"`
+	Payments Payments `key:"payments"`
 	Mail     Mail     `key:"mail"`
 	Password Password `key:"password"`
 	Session  Session  `key:"session"`
@@ -113,6 +114,11 @@ type Gateway struct {
 	Enabled     bool `key:"enabled" default:"true" doc:"Serve /v1/verifications and /otp/*. Without a tenant nobody can use them."`
 	DailyBudget int  `key:"daily_budget" default:"1000" min:"1" max:"100000000" doc:"Most text messages in 24 hours of one tenant, unless its own settings say otherwise. sms.daily_budget bounds all of them together."`
 	Rate        int  `key:"rate" default:"500" min:"1" max:"100000" doc:"Most requests a second with one key, to one process."`
+}
+
+// Payments that people confirm.
+type Payments struct {
+	PhoneHold time.Duration `key:"phone_hold" default:"24h" min:"0s" max:"720h" doc:"How long a phone has to have been bound before payments can be confirmed with it: whoever has just taken over an account cannot move money. Shorter than 24h is for trying things out."`
 }
 
 // Password bounds what checking passwords may cost.
