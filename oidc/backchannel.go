@@ -498,6 +498,9 @@ func (p *Provider) redeemApproval(ctx context.Context, c *caller, secret string,
 		SELECT %s, g.id, g.client_id, g.expires_at FROM g WHERE 'offline_access' = ANY(g.scopes) AND %s RETURNING hash`,
 		q.Bind(tokens.refreshHash)+"::bytea", q.Bind(c.may(zoidc.GrantTypeRefreshToken))+"::bool"))
 	p.storeOpaque(q, c, tokens, "g.scopes", less)
+	q.With("granted", "SELECT id, subscriber_id FROM g")
+	audit.Record(ctx, q, "granted", audit.Event{Name: "grant.issue", Outcome: audit.Success, Actor: "subscriber", Client: c.ID},
+		audit.Expressions{"subject": "granted.subscriber_id", "object": "granted.id::text"})
 	audit.Record(ctx, q, "g", audit.Event{Name: "token.issue", Outcome: audit.Success, Reason: "ciba", Actor: "client", Client: c.ID},
 		audit.Expressions{"subject": "g.subscriber_id", "object": "g.id::text"})
 	q.Finally("SELECT g.*, EXISTS (SELECT FROM refresh) AS refreshable FROM g")

@@ -35,6 +35,7 @@ import (
 	_ "github.com/lib/pq" // the invariants are read from the database
 	"golang.org/x/oauth2"
 
+	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/internal/logtest"
 )
 
@@ -101,7 +102,7 @@ func run(m *testing.M) (code int, err error) {
 // start runs `watchword dev` and waits until it is ready.
 func (s *system) start() error {
 	ready := filepath.Join(s.dir, "ready.json")
-	s.process = exec.Command(s.binary, "dev", "--listen", "localhost:0", "--data", filepath.Join(s.dir, "data"), "--ready", ready, "--set", "log.level=info")
+	s.process = exec.Command(s.binary, "dev", "--listen", "localhost:0", "--data", filepath.Join(s.dir, "data"), "--ready", ready, "--set", "log.level=info", "--set", "payments.phone_hold=0s")
 	s.process.Stdout, s.process.Stderr = s.log, s.log
 	if err := s.process.Start(); err != nil {
 		return err
@@ -536,6 +537,79 @@ func TestNodeBank(t *testing.T) {
 	}
 	if got.Stolen.Status != http.StatusUnauthorized || !strings.HasPrefix(got.Stolen.Challenge, `DPoP error="invalid_token"`) {
 		t.Errorf("without the key: %+v", got.Stolen)
+	}
+}
+
+// TestNodeTill asks in the background with oauth4webapi: CIBA with signed requests, private_key_jwt and DPoP; and has a payment confirmed over HTTP, with a token that is bound to its key.
+func TestNodeTill(t *testing.T) {
+	t.Parallel()
+	s := running
+	who := s.person(t)
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := jose.JSONWebKey{Key: private}
+	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{key.Public()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.command(t, string(keys), "client", "create", "till", "--name", "The Till", "--auth-method", "private_key_jwt", "--jwks-file", "-", "--dpop", "--ciba-request-alg", "ES256",
+		"--grant-type", "ciba,client_credentials", "--scope", "openid,transactions", "--authorization-details-type", "payment_initiation", "--home-uri", "https://till.example/")
+	input, err := json.Marshal(map[string]any{"issuer": s.Issuer, "inbox": s.Inbox, "client_id": "till", "client_key": key, "username": who.Username, "password": who.Password, "phone": who.Phone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		ExpiresIn      int `json:"expires_in"`
+		Interval       int
+		Pending        string
+		Early          string
+		Asked          string
+		After          string
+		Again          string
+		Link           string
+		Claims, Told   map[string]any
+		JKT            string
+		TokenType      string `json:"token_type"`
+		Payment        map[string]any
+		Wrong, Changed struct {
+			Status int
+			Code   string
+		}
+		Approved, Read map[string]any
+		Secrets        []string
+	}
+	node(t, "till.mjs", input, &got)
+	for _, value := range got.Secrets {
+		s.secret(value, "token or code")
+	}
+	if got.ExpiresIn != 300 || got.Interval != 5 || got.Pending != "authorization_pending" || got.Early != "slow_down" || got.Again != "invalid_grant" || got.TokenType != "dpop" {
+		t.Errorf("told %+v", got)
+	}
+	if !strings.Contains(got.Asked, "The Till asks you to confirm that it is you") || !strings.Contains(got.Asked, "W4SCT") || !strings.Contains(got.After, "You have confirmed") {
+		t.Errorf("shown %q, then %q", got.Asked, got.After)
+	}
+	cnf, _ := got.Told["cnf"].(map[string]any)
+	if got.Claims["acr"] != "urn:watchword:acr:2" || got.Claims["sub"] != got.Told["sub"] || cnf["jkt"] != got.JKT {
+		t.Errorf("ID Token %v, introspection %v", got.Claims, got.Told)
+	}
+	if got.Payment["status"] != "pending" || got.Wrong.Code != "otp_incorrect" || got.Changed.Code != "transaction_mismatch" || got.Approved["status"] != "approved" || got.Read["status"] != "approved" {
+		t.Errorf("the payment: %v, %v, %v, %v, %v", got.Payment, got.Wrong, got.Changed, got.Approved, got.Read)
+	}
+	answer, err := http.Get(s.Issuer + "/oauth/keys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var published jose.JSONWebKeySet
+	if err := json.NewDecoder(answer.Body).Decode(&published); err != nil {
+		t.Fatal(err)
+	}
+	result, _ := got.Approved["result"].(string)
+	receipt, record, err := transaction.ReadReceipt(result, published)
+	if err != nil || receipt.Audience != "till" || receipt.Subject != got.Claims["sub"] || record.Amount != "129.90" || !strings.Contains(receipt.ShownText, "129.90") {
+		t.Errorf("the result: %+v, %+v, %v", receipt, record, err)
 	}
 }
 

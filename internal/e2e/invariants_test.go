@@ -22,10 +22,12 @@ func (s *system) invariants(ctx context.Context) error {
 		"I1 once: a code gave tokens twice":       `SELECT object FROM audit_events WHERE event = 'token.issue' AND reason = 'authorization_code' GROUP BY object HAVING count(*) > 1`,
 		"I2 attempts: more than a challenge bears": `SELECT id::text FROM challenges WHERE attempts > max_attempts
 			UNION ALL SELECT object FROM audit_events WHERE event = 'challenge.answer' AND reason NOT IN ('blocked', 'source_limit') GROUP BY object HAVING count(*) > 5`,
-		"I3 nobody in: a grant without both proofs": `SELECT g.id::text FROM grants g WHERE g.acr = 'urn:watchword:acr:2' AND NOT (
+		"I3 nobody in: a grant without both proofs": `SELECT g.id::text FROM grants g WHERE g.acr = 'urn:watchword:acr:2' AND g.session_id IS NOT NULL AND NOT (
 			EXISTS (SELECT FROM session_events e WHERE e.session_id = g.session_id AND e.amr = '{pwd}' AND e.at >= g.auth_time)
 			AND EXISTS (SELECT FROM session_events e JOIN challenges c ON c.subject = g.subscriber_id AND c.outcome = 'verified' AND c.ended_at = e.at
 			            WHERE e.session_id = g.session_id AND e.amr = '{sms}' AND e.at >= g.auth_time))`,
+		"I3 nobody in: a grant in the background that nobody allowed": `SELECT g.id::text FROM grants g WHERE g.subscriber_id IS NOT NULL AND g.session_id IS NULL AND NOT EXISTS (
+			SELECT FROM backchannel_requests b WHERE b.subscriber_id = g.subscriber_id AND b.client_id = g.client_id AND b.redeemed_at = g.created_at AND b.decided_at <= b.expires_at AND b.state = 'approved')`,
 		"I3 nobody in: a proof that no challenge explains": `SELECT session_id::text FROM session_events e WHERE e.amr = '{sms}' AND NOT EXISTS (
 			SELECT FROM challenges c WHERE c.outcome = 'verified' AND c.ended_at = e.at AND c.authenticator_id = e.authenticator_id)`,
 		"I4 durable: a revoked grant has a live code": `SELECT c.grant_id::text FROM authz_codes c JOIN grants g ON g.id = c.grant_id

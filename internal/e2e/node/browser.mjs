@@ -29,6 +29,20 @@ export function browser(redirect_uri) {
   return { browse, submit };
 }
 
+// newestText finds in the newest text to a phone that fits what the pattern finds, waiting for one whose first group is not before.
+export async function newestText(inbox, phone, pattern, before) {
+  for (let i = 0; i < 100; i++) {
+    const texts = await (await fetch(`${inbox}/messages?to=${encodeURIComponent(phone)}`)).json();
+    for (const { text } of texts) {
+      const found = text.match(pattern);
+      if (found && found[1] === before && before !== undefined) break;
+      if (found) return found;
+    }
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  throw new Error("no text arrived");
+}
+
 // newestCode reads the code of the newest text to a phone.
 export async function newestCode(inbox, phone) {
   for (let i = 0; i < 100; i++) {
