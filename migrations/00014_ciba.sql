@@ -42,7 +42,6 @@ CREATE UNLOGGED TABLE backchannel_polls (
     pause     int NOT NULL,                   -- seconds
     early     boolean NOT NULL                -- the last one came too early
 ) WITH (fillfactor = 50);
-CREATE INDEX backchannel_polls_by_age ON backchannel_polls USING brin (polled_at);
 
 -- An application lists its own.
 CREATE INDEX transactions_of_client ON transactions (client_id, created_at);

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -501,4 +502,27 @@ func TestBackchannelRoundTrips(t *testing.T) {
 		}
 		w.DB.Advance(t, time.Hour)
 	}
+}
+
+// One is a poll of a question that nobody has answered yet: with a secret, over HTTP without a network.
+func BenchmarkPoll(b *testing.B) {
+	w := newWorld(b)
+	asked := w.asks(b, "till")
+	w.provider.Backchannel.Config.Pause = 0
+	handler := w.provider.Routes()
+	body := ciba(asked.RequestID).Encode()
+	before := w.DB.RoundTrips.Load()
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		r := httptest.NewRequestWithContext(b.Context(), http.MethodPost, "/oauth/token", strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.SetBasicAuth("till", w.secrets["till"])
+		rec := httptest.NewRecorder()
+		handler.ServeHTTP(rec, r)
+		if rec.Code != http.StatusBadRequest {
+			b.Fatal(rec.Code, rec.Body)
+		}
+	}
+	b.ReportMetric(float64(w.DB.RoundTrips.Load()-before)/float64(b.N), "round-trips/op")
 }

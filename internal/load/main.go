@@ -34,10 +34,11 @@ func main() {
 	people := flag.Int("people", 60, "people who sign in; each does so up to four times, for a number has five texts an hour")
 	workers := flag.Int("workers", 8, "how many act at once")
 	length := flag.Duration("length", 5*time.Second, "how long each request is repeated")
-	what := flag.String("what", "all", "sign-in, otp or all")
+	what := flag.String("what", "all", "sign-in, otp, ciba or all")
+	open := flag.Int("open", 10000, "questions that are open at once and polled every 5 s, for ciba")
 	pairs := flag.Int("pairs", 4000, "codes that are sent and verified; the simulator keeps 5000 texts")
 	flag.Parse()
-	if err := run(*binary, *what, *people, *pairs, *workers, *length); err != nil {
+	if err := run(*binary, *what, *people, *pairs, *workers, *open, *length); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
@@ -56,7 +57,7 @@ type server struct {
 	binary, dir string
 }
 
-func run(binary, what string, people, pairs, workers int, length time.Duration) (err error) {
+func run(binary, what string, people, pairs, workers, open int, length time.Duration) (err error) {
 	dir, err := os.MkdirTemp("", "watchword-load-")
 	if err != nil {
 		return err
@@ -93,7 +94,12 @@ func run(binary, what string, people, pairs, workers int, length time.Duration) 
 			return err
 		}
 	}
-	if what == "otp" {
+	if what == "ciba" || what == "all" {
+		if err := s.ciba(cmd.Process.Pid, open, max(workers, 32), length); err != nil {
+			return err
+		}
+	}
+	if what == "otp" || what == "ciba" {
 		return nil
 	}
 	fmt.Fprintf(os.Stderr, "Enrolling %d people…\n", people)
@@ -188,24 +194,44 @@ func measure(what string, workers, count int, length time.Duration, do func(i in
 
 // enrol makes people by the command line, as an operator would.
 func (s *server) enrol(n int) error {
-	pid, err := os.ReadFile(filepath.Join(s.dir, "data", "postgres", "postmaster.pid"))
-	if err != nil {
-		return err
-	}
-	lines := strings.Split(string(pid), "\n")
-	if len(lines) < 5 {
-		return errors.New("postmaster.pid names no socket")
-	}
-	env := append(os.Environ(), "WATCHWORD_ISSUER="+s.Issuer, "WATCHWORD_DATABASE__DSN=host="+lines[4]+" user=watchword dbname=watchword sslmode=disable",
-		"WATCHWORD_KEYS__DIR="+filepath.Join(s.dir, "data", "keys"), "WATCHWORD_SMS__VENDORS__SIMULATOR__URL="+s.Inbox)
 	for i := range n {
-		cmd := exec.Command(s.binary, "user", "create", fmt.Sprintf("person%d", i), "--phone", phone(i), "--password-file", "-") //nolint:gosec,noctx // as above
-		cmd.Env, cmd.Stdin = env, strings.NewReader(password)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%w\n%s", err, out)
+		if _, err := s.command(password, "user", "create", fmt.Sprintf("person%d", i), "--phone", phone(i), "--password-file", "-"); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// postgres is the id of its first process, and how it is reached.
+func (s *server) postgres() (pid, dsn string, err error) {
+	file, err := os.ReadFile(filepath.Join(s.dir, "data", "postgres", "postmaster.pid"))
+	if err != nil {
+		return "", "", err
+	}
+	lines := strings.Split(string(file), "\n")
+	if len(lines) < 5 {
+		return "", "", errors.New("postmaster.pid names no socket")
+	}
+	return lines[0], "host=" + lines[4] + " user=watchword dbname=watchword sslmode=disable", nil
+}
+
+// command runs one of the program's and gives what it prints.
+func (s *server) command(input string, args ...string) ([]byte, error) {
+	_, dsn, err := s.postgres()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(s.binary, args...) //nolint:gosec,noctx // as above
+	cmd.Env = append(os.Environ(), "WATCHWORD_ISSUER="+s.Issuer, "WATCHWORD_DATABASE__DSN="+dsn,
+		"WATCHWORD_KEYS__DIR="+filepath.Join(s.dir, "data", "keys"), "WATCHWORD_SMS__VENDORS__SIMULATOR__URL="+s.Inbox)
+	cmd.Stdin = strings.NewReader(input)
+	var problems bytes.Buffer
+	cmd.Stderr = &problems
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, &problems)
+	}
+	return out, nil
 }
 
 const password = "quiet harbour at noon" //nolint:gosec // of people who live for a minute
