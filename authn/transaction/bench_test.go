@@ -24,6 +24,7 @@ func BenchmarkConfirmation(b *testing.B) {
 	}
 	w.service.Config.Hold = 0
 	var next atomic.Int64
+	b.SetParallelism(8) // a commit waits for the disk, and others go on meanwhile
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
