@@ -152,8 +152,15 @@ type Requirement struct {
 	Scopes []string `json:"scopes,omitempty"`
 	// Details that a person has to allow each time, likewise.
 	Details []Detail `json:"details,omitempty"`
+	// Confirm says that the one of Details is a payment: it is not allowed but confirmed, by a code of its own. See [StepConfirm].
+	Confirm bool `json:"confirm,omitempty"`
 	// Backchannel is set where the application waits elsewhere for the answer: see package backchannel.
 	Backchannel *Backchannel `json:"backchannel,omitempty"`
+}
+
+// Confirms reports whether the sign-in ends with the approval of a payment.
+func (r *Requirement) Confirms() bool {
+	return r.Confirm || r.Backchannel != nil && r.Backchannel.Transaction != uuid.Nil
 }
 
 // Backchannel is the question of an application whose own page is not in this browser.
@@ -180,6 +187,7 @@ type RelyingParty struct {
 	Origin     string `json:"origin,omitempty"`      // origin or scheme of this request's redirect_uri, for CSP form-action
 	FirstParty bool   `json:"first_party,omitempty"` // no consent asked
 	Floor      Level  `json:"floor,omitempty"`       // least level of this application; NoLevel: the policy's
+	Phone      string `json:"phone,omitempty"`       // where people reach the application's people; may be empty
 	AppHash    string `json:"app_hash,omitempty"`    // of the Android app that reads the texts; "": a browser does
 	// PaymentAccount says that people see or move money there: the tighter limits hold, of Regulation (EU) 2018/389 Art. 4(3).
 	PaymentAccount bool `json:"payment_account,omitempty"`
@@ -201,6 +209,7 @@ type SignIn struct {
 	Now          time.Time // the database's time when this was read
 	Session      Session
 	Challenge    *factors.State // the latest challenge of this sign-in; nil: none
+	Transaction  uuid.UUID      // that is to be confirmed; uuid.Nil: none was created
 }
 
 // NeedsConsent lists the scopes that a person still has to allow, and whether the page is due, as it is whenever there are details. It never is for the
@@ -208,6 +217,9 @@ type SignIn struct {
 func (s *SignIn) NeedsConsent() ([]string, bool) {
 	if s.RelyingParty.FirstParty || s.Consented != nil || len(s.Requirement.Scopes) == 0 {
 		return nil, false
+	}
+	if b := s.Requirement.Backchannel; b != nil && b.Transaction != uuid.Nil {
+		return nil, false // the payment's own page is the one
 	}
 	if s.Requirement.Consent {
 		return s.Requirement.Scopes, true
@@ -218,7 +230,7 @@ func (s *SignIn) NeedsConsent() ([]string, bool) {
 			missing = append(missing, scope)
 		}
 	}
-	return missing, len(missing) > 0 || len(s.Requirement.Details) > 0
+	return missing, len(missing) > 0 || len(s.Requirement.Details) > 0 && !s.Requirement.Confirms()
 }
 
 // EndedSQL is an SQL condition: the session of that id was ended, by whomever. The expression has to name its table.

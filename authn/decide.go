@@ -19,6 +19,7 @@ const (
 	StepFactor                   // ask for a second factor
 	StepEnrol                    // the subscriber has no factor at all and may bind one: of a kind that Decision.Ruling takes, of Decision.Strength at least
 	StepConsent                  // ask what the application may have
+	StepConfirm                  // have the payment confirmed; its approval completes the sign-in, see [Completion]
 	StepDone                     // answer the application
 	StepFail                     // answer the application with Decision.Failure
 )
@@ -39,9 +40,10 @@ const (
 type Decision struct {
 	Step    Step
 	Failure Failure // with StepFail
+	Detail  string  // what else the application is told of a failure, as error_description
 	Ruling  Ruling  // what policy says of this sign-in
 
-	// With StepDone: what is true of this session, now.
+	// With StepDone and StepConfirm: what is true of this session, now.
 	Level    Level
 	Password *Event // the proof of knowledge that Level rests on
 	Factor   *Event // the proof of possession; nil for a password alone
@@ -151,6 +153,13 @@ func (j *judgement) decide(consent bool) Decision {
 			return Decision{Step: StepFail, Failure: ConsentRequired}
 		}
 		done.Step = StepConsent
+		return done
+	}
+	if required.Confirms() {
+		if required.Silent {
+			return Decision{Step: StepFail, Failure: InteractionRequired}
+		}
+		done.Step = StepConfirm
 	}
 	return done
 }

@@ -62,7 +62,7 @@ func (s *Service) live(q *postgres.Query, cookie Cookie, id uuid.UUID) string {
 
 // columns of sign-in si with session s.
 func (s *Service) columns(q *postgres.Query) string {
-	return `si.id, si.relying_party, si.requirement, si.payload, si.locales, si.login_hint, si.consented, si.created_at, si.expires_at,
+	return `si.id, si.relying_party, si.requirement, si.payload, si.locales, si.login_hint, si.consented, si.transaction_id, si.created_at, si.expires_at,
 		wall() AS now, s.id AS session_id, s.sid, s.subscriber_id, s.recovery_id, s.created_at AS session_created_at,
 		(SELECT u.username FROM subscribers u WHERE u.id = s.subscriber_id) AS username,
 		(SELECT u.subject FROM subscribers u WHERE u.id = s.subscriber_id) AS subject,
@@ -109,6 +109,7 @@ type signInRow struct {
 	LoginHint    []byte         `db:"login_hint"`
 	Consented    pq.StringArray `db:"consented"`
 	Allowed      pq.StringArray `db:"allowed"`
+	Transaction  *uuid.UUID     `db:"transaction_id"`
 	CreatedAt    time.Time      `db:"created_at"`
 	ExpiresAt    time.Time      `db:"expires_at"`
 	Now          time.Time      `db:"now"`
@@ -129,6 +130,9 @@ func (s *Service) read(ctx context.Context, q *postgres.Query) (*SignIn, error) 
 func (s *Service) signIn(ctx context.Context, row *signInRow) (*SignIn, error) {
 	in := &SignIn{ID: row.ID, Payload: row.Payload, Locales: row.Locales, Consented: row.Consented, Allowed: row.Allowed,
 		CreatedAt: row.CreatedAt, ExpiresAt: row.ExpiresAt, Now: row.Now}
+	if row.Transaction != nil {
+		in.Transaction = *row.Transaction
+	}
 	var err error
 	if in.Session, err = row.session(ctx); err != nil {
 		return nil, fmt.Errorf("session of sign-in: %w", err)

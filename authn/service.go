@@ -708,14 +708,19 @@ func (s *Service) Consent(ctx context.Context, cookie Cookie, id uuid.UUID) (*Pr
 // Complete adds part `sign_in_done` to q: the sign-in is finished, once, if its session is still what it was when in was read. What the
 // application is given must select from it. The part has columns id, session_id, subscriber_id and sid.
 func (s *Service) Complete(q *postgres.Query, in *SignIn, cookie Cookie) {
+	s.complete(q, in, cookie, "")
+}
+
+// complete is [Service.Complete] where condition, that begins with AND, holds as well.
+func (s *Service) complete(q *postgres.Query, in *SignIn, cookie Cookie, condition string) {
 	id, subscriber := q.Bind(in.Session.ID)+"::uuid", q.Bind(in.Session.Subscriber)+"::uuid"
 	// Held for the same reason as where a password passes: what is given now ends with everything else that is ended later.
 	q.With("session_stands", fmt.Sprintf("SELECT s.id FROM sessions s JOIN subscribers u ON u.id = s.subscriber_id WHERE s.id = %s AND u.id = %s AND %s FOR SHARE OF u",
 		id, subscriber, stands("u", "s.created_at")))
 	q.With("session_kept", fmt.Sprintf(`
-		UPDATE sessions SET last_seen_at = %s WHERE id = %s AND token_hash = %s AND subscriber_id = %s AND %s AND EXISTS (SELECT FROM session_stands)
+		UPDATE sessions SET last_seen_at = %s WHERE id = %s AND token_hash = %s AND subscriber_id = %s AND %s AND EXISTS (SELECT FROM session_stands) %s
 		RETURNING id, subscriber_id, sid`,
-		seenSQL(q.Bind(in.Requirement.Silent)+"::bool"), id, q.Bind(cookie.hash())+"::bytea", subscriber, s.alive(q, "sessions")))
+		seenSQL(q.Bind(in.Requirement.Silent)+"::bool"), id, q.Bind(cookie.hash())+"::bytea", subscriber, s.alive(q, "sessions"), condition))
 	q.With("sign_in_done", fmt.Sprintf(`
 		UPDATE sign_ins SET done_at = wall() FROM session_kept k
 		 WHERE sign_ins.id = %s AND sign_ins.session_id = k.id AND done_at IS NULL AND expires_at > wall()
@@ -761,10 +766,15 @@ func (s *Service) Current(ctx context.Context, cookie Cookie) (Session, error) {
 // End adds part `session_ended` to q: the session of this cookie ends, with every challenge of its subscriber in this browser. The
 // part has columns id and subscriber_id.
 func (s *Service) End(ctx context.Context, q *postgres.Query, cookie Cookie, reason string) {
+	s.EndAlone(ctx, q, cookie, reason)
+	s.Ledger.CancelBrowser(q, "session_ended", "session_ended.subscriber_id", "uuid_send(session_ended.id)")
+}
+
+// EndAlone is [Service.End] for a statement that ends the challenges otherwise.
+func (s *Service) EndAlone(ctx context.Context, q *postgres.Query, cookie Cookie, reason string) {
 	q.With("session_ended", fmt.Sprintf(`
 		UPDATE sessions SET ended_at = wall(), end_reason = %s WHERE token_hash = %s AND ended_at IS NULL RETURNING id, subscriber_id`,
 		q.Bind(reason)+"::text", q.Bind(cookie.hash())+"::bytea"))
-	s.Ledger.CancelBrowser(q, "session_ended", "session_ended.subscriber_id", "uuid_send(session_ended.id)")
 	audit.Record(ctx, q, "session_ended", audit.Event{Name: "session.end", Outcome: audit.Success, Reason: reason, Actor: "subscriber"},
 		audit.Expressions{"subject": "session_ended.subscriber_id", "session_id": "session_ended.id"})
 }

@@ -186,6 +186,8 @@ type Prompt struct {
 	Life time.Duration
 	// MustSend says that there is to be no challenge when its message may not be sent now.
 	MustSend bool
+	// Later says that nothing is sent before somebody asks for it: the challenge begins without a code.
+	Later bool
 	// Approves is what the code approves, for purpose [Transaction].
 	Approves *sms.Approval
 }

@@ -202,6 +202,8 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 	}
 	sends := "challenge_sends"
 	switch {
+	case to.Later:
+		q.With(sends, "SELECT false AS allowed, wall() AS retry_at FROM "+from)
 	case !issued.sent(): // whoever makes the code hands it over, or there is none to hand over
 		q.With(sends, fmt.Sprintf("SELECT %v AS allowed, NULL::timestamptz AS retry_at FROM %s", issued.Code != "", from))
 	case to.MustSend:
@@ -244,7 +246,7 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		q.Bind(l.Limits.Cooldown.Seconds())+"::float8", sends))
 	audit.Record(ctx, q, "challenge_opened", audit.Event{Name: "challenge.open", Outcome: audit.Success, Actor: "subscriber",
 		Subject: b.Subject, Session: b.Browser, Object: id.String()},
-		audit.Expressions{"reason": "CASE WHEN challenge_opened.sends = 0 THEN " + q.Bind(quietReason(issued)) + "::text ELSE '' END"})
+		audit.Expressions{"reason": "CASE WHEN challenge_opened.sends = 0 THEN " + q.Bind(quietReason(issued, to)) + "::text ELSE '' END"})
 	if issued.sent() {
 		q.With("challenge_message", "SELECT 1 FROM challenge_opened WHERE sends > 0")
 		if err := l.enqueue(q, id, b, issued); err != nil {
@@ -293,7 +295,10 @@ func (l *Ledger) erase(q *postgres.Query, from, verified string) {
 	}
 }
 
-func quietReason(i Issued) string {
+func quietReason(i Issued, to Prompt) string {
+	if to.Later {
+		return "not_asked_for"
+	}
 	if i.sent() {
 		return "send_limit"
 	}

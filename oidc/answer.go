@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/lib/pq"
@@ -25,62 +27,17 @@ func (p *Provider) Finish(w http.ResponseWriter, r *http.Request, progress *auth
 	if d.Step != authn.StepDone {
 		return authn.ErrNotThisStep
 	}
-	var request asked
-	if err := json.Unmarshal(in.Payload, &request); err != nil {
-		return fmt.Errorf("request of sign-in: %w", err)
-	}
 	if in.Requirement.Backchannel != nil {
-		return p.finishBack(w, r, progress, &request, cookie)
+		return p.finishBack(w, r, progress, cookie)
 	}
-	client, err := p.answerable(r, &request)
-	if err != nil {
+	g, err := p.giving(w, r, progress, cookie)
+	if g == nil || err != nil {
 		return err
-	}
-	if client == nil {
-		return p.strand(w, r, in, cookie)
-	}
-	// What the registration lost since the person began is not given; a sign-in that is left with nothing has failed.
-	if request.Scopes = client.scopes(request.Scopes); len(request.Scopes) == 0 {
-		return p.Refuse(w, r, progress, cookie, authn.Failure(zoidc.InvalidScope))
-	}
-	if !p.mayStill(client, request.Details) {
-		return p.Refuse(w, r, progress, cookie, authn.AccessDenied)
-	}
-	if slices.Contains(request.Scopes, zoidc.ScopeOfflineAccess) && in.Consented == nil && !in.RelyingParty.FirstParty && !slices.Contains(in.Allowed, zoidc.ScopeOfflineAccess) {
-		return authn.ErrNotThisStep // unreachable while consent is asked for every scope
-	}
-	code, codeHash := newToken()
-	life := p.Lives.AccessToken + p.Lives.Code
-	if slices.Contains(request.Scopes, zoidc.ScopeOfflineAccess) {
-		life = p.Lives.Refresh
-	}
-	var claims any
-	if len(request.Claims) > 0 {
-		claims = string(request.Claims)
-	}
-	var details any
-	if request.Details != "" {
-		details = request.Details
 	}
 	q := new(postgres.Query)
 	p.SignIns.Complete(q, in, cookie)
-	pushed := request.use(q)
-	// The client is locked: who disables it waits for this grant, or this grant sees it disabled. Otherwise one could be stored so late that nobody revokes it.
-	q.With("granted", fmt.Sprintf(`
-		INSERT INTO grants (id, client_id, subscriber_id, sub, session_id, sid, scopes, acr, amr, auth_time, claims, details, expires_at)
-		SELECT %s, k.id, done.subscriber_id, %s, done.session_id, done.sid, %s, %s, %s, %s, %s, %s, wall() + make_interval(secs => %s)
-		  FROM sign_in_done done %s JOIN clients k ON k.id = %s AND k.disabled_at IS NULL FOR SHARE OF k
-		RETURNING id, subscriber_id, session_id`,
-		q.Bind(uuid.New())+"::uuid", q.Bind(in.Session.Subject)+"::text", q.Bind(pq.Array(request.Scopes))+"::text[]",
-		q.Bind(p.Levels.Told(d.Level, request.ACRs))+"::text", q.Bind(pq.Array(d.AMR()))+"::text[]", q.Bind(d.AuthTime)+"::timestamptz",
-		q.Bind(claims)+"::jsonb", q.Bind(details)+"::json", q.Bind(life.Seconds())+"::float8", pushed, q.Bind(request.ClientID)+"::text"))
-	q.With("coded", fmt.Sprintf(`
-		INSERT INTO authz_codes (hash, expires_at, grant_id, client_id, redirect_uri, code_challenge, nonce, dpop_jkt)
-		SELECT %s, wall() + make_interval(secs => %s), id, %s, %s, %s, %s, %s FROM granted`,
-		q.Bind(codeHash)+"::bytea", q.Bind(p.Lives.Code.Seconds())+"::float8", q.Bind(request.ClientID)+"::text", q.Bind(request.RedirectURI)+"::text",
-		q.Bind(request.CodeChallenge)+"::text", q.Bind(request.Nonce)+"::text", q.Bind(request.Key)+"::text"))
-	audit.Record(r.Context(), q, "granted", audit.Event{Name: "grant.issue", Outcome: audit.Success, Actor: "subscriber", Client: request.ClientID},
-		audit.Expressions{"subject": "granted.subscriber_id", "session_id": "granted.session_id", "object": "granted.id::text"})
+	p.give(r.Context(), q, g, fmt.Sprintf("%s AS acr, %s AS amr, %s AS auth_time", q.Bind(p.Levels.Told(d.Level, g.request.ACRs))+"::text",
+		q.Bind(pq.Array(d.AMR()))+"::text[]", q.Bind(d.AuthTime)+"::timestamptz"), "")
 	q.Finally("SELECT 1 FROM granted")
 	switch n, err := p.DB.Run(r.Context(), q); {
 	case err != nil:
@@ -88,8 +45,120 @@ func (p *Provider) Finish(w http.ResponseWriter, r *http.Request, progress *auth
 	case n == 0:
 		return authn.ErrSignInOver
 	}
-	p.answer(w, r, &request, url.Values{"code": {code}})
+	p.answer(w, r, &g.request, url.Values{"code": {g.code}})
 	return nil
+}
+
+// Completion is [Provider.Finish] for a sign-in that the approval of a payment completes, in the statement that stores it. It gives nil when the application was answered otherwise, because it cannot be
+// given this any more.
+func (p *Provider) Completion(w http.ResponseWriter, r *http.Request, progress *authn.Progress, cookie authn.Cookie, payment uuid.UUID) (*authn.Completion, error) {
+	if progress.Decision.Step != authn.StepConfirm {
+		return nil, authn.ErrNotThisStep
+	}
+	g, err := p.giving(w, r, progress, cookie)
+	if g == nil || err != nil {
+		return nil, err
+	}
+	g.payment = payment
+	return &authn.Completion{
+		ACR: p.Levels.Told(progress.Decision.Level, g.request.ACRs),
+		Able: func(q *postgres.Query) string {
+			able := p.SignIns.HoldSignIn(q, progress.SignIn, cookie, false)
+			q.With("client_held", "SELECT k.id FROM clients k WHERE k.id = "+q.Bind(g.request.ClientID)+"::text AND k.disabled_at IS NULL FOR SHARE")
+			able += " AND EXISTS (SELECT FROM client_held)"
+			if g.request.Pushed != nil {
+				q.With("pushed_held", "SELECT x.hash FROM pushed_requests x WHERE x.hash = "+q.Bind(g.request.Pushed)+"::bytea AND x.used_at IS NULL FOR UPDATE")
+				able += " AND EXISTS (SELECT FROM pushed_held)"
+			}
+			return able
+		},
+		Along: func(q *postgres.Query, approved string) {
+			p.SignIns.CompleteAfter(q, progress.SignIn, cookie, approved)
+			p.give(r.Context(), q, g, "approved.acr, approved.amr, approved.auth_time", "CROSS JOIN "+approved+" approved")
+		},
+		Answer: func(w http.ResponseWriter, r *http.Request) { p.answer(w, r, &g.request, url.Values{"code": {g.code}}) },
+	}, nil
+}
+
+// Told is the name of the level that a sign-in has reached, as its application is told.
+func (p *Provider) Told(progress *authn.Progress) string {
+	var request asked
+	if json.Unmarshal(progress.SignIn.Payload, &request) != nil {
+		request.ACRs = nil
+	}
+	return p.Levels.Told(progress.Decision.Level, request.ACRs)
+}
+
+// gift is what an application is about to be given.
+type gift struct {
+	request  asked
+	sub      string
+	code     string
+	codeHash []byte
+	life     time.Duration
+	payment  uuid.UUID
+}
+
+// giving finds out what the application of a sign-in can be given, and answers it otherwise when that is nothing.
+func (p *Provider) giving(w http.ResponseWriter, r *http.Request, progress *authn.Progress, cookie authn.Cookie) (*gift, error) {
+	in, g := progress.SignIn, &gift{sub: progress.SignIn.Session.Subject, life: p.Lives.AccessToken + p.Lives.Code}
+	if err := json.Unmarshal(in.Payload, &g.request); err != nil {
+		return nil, fmt.Errorf("request of sign-in: %w", err)
+	}
+	client, err := p.answerable(r, &g.request)
+	if err != nil {
+		return nil, err
+	}
+	if client == nil {
+		return nil, p.strand(w, r, in, cookie)
+	}
+	// What the registration lost since the person began is not given; a sign-in that is left with nothing has failed.
+	if g.request.Scopes = client.scopes(g.request.Scopes); len(g.request.Scopes) == 0 {
+		return nil, p.Refuse(w, r, progress, cookie, authn.Failure(zoidc.InvalidScope))
+	}
+	if !p.mayStill(client, g.request.Details) {
+		return nil, p.Refuse(w, r, progress, cookie, authn.AccessDenied)
+	}
+	offline := slices.Contains(g.request.Scopes, zoidc.ScopeOfflineAccess)
+	if offline && in.Consented == nil && !in.RelyingParty.FirstParty && !slices.Contains(in.Allowed, zoidc.ScopeOfflineAccess) {
+		return nil, authn.ErrNotThisStep // unreachable while consent is asked for every scope
+	}
+	if offline {
+		g.life = p.Lives.Refresh
+	}
+	g.code, g.codeHash = newToken()
+	return g, nil
+}
+
+// give adds the grant (part `granted`) and its code, once part `sign_in_done` has a row. proved are the columns acr, amr and auth_time; from is what those come from besides.
+func (p *Provider) give(ctx context.Context, q *postgres.Query, g *gift, proved, from string) {
+	request, optional := &g.request, func(text string) any {
+		if text == "" {
+			return nil
+		}
+		return text
+	}
+	var payment *uuid.UUID
+	if g.payment != uuid.Nil {
+		payment = &g.payment
+	}
+	pushed := request.use(q)
+	// The client is locked: who disables it waits for this grant, or this grant sees it disabled. Otherwise one could be stored so late that nobody revokes it.
+	q.With("granted", fmt.Sprintf(`
+		INSERT INTO grants (id, client_id, subscriber_id, sub, session_id, sid, scopes, acr, amr, auth_time, claims, details, transaction_id, expires_at)
+		SELECT %s, k.id, done.subscriber_id, %s, done.session_id, done.sid, %s, %s, %s, %s, %s, wall() + make_interval(secs => %s)
+		  FROM sign_in_done done %s %s JOIN clients k ON k.id = %s AND k.disabled_at IS NULL FOR SHARE OF k
+		RETURNING id, subscriber_id, session_id`,
+		q.Bind(uuid.New())+"::uuid", q.Bind(g.sub)+"::text", q.Bind(pq.Array(request.Scopes))+"::text[]", proved,
+		q.Bind(optional(string(request.Claims)))+"::jsonb", q.Bind(optional(request.Details))+"::json", q.Bind(payment)+"::uuid",
+		q.Bind(g.life.Seconds())+"::float8", pushed, from, q.Bind(request.ClientID)+"::text"))
+	q.With("coded", fmt.Sprintf(`
+		INSERT INTO authz_codes (hash, expires_at, grant_id, client_id, redirect_uri, code_challenge, nonce, dpop_jkt)
+		SELECT %s, wall() + make_interval(secs => %s), id, %s, %s, %s, %s, %s FROM granted`,
+		q.Bind(g.codeHash)+"::bytea", q.Bind(p.Lives.Code.Seconds())+"::float8", q.Bind(request.ClientID)+"::text", q.Bind(request.RedirectURI)+"::text",
+		q.Bind(request.CodeChallenge)+"::text", q.Bind(request.Nonce)+"::text", q.Bind(request.Key)+"::text"))
+	audit.Record(ctx, q, "granted", audit.Event{Name: "grant.issue", Outcome: audit.Success, Actor: "subscriber", Client: request.ClientID},
+		audit.Expressions{"subject": "granted.subscriber_id", "session_id": "granted.session_id", "object": "granted.id::text"})
 }
 
 // answerable is the client of a request if it may still be answered as the request says, and nil if not: a person can take an hour, in which the client
@@ -138,7 +207,7 @@ func (p *Provider) Refuse(w http.ResponseWriter, r *http.Request, progress *auth
 	if err := p.SignIns.Cancel(r.Context(), cookie, progress.SignIn, string(failure)); err != nil && !errors.Is(err, authn.ErrSignInOver) {
 		return err
 	}
-	p.answerError(w, r, &request, string(failure), "")
+	p.answerError(w, r, &request, string(failure), progress.Decision.Detail)
 	return nil
 }
 

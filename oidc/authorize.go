@@ -265,6 +265,9 @@ func (p *Provider) check(ctx context.Context, c *Client, in *asked, parameters u
 			return nil, e
 		}
 		in.Details, required.Details = string(joined(details)), details
+		if required.Confirm, e = p.confirms(in, details); e != nil {
+			return nil, e
+		}
 	}
 	if parameters.Has("dpop_jkt") {
 		key := parameters.Get("dpop_jkt")

@@ -357,8 +357,12 @@ func (p *Provider) answerBack(w http.ResponseWriter, r *http.Request) {
 }
 
 // finishBack ends a sign-in that answered a question with yes.
-func (p *Provider) finishBack(w http.ResponseWriter, r *http.Request, progress *authn.Progress, request *asked, cookie authn.Cookie) error {
+func (p *Provider) finishBack(w http.ResponseWriter, r *http.Request, progress *authn.Progress, cookie authn.Cookie) error {
 	in, d := progress.SignIn, progress.Decision
+	var request asked
+	if err := json.Unmarshal(in.Payload, &request); err != nil {
+		return fmt.Errorf("request of sign-in: %w", err)
+	}
 	c, err := p.Clients.Get(r.Context(), request.ClientID)
 	if errors.Is(err, ErrNoClient) || err == nil && (c.DisabledAt != nil || !c.may(GrantTypeCIBA)) {
 		return p.strand(w, r, in, cookie)

@@ -46,6 +46,25 @@ type Narrower interface {
 	Covers(allowed, asked json.RawMessage) bool
 }
 
+// confirms reports whether details have a payment, which is not allowed but confirmed: by a code that is good for the one element alone. It is asked for alone, and by a pushed request: what
+// travels by the browser can be changed on the way, and be made by anybody.
+func (p *Provider) confirms(in *asked, details []authn.Detail) (bool, *zoidc.Error) {
+	for _, d := range details {
+		i := slices.IndexFunc(p.Details, func(t DetailType) bool { return t.Type() == d.Type })
+		if _, pays := p.Details[i].(Payer); !pays {
+			continue
+		}
+		switch {
+		case len(details) > 1:
+			return false, errDetails("a payment stands alone")
+		case in.Pushed == nil:
+			return false, errInvalidRequest("push the request first: a payment does not travel by the browser")
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
 func errDetails(description string) *zoidc.Error {
 	return &zoidc.Error{ErrorType: "invalid_authorization_details", Description: description}
 }

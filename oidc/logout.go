@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -96,15 +97,28 @@ func (p *Provider) logoutHint(r *http.Request, parameters url.Values) (hintClaim
 // SignOut ends the session of this cookie and every grant of it that was not given for the time that nobody is there.
 func (p *Provider) SignOut(r *http.Request, cookie authn.Cookie) error {
 	q := new(postgres.Query)
-	p.SignIns.End(r.Context(), q, cookie, "signed_out")
-	q.With("given_back", `
-		UPDATE grants g SET revoked_at = wall(), revoke_reason = 'signed_out' FROM session_ended s
-		 WHERE g.session_id = s.id AND g.revoked_at IS NULL AND NOT 'offline_access' = ANY(g.scopes) RETURNING g.id, g.subscriber_id, g.client_id`)
-	audit.Record(r.Context(), q, "given_back", audit.Event{Name: "grant.revoke", Outcome: audit.Success, Reason: "signed_out", Actor: "subscriber"},
-		audit.Expressions{"subject": "given_back.subscriber_id", "client_id": "given_back.client_id", "object": "given_back.id::text"})
+	p.SignIns.End(r.Context(), q, cookie, signedOut)
+	p.takeBack(r.Context(), q, signedOut)
 	q.Finally("SELECT 1 FROM session_ended")
 	if _, err := p.DB.Run(r.Context(), q); err != nil {
 		return fmt.Errorf("sign out: %w", err)
 	}
 	return nil
+}
+
+const signedOut = "signed_out"
+
+// SignOutWith is [Provider.SignOut] as parts of a statement that ends the person's challenges besides.
+func (p *Provider) SignOutWith(ctx context.Context, q *postgres.Query, cookie authn.Cookie, reason string) {
+	p.SignIns.EndAlone(ctx, q, cookie, reason)
+	p.takeBack(ctx, q, reason)
+}
+
+// takeBack adds part `given_back`: the grants of the session that part `session_ended` has.
+func (p *Provider) takeBack(ctx context.Context, q *postgres.Query, reason string) {
+	q.With("given_back", fmt.Sprintf(`
+		UPDATE grants g SET revoked_at = wall(), revoke_reason = %s FROM session_ended s
+		 WHERE g.session_id = s.id AND g.revoked_at IS NULL AND NOT 'offline_access' = ANY(g.scopes) RETURNING g.id, g.subscriber_id, g.client_id`, q.Bind(reason)+"::text"))
+	audit.Record(ctx, q, "given_back", audit.Event{Name: "grant.revoke", Outcome: audit.Success, Reason: reason, Actor: "subscriber"},
+		audit.Expressions{"subject": "given_back.subscriber_id", "client_id": "given_back.client_id", "object": "given_back.id::text"})
 }

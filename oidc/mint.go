@@ -41,12 +41,13 @@ type grant struct {
 	Claims    []byte         `db:"claims"`
 	Details   []byte         `db:"details"`
 	Payment   *uuid.UUID     `db:"transaction_id"`
+	Record    []byte         `db:"transaction_hash"` // of Payment
 	ExpiresAt time.Time      `db:"expires_at"`
 	Now       time.Time      `db:"now"`
 }
 
 // grantColumns of a row g.
-const grantColumns = `g.id, g.client_id, g.sub, g.subscriber_id, g.sid, g.scopes, g.acr, g.amr, g.auth_time, g.claims, g.details, g.transaction_id, g.expires_at, wall() AS now`
+const grantColumns = `g.id, g.client_id, g.sub, g.subscriber_id, g.sid, g.scopes, g.acr, g.amr, g.auth_time, g.claims, g.details, g.transaction_id, (SELECT t.hash FROM transactions t WHERE t.id = g.transaction_id) AS transaction_hash, g.expires_at, wall() AS now`
 
 // authentication are the claims that say what happened: OpenID Connect Core section 2, RFC 9068 section 2.2.1. They are the same in every token of
 // a grant.
@@ -55,8 +56,9 @@ type authentication struct {
 	AMR      []string `json:"amr,omitempty"`
 	AuthTime int64    `json:"auth_time,omitempty"`
 	SID      string   `json:"sid,omitempty"`
-	// Transaction is the payment that the grant rests on: RFC 8417 section 2.2 has the name.
+	// Transaction is the payment that the grant rests on: RFC 8417 section 2.2 has the name. SHA256 is the hash of its record, as in its signed result.
 	Transaction string `json:"txn,omitempty"`
+	SHA256      string `json:"transaction_sha256,omitempty"`
 }
 
 func (g *grant) authentication() (a authentication) {
@@ -73,7 +75,7 @@ func (g *grant) authentication() (a authentication) {
 		a.SID = *g.SID
 	}
 	if g.Payment != nil {
-		a.Transaction = transaction.PublicID(*g.Payment)
+		a.Transaction, a.SHA256 = transaction.PublicID(*g.Payment), base64.RawURLEncoding.EncodeToString(g.Record)
 	}
 	a.AMR = g.AMR
 	return a
@@ -170,11 +172,11 @@ func (p *Provider) idToken(c *Client, g *grant, nonce *string, accessToken strin
 	if a.SID != "" { // who confirmed something for an application that is elsewhere has no session with it
 		claims["sid"] = a.SID
 	}
-	if a.Transaction != "" {
-		claims["txn"] = a.Transaction
-	}
 	if nonce != nil {
 		claims["nonce"] = *nonce
+	}
+	if a.Transaction != "" {
+		claims["txn"], claims["transaction_sha256"] = a.Transaction, a.SHA256
 	}
 	claims["at_hash"] = atHash(c.Registration.IDTokenAlg, accessToken)
 	return p.sign(c.Registration.IDTokenAlg, false, claims)

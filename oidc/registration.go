@@ -52,6 +52,8 @@ type Registration struct {
 	Profile string `json:"profile,omitempty"`
 	// PaymentAccount has the tighter limits hold at it, of Regulation (EU) 2018/389 Art. 4(3).
 	PaymentAccount bool `json:"payment_account,omitempty"`
+	// SupportPhone is the number that people call about it, as they read it: pages on which payments are confirmed show it.
+	SupportPhone string `json:"support_phone,omitempty"`
 
 	// FirstParty applications are the operator's own: consent is not asked.
 	FirstParty bool `json:"first_party,omitempty"`
@@ -68,6 +70,9 @@ const ProfileFAPI2 = "fapi2"
 
 // androidAppHash is the form of an app's hash.
 var androidAppHash = regexp.MustCompile(`^[A-Za-z0-9+/]{11}$`)
+
+// supportPhone is what people can dial: it is shown, and never parsed.
+var supportPhone = regexp.MustCompile(`^\+?[0-9][0-9 ()/-]{1,28}[0-9]$`)
 
 // Scopes that applications can be registered for.
 func Scopes() []string {
@@ -123,6 +128,9 @@ func (r *Registration) Validate() error {
 	}
 	if strings.TrimSpace(r.Name) == "" || len(r.Name) > 100 || strings.ContainsFunc(r.Name, func(c rune) bool { return c < ' ' }) {
 		complain("client_name: give a name of 1 to 100 characters, as people will read it")
+	}
+	if r.SupportPhone != "" && !supportPhone.MatchString(r.SupportPhone) {
+		complain("support_phone: give a telephone number as people read it, as +44 20 7946 0000")
 	}
 	if r.HomeURI != "" && !isWebURI(r.HomeURI, r.AllowHTTP) {
 		complain("client_uri: give an https URL, or leave it out")
@@ -421,7 +429,7 @@ func (c *Client) scopes(asked []string) []string {
 func (c *Client) RelyingParty(redirectURI string) authn.RelyingParty {
 	return authn.RelyingParty{ID: c.ID, Name: c.Registration.Name, HomeURI: c.Registration.HomeURI, Origin: origin(redirectURI),
 		FirstParty: c.Registration.FirstParty, Floor: c.Registration.Floor, AppHash: c.Registration.AndroidAppHash,
-		PaymentAccount: c.Registration.PaymentAccount}
+		PaymentAccount: c.Registration.PaymentAccount, Phone: c.Registration.SupportPhone}
 }
 
 // Requirement is that of an authorization request for these scopes and acr values and nothing else.

@@ -269,7 +269,7 @@ func (p *Provider) rotate(ctx context.Context, c *caller, in *zoidc.RefreshToken
 		audit.Expressions{"subject": "g.subscriber_id", "object": "g.id::text"})
 	// One row, or none: the grant, or a mark that more was asked for than it has.
 	q.Finally(`SELECT g.*, false AS too_much FROM g UNION ALL
-		SELECT r.id, '', '', NULL, NULL, r.scopes, NULL, NULL, NULL, NULL, NULL, NULL, wall(), wall(), r.scopes, true FROM r WHERE NOT EXISTS (SELECT FROM fits)`)
+		SELECT r.id, '', '', NULL, NULL, r.scopes, NULL, NULL, NULL, NULL, NULL, NULL, NULL, wall(), wall(), r.scopes, true FROM r WHERE NOT EXISTS (SELECT FROM fits)`)
 	var row struct {
 		grant
 		Asked   pq.StringArray `db:"asked"`

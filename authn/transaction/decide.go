@@ -37,6 +37,9 @@ type Answer struct {
 	Before *Proof
 	// Page is what our page showed. Nil: it was the application's.
 	Page *Shown
+	// Able, when set, gives an SQL condition on what the approval is for, adding the parts that it needs: the code is spent and nothing is approved where it is not met, as when the
+	// application could not be answered any more.
+	Able func(q *postgres.Query) string
 	// Along, when set, adds what the door changes in the statement of the approval: parts that select from part approved, which has one row (columns id, challenge_id, subscriber_id,
 	// client_id, decided_at, acr, amr, auth_time) if and only if it is approved.
 	Along func(q *postgres.Query, approved string)
@@ -88,6 +91,10 @@ func (s *Service) Approve(ctx context.Context, client string, id uuid.UUID, a An
 		}
 	}
 	returned, err := s.Ledger.Answer(ctx, t.Challenge.ID, t.authenticator, t.binding(a.Holder), code, func(q *postgres.Query, _ string) string {
+		able := standing()
+		if a.Able != nil {
+			able += " AND " + a.Able(q)
+		}
 		q.With("transaction_decided", fmt.Sprintf(`
 			UPDATE transactions t
 			   SET state = CASE WHEN c.won THEN 'approved' ELSE 'failed' END, reason = CASE WHEN c.won THEN '' ELSE '%s' END, decided_at = wall(), decision = %s,
@@ -95,7 +102,7 @@ func (s *Service) Approve(ctx context.Context, client string, id uuid.UUID, a An
 			  FROM challenge_closed c
 			 WHERE t.id = %s AND t.client_id = %s AND t.challenge_id = c.challenge_id AND t.state = 'pending' AND t.expires_at > wall() AND (NOT c.won OR %s)
 			RETURNING t.id, t.client_id, t.subscriber_id, t.challenge_id, t.state, t.reason, t.decided_at, t.acr, t.amr, t.auth_time`,
-			ReasonAttempts, q.Bind(page)+"::bytea", q.Bind(acr)+"::text", q.Bind(pq.Array(amr))+"::text[]", q.Bind(since)+"::timestamptz", q.Bind(id)+"::uuid", q.Bind(client)+"::text", standing()))
+			ReasonAttempts, q.Bind(page)+"::bytea", q.Bind(acr)+"::text", q.Bind(pq.Array(amr))+"::text[]", q.Bind(since)+"::timestamptz", q.Bind(id)+"::uuid", q.Bind(client)+"::text", able))
 		audit.Record(ctx, q, "transaction_decided", audit.Event{Name: "transaction.approve", Actor: "subscriber", Subject: t.Subscriber, Client: client, Session: a.Holder, Object: PublicID(id)},
 			audit.Expressions{"outcome": "CASE WHEN transaction_decided.state = 'approved' THEN 'success' ELSE 'refused' END", "reason": "transaction_decided.reason"})
 		events.Add(q, "transaction_decided", events.Event{}, events.Expressions{

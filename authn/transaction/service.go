@@ -140,6 +140,10 @@ type Request struct {
 	Holder uuid.UUID
 	// App is the hash of the Android app that reads the text, or "".
 	App string
+	// Later has nothing sent before the person asks for it, by [Service.Resend]: a page that is merely opened sends no text.
+	Later bool
+	// Able, when set, gives an SQL condition, adding the parts that it needs: without it nothing is created.
+	Able func(q *postgres.Query) string
 	// Along, when set, adds what the door stores with it in the same statement: parts that select from part created (columns id, challenge_id, subscriber_id, created_at, expires_at).
 	Along func(q *postgres.Query, created string)
 	// Hits, when set, are limits of the door's own on asking this person. Then nothing is stored while a limit, theirs or one on texts, is full: [ErrTooMany].
@@ -174,7 +178,7 @@ func sealContext(id uuid.UUID) string     { return "transaction " + id.String() 
 func decisionContext(id uuid.UUID) string { return "decision of transaction " + id.String() }
 
 // Create stores a transaction and asks the person, in two round trips: one finds them, one stores record, challenge, text and audit record. Its errors are [InvalidError], [ErrUser],
-// [ErrNoPhone], [HoldError], [ErrTooMany] and factors.BlockedError.
+// [ErrNoPhone], [HoldError], [ErrTooMany], [ErrOver] where [Request.Able] was not met, and factors.BlockedError.
 func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 	o, warnings, err := r.Order.Normalize()
 	if err != nil {
@@ -187,6 +191,7 @@ func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 	t := &Transaction{Record: NewRecord(r.Client, payer.subject, o), Subscriber: payer.id, Door: r.Door, Warnings: warnings, State: Pending, Hint: a.Hint, authenticator: a}
 	t.Canonical, t.Hash = t.Record.Canonical(), t.Record.Hash()
 	prompt := t.prompt(r.App)
+	prompt.Later = r.Later
 	ledger := s.Ledger
 	if r.Hits != nil {
 		own := *s.Ledger
@@ -210,8 +215,13 @@ func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 		SELECT u.id FROM subscribers u JOIN authenticators a ON a.subject = u.id
 		 WHERE u.id = %s AND u.disabled_at IS NULL AND a.id = %s AND a.unbound_at IS NULL AND a.bound_at <= wall() - make_interval(secs => %s)`,
 		q.Bind(payer.id)+"::uuid", q.Bind(a.ID)+"::uuid", q.Bind(s.Config.Hold.Seconds())+"::float8"))
+	able := "true"
+	if r.Able != nil {
+		able = r.Able(q)
+	}
+	q.With("transaction_able", "SELECT 1 WHERE "+able)
 	q.With("transaction_asked", fmt.Sprintf(`
-		SELECT p.id FROM payer p
+		SELECT p.id FROM payer p, transaction_able
 		 WHERE (SELECT count(*) FROM transactions o WHERE o.subscriber_id = p.id AND o.state = 'pending' AND o.expires_at > wall()) < %s`, q.Bind(s.Config.Open)+"::int"))
 	challenge, err := ledger.Open(ctx, q, "transaction_asked", a, t.binding(r.Holder), prompt)
 	if err != nil {
@@ -228,10 +238,11 @@ func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 	if r.Along != nil {
 		r.Along(q, "transaction_created")
 	}
-	q.Finally(`SELECT EXISTS (SELECT FROM payer) AS payer, c.created_at, c.expires_at, c.result_id, coalesce((SELECT sends FROM challenge_opened), 0) > 0 AS sent
+	q.Finally(`SELECT EXISTS (SELECT FROM payer) AS payer, EXISTS (SELECT FROM transaction_able) AS able, c.created_at, c.expires_at, c.result_id, coalesce((SELECT sends FROM challenge_opened), 0) > 0 AS sent
 		FROM (SELECT 1) one LEFT JOIN transaction_created c ON true`)
 	var got struct {
 		Payer     bool       `db:"payer"`
+		Able      bool       `db:"able"`
 		CreatedAt *time.Time `db:"created_at"`
 		ExpiresAt *time.Time `db:"expires_at"`
 		ResultID  *uuid.UUID `db:"result_id"`
@@ -243,6 +254,8 @@ func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 	switch {
 	case !got.Payer: // disabled, or the phone was taken away, in the meantime
 		return nil, ErrUser
+	case !got.Able:
+		return nil, ErrOver
 	case got.CreatedAt == nil:
 		return nil, ErrTooMany
 	}

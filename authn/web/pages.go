@@ -510,6 +510,9 @@ func (h *Handler) getConsent(w http.ResponseWriter, r *http.Request) error {
 		body.Scopes = append(body.Scopes, f.scope(scope))
 	}
 	for _, d := range p.SignIn.Requirement.Details {
+		if p.SignIn.Requirement.Confirms() {
+			break // it has a page of its own
+		}
 		lines := d.Lines[f.Lang]
 		if len(lines) == 0 {
 			return fmt.Errorf("detail of type %s says nothing in %s", d.Type, f.Lang)

@@ -136,7 +136,7 @@ func TestIDs(t *testing.T) {
 		_, single := english[id]
 		_, plural := english[id+".other"]
 		if group, _, _ := strings.Cut(id, "."); !single && !plural && slices.Contains([]string{"page", "login", "code", "enrol", "phone", "answer", "send", "methods", "help", "consent", "signout", "formpost", "problem", "account", "password",
-			"recover", "forgot", "access", "stop", "link", "waiting", "repair", "outcome"}, group) &&
+			"recover", "forgot", "access", "stop", "link", "waiting", "repair", "outcome", "confirm"}, group) &&
 			!strings.HasSuffix(id, ".html") && !strings.HasSuffix(id, ".css") && !strings.HasSuffix(id, ".js") {
 			t.Errorf("%s has no text", id)
 		}

@@ -18,6 +18,7 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"embed"
@@ -42,6 +43,7 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/recovery"
+	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/gateway"
 	"github.com/watchword-auth/watchword/internal/httpkit"
@@ -49,6 +51,7 @@ import (
 )
 
 //go:embed enrol
+//go:embed confirm
 //go:embed recover
 //go:embed layout.html answered login code answer methods help consent unmet signout problem formpost account factor password document verify
 var templates embed.FS
@@ -64,6 +67,16 @@ type Application interface {
 	Refuse(w http.ResponseWriter, r *http.Request, p *authn.Progress, cookie authn.Cookie, failure authn.Failure) error
 	// SignOut ends the session of this cookie and what it gave.
 	SignOut(r *http.Request, cookie authn.Cookie) error
+}
+
+// Completer is an [Application] whose people confirm payments. Package oidc implements it.
+type Completer interface {
+	// Completion is Finish for the statement that stores an approval. Nil: the application was answered otherwise.
+	Completion(w http.ResponseWriter, r *http.Request, p *authn.Progress, cookie authn.Cookie, payment uuid.UUID) (*authn.Completion, error)
+	// Told is the name of the level that the application of a sign-in is told.
+	Told(p *authn.Progress) string
+	// SignOutWith adds to q what SignOut does, but for the end of the person's challenges.
+	SignOutWith(ctx context.Context, q *postgres.Query, cookie authn.Cookie, reason string)
 }
 
 // Config of the pages. SignIns, Keys, Issuer and Service are required.
@@ -84,6 +97,9 @@ type Config struct {
 	Recovery *recovery.Engine
 	// Countries that are texted, ISO 3166-1 alpha-2. Nil: all of them.
 	Countries []string
+	// Payments are what people confirm, and Orders reads what applications want to have confirmed. Nil: there is nothing to confirm.
+	Payments *transaction.Service
+	Orders   *transaction.Details
 	// Dev shows developers what is wrong with a request.
 	Dev bool
 	Log *slog.Logger
@@ -94,6 +110,8 @@ type Handler struct {
 	Config
 	// App is set after New, because it needs the pages as well.
 	App Application
+	// Completer is set likewise, where there are Payments.
+	Completer Completer
 
 	origin string
 	secure bool
@@ -141,12 +159,12 @@ func New(cfg Config) (*Handler, error) {
 			return nil, fmt.Errorf("factor page %q: not a name, or another page's", name)
 		}
 	}
-	for _, name := range []string{"login", "code", "answer", "methods", "help", "consent", "unmet", "signout", "answered", "problem", "formpost", "account", "factor", "password", "document", "verify"} {
+	for _, name := range []string{"login", "code", "answer", "methods", "help", "consent", "unmet", "signout", "answered", "problem", "formpost", "account", "factor", "password", "document", "verify", "confirm", "confirmed", "unready"} {
 		page, err := layout.Clone()
 		if err != nil {
 			return nil, err
 		}
-		if h.pages[name], err = page.ParseFS(templates, name+"/page.html"); err != nil {
+		if h.pages[name], err = page.ParseFS(templates, templateOf(name)); err != nil {
 			return nil, err
 		}
 	}
@@ -169,6 +187,15 @@ func New(cfg Config) (*Handler, error) {
 		}
 	}
 	return h, nil
+}
+
+// templateOf is where a page's template is: one folder each, but for those that come one after the other.
+func templateOf(name string) string {
+	switch name {
+	case "confirmed", "unready":
+		return "confirm/" + name + ".html"
+	}
+	return name + "/page.html"
 }
 
 // loadFiles names each static file by its content, so that it can be kept for ever.
@@ -199,6 +226,10 @@ func (h *Handler) Routes() http.Handler {
 		"GET /login/unmet": h.getUnmet, "POST /login/unmet": h.postUnmet,
 		"GET /consent": h.getConsent, "POST /consent": h.postConsent,
 		"POST /logout/confirm": h.postSignOut,
+	}
+	for pattern, page := range h.confirmPages() {
+		_, path, _ := strings.Cut(pattern, " ")
+		pages[pattern], known[path] = page, true
 	}
 	for pattern, page := range h.accountPages() {
 		_, path, _ := strings.Cut(pattern, " ")
@@ -363,6 +394,8 @@ func (h *Handler) Next(w http.ResponseWriter, r *http.Request, p *authn.Progress
 		redirect(w, address("/login/"+due.Page.Name, p.SignIn.ID))
 	case authn.StepConsent:
 		redirect(w, address("/consent", p.SignIn.ID))
+	case authn.StepConfirm:
+		return h.toConfirm(w, r, p, cookie)
 	case authn.StepEnrol:
 		redirect(w, address("/enrol", p.SignIn.ID))
 	case authn.StepDone:
@@ -467,6 +500,7 @@ func (h *Handler) proven(form url.Values, session, flow uuid.UUID, step string) 
 type frame struct {
 	Lang, Dir, Service     string
 	Title, Heading         template.HTML
+	Over                   string // stands above the heading
 	Client, HomeURI        string
 	Flow, Proof, Cancel    string // Cancel is the proof of the cancel form; empty: none
 	ID                     string // what the page is about

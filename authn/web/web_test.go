@@ -1,7 +1,9 @@
 package web_test
 
 import (
+	"errors"
 	"fmt"
+	"html"
 	"io"
 	"log/slog"
 	"net/http"
@@ -20,6 +22,7 @@ import (
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
 	"github.com/watchword-auth/watchword/authn/recovery"
+	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/authn/web"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/gateway"
@@ -53,10 +56,10 @@ func (a *application) Finish(w http.ResponseWriter, r *http.Request, p *authn.Pr
 }
 
 func (a *application) Refuse(w http.ResponseWriter, r *http.Request, p *authn.Progress, cookie authn.Cookie, failure authn.Failure) error {
-	if err := a.w.Service.Cancel(r.Context(), cookie, p.SignIn, string(failure)); err != nil {
+	if err := a.w.Service.Cancel(r.Context(), cookie, p.SignIn, string(failure)); err != nil && !errors.Is(err, authn.ErrSignInOver) {
 		return err
 	}
-	http.Redirect(w, r, "https://rp.example/cb?error="+string(failure), http.StatusSeeOther)
+	http.Redirect(w, r, "https://rp.example/cb?error="+string(failure)+"&error_description="+p.Decision.Detail, http.StatusSeeOther)
 	return nil
 }
 
@@ -77,6 +80,8 @@ type world struct {
 	logs   *logtest.Buffer
 
 	recovery *recovery.Engine
+	payments *transaction.Service
+	orders   *transaction.Details
 }
 
 // newWorld has the factors of every world, and those that are given besides.
@@ -93,6 +98,7 @@ func newWorld(t *testing.T, besides ...func(factors.Keys) factors.Factor) *world
 		}
 	}
 	w.Subscriber(t, "alice", "+12025550143")
+	w.pay(t)
 	w.server = httptest.NewUnstartedServer(nil)
 	w.server.Start()
 	t.Cleanup(w.server.Close)
@@ -103,13 +109,13 @@ func newWorld(t *testing.T, besides ...func(factors.Keys) factors.Factor) *world
 	w.recovery = &recovery.Engine{DB: w.DB.DB, Keys: w.Keys, SignIns: w.Service, Texts: texts, Mail: &mail.Outbox{Keys: w.Keys}, Issuer: w.server.URL, Config: recovery.DefaultConfig(), Log: slog.New(slog.DiscardHandler)}
 	w.Service.Repaired = w.recovery.Repaired
 	w.shop = newShop(t, w)
-	w.pages, err = web.New(web.Config{Programs: w.shop.gateway, SignIns: w.Service, Recovery: w.recovery, Keys: w.Keys, Issuer: w.server.URL, Service: "Watchword", Help: "https://help.example/", Outage: func() bool { return w.outage.Load() },
+	w.pages, err = web.New(web.Config{Programs: w.shop.gateway, SignIns: w.Service, Recovery: w.recovery, Keys: w.Keys, Issuer: w.server.URL, Service: "Watchword", Help: "https://help.example/", Outage: func() bool { return w.outage.Load() }, Payments: w.payments, Orders: w.orders,
 		Countries: []string{"AT", "CH", "DE", "FR", "GB", "US", "IT", "ES", "NL", "BE", "IN"},
 		Log:       slog.New(slog.NewTextHandler(w.logs, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.pages.App = &application{w}
+	w.pages.App, w.pages.Completer = &application{w}, &application{w}
 	w.shop.gateway.Document = w.pages.Document
 	mux := http.NewServeMux()
 	for _, path := range gateway.Paths() {
@@ -121,6 +127,11 @@ func newWorld(t *testing.T, besides ...func(factors.Keys) factors.Factor) *world
 		b.LoginHint = r.URL.Query().Get("login_hint")
 		b.Requirement.Fresh = r.URL.Query().Has("fresh")
 		b.Requirement.Silent = r.URL.Query().Has("silent")
+		if name := r.URL.Query().Get("pay"); name != "" {
+			b.RelyingParty.Name, b.RelyingParty.Phone = "The Bank", "+44 20 7946 0000"
+			b.Requirement.Confirm = true
+			b.Requirement.Details = []authn.Detail{{Type: transaction.DetailsType, Content: paymentOf(name)}}
+		}
 		if r.URL.Query().Has("strong") {
 			b.Requirement.Levels = []authn.Level{authn.UnrestrictedLevel}
 		}
@@ -232,7 +243,7 @@ func (b *browser) submit(t *testing.T, p *page, path string, fields url.Values) 
 		}
 		values := url.Values{}
 		for _, input := range inputTag.FindAllStringSubmatch(form[2], -1) {
-			values.Set(input[1], input[2])
+			values.Add(input[1], html.UnescapeString(input[2]))
 		}
 		for name, v := range fields {
 			values[name] = v

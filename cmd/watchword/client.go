@@ -50,7 +50,7 @@ func (p *Program) clientCommand() *cobra.Command {
 // registrationFlags are the flags that create and update share. Only those given are applied.
 type registrationFlags struct {
 	name, home, kind, method, alg, format, floor, keys, file string
-	profile                                                  string
+	profile, support                                         string
 	delivery, notify, requestAlg                             string
 	redirects, logouts, grants, scopes, modes, details       []string
 	firstParty, allowHTTP, push, dpop, payment               bool
@@ -78,6 +78,7 @@ func (f *registrationFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.requestAlg, "ciba-request-alg", "", "it has to sign what it asks in the background with this: ES256, PS256 or EdDSA")
 	flags.StringSliceVar(&f.details, "authorization-details-type", nil, "types of authorization_details (RFC 9396) that it may ask for (default none)")
 	flags.BoolVar(&f.payment, "payment-account", false, "people see or move money there: tighter limits on wrong answers, life of codes and idle browsers")
+	flags.StringVar(&f.support, "support-phone", "", "number that people call about it; shown where payments are confirmed")
 	flags.BoolVar(&f.firstParty, "first-party", false, "your own application: nobody is asked for consent")
 	flags.BoolVar(&f.allowHTTP, "allow-http", false, "redirects may go to plain http; for development only")
 	flags.StringVar(&f.file, "file", "", "file with the whole registration, in the words of OpenID Connect Dynamic Client Registration 1.0; - is the standard input")
@@ -113,6 +114,7 @@ func (f *registrationFlags) apply(p *Program, flags *pflag.FlagSet, s *services,
 		"name": {f.name, &r.Name}, "home-uri": {f.home, &r.HomeURI}, "type": {f.kind, &r.ApplicationType},
 		"id-token-alg": {f.alg, &r.IDTokenAlg}, "access-token": {f.format, &r.AccessTokenFormat}, "profile": {f.profile, &r.Profile},
 		"ciba-delivery": {f.delivery, &r.DeliveryMode}, "ciba-notify-uri": {f.notify, &r.NotificationEndpoint}, "ciba-request-alg": {f.requestAlg, &r.RequestAlg},
+		"support-phone": {f.support, &r.SupportPhone},
 	}
 	for name, t := range texts {
 		if flags.Changed(name) {
@@ -377,6 +379,7 @@ func (p *Program) showClient(ctx context.Context, s *services, id, secret string
 		line("authorization_details_types", strings.Join(out.DetailTypes, " "))
 		line("ciba_delivery", strings.TrimSpace(out.DeliveryMode+" "+out.NotificationEndpoint))
 		line("profile", out.Profile)
+		line("support_phone", out.SupportPhone)
 		line("demands", out.demands()...)
 	})
 }

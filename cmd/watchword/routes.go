@@ -36,12 +36,14 @@ func (srv *server) routes() (http.Handler, error) {
 		Programs: programs, Recovery: srv.recovery,
 		SignIns: srv.signIns, Keys: srv.ring, Issuer: srv.cfg.Issuer, Service: srv.cfg.Branding.Name, Default: srv.cfg.DefaultLocale,
 		Help: srv.cfg.Branding.SupportURL, Privacy: srv.cfg.Branding.PrivacyURL, Accessibility: srv.cfg.Branding.AccessibilityURL,
+		Payments: srv.confirm, Orders: srv.payments,
 		Outage: srv.delivery.routing.Down, Countries: served(srv.cfg.SMS.Countries),
 		Dev: issuer.Scheme == "http", Log: srv.log, // plain http is for this machine alone, where whoever looks is a developer
 	})
 	if err != nil {
 		return nil, err
 	}
+	pages.Completer = srv.provider
 	pages.App, srv.provider.Pages, srv.provider.Locales = srv.provider, pages, pages.Locales()
 	mux := http.NewServeMux()
 	protocol := srv.provider.Routes()

@@ -41,7 +41,8 @@ type services struct {
 	confirm *transaction.Service
 	asking  *backchannel.Service
 
-	recovery *recovery.Engine // nil: people ask the operator
+	recovery *recovery.Engine     // nil: people ask the operator
+	payments *transaction.Details // the one of details that people confirm
 
 	delivery  *delivery
 	mail      *mail.SMTP // nil: there is no mail server
@@ -127,11 +128,10 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 		signIns:   &authn.Service{DB: db, Keys: ring, Ledger: ledger, Passwords: passwords, Config: rules, Notices: told, Applications: &oidc.Grants{DB: db}},
 		clients:   &oidc.Clients{DB: db, Gone: forgetClients}, keys: &oidc.Keys{DB: db, Seal: ring}, levels: levels,
 	}
-	payments, err := transaction.NewDetails()
-	if err != nil {
+	if s.payments, err = transaction.NewDetails(); err != nil {
 		return nil, err
 	}
-	s.details = append(s.details, payments)
+	s.details = append(s.details, s.payments)
 	confirming := transaction.DefaultConfig()
 	confirming.Hold = cfg.Payments.PhoneHold
 	s.confirm = &transaction.Service{DB: db, Keys: ring, Ledger: ledger, Signer: s.keys, Issuer: cfg.Issuer, Config: confirming}
