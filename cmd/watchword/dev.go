@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -17,11 +19,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/authn/transaction"
+	bank "github.com/watchword-auth/watchword/examples/bank/app"
 	"github.com/watchword-auth/watchword/examples/demo/app"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/gateway"
@@ -43,6 +48,8 @@ const (
 	demoEmail    = "demo@example.com"
 	demoClient   = "demo"
 	demoTenant   = "demo"
+	bankClient   = "bank"
+	bankPhone    = "+1 202 555 0199" // as demoPhone
 )
 
 // world is a development server's whole surroundings, as --ready tells scripts.
@@ -62,8 +69,17 @@ type world struct {
 	APIKey       string `json:"api_key"`
 	TestAPIKey   string `json:"test_api_key"`
 	Email        string `json:"email"`
+	Bank         string `json:"bank"` // an example, where payments are confirmed
+	BankClientID string `json:"bank_client_id"`
+	BankKey      jwk    `json:"bank_key"` // private: it authenticates the bank
 	PID          int    `json:"pid"`
 }
+
+// jwk is a private key. It prints as nothing.
+type jwk struct{ jose.JSONWebKey }
+
+// String keeps the key out of logs.
+func (jwk) String() string { return "[secret]" }
 
 type devOptions struct {
 	listen, data, ready string
@@ -74,8 +90,8 @@ func (p *Program) devCommand() *cobra.Command {
 	var o devOptions
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run everything on this machine, to try it and to develop against", Args: cobra.NoArgs,
-		Long: "Dev starts a PostgreSQL of its own from the binaries that are installed, makes tables and keys, a demo user with a phone and a demo\n" +
-			"application, and a carrier simulator whose inbox shows the texts and mails as they arrive. It prints the links to open. What happened is there\n" +
+		Long: "Dev starts a PostgreSQL of its own from the binaries that are installed, makes tables and keys, a demo user with a phone, a demo\n" +
+			"application and a bank, and a carrier simulator whose inbox shows the texts and mails as they arrive. It prints the links to open. What happened is there\n" +
 			"again at the next start, unless --ephemeral.\n\n" +
 			"It writes watchword.yaml into its data directory: every other command administers this server with --config and that file.\n\n" +
 			"GET /messages?to=%2B12025550143 of the inbox gives the texts as JSON, the newest first, and GET /mails the mails. Numbers ending in 001 to 010 fail on purpose.",
@@ -88,7 +104,7 @@ func (p *Program) devCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.listen, "listen", "localhost:8080", "host and port of the issuer; the demo application, the inbox and the management listener take the next three ports; port 0 takes free ones")
+	flags.StringVar(&o.listen, "listen", "localhost:8080", "host and port of the issuer; the demo application, the inbox, the management listener and the bank take the next four ports; port 0 takes free ones")
 	flags.StringVar(&o.data, "data", "", "directory that keeps the database and the keys (default "+p.dataDir()+")")
 	flags.BoolVar(&o.ephemeral, "ephemeral", false, "forget everything at the end")
 	flags.StringVar(&o.ready, "ready", "", "file to write once everything runs: JSON with addresses and credentials")
@@ -160,6 +176,9 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 		return errors.Join(err, s.db.Close())
 	}
 	w, err := s.furnish(ctx, dir, issuer, demo, inbox)
+	if err == nil {
+		err = s.furnishBank(ctx, dir, w, "http://"+listeners[4].Addr().String())
+	}
 	if err != nil {
 		return errors.Join(err, s.db.Close())
 	}
@@ -174,10 +193,11 @@ func (p *Program) dev(ctx context.Context, o devOptions) (err error) {
 	go carrier.ServeSMTP(background, post) //nolint:errcheck // it ends with background
 	simulator := simulatorServer(background, carrier)
 	application := srv.httpServer(background, app.New(app.Config{Issuer: issuer, BaseURL: demo, ClientID: w.ClientID, ClientSecret: w.ClientSecret}))
+	branch := srv.httpServer(background, bank.New(bank.Config{Issuer: issuer, BaseURL: w.Bank, ClientID: w.BankClientID, Key: w.BankKey.JSONWebKey}))
 	for _, side := range []struct {
 		server   *http.Server
 		listener net.Listener
-	}{{application, listeners[1]}, {simulator, listeners[2]}} {
+	}{{application, listeners[1]}, {simulator, listeners[2]}, {branch, listeners[4]}} {
 		go side.server.Serve(side.listener) //nolint:errcheck // it ends when it is closed
 		defer side.server.Close()           //nolint:errcheck // everything ends here
 	}
@@ -216,12 +236,12 @@ func (o *devOptions) check() error {
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
-// devListeners opens the four ports: issuer, demo application, inbox, management. The demo application and the inbox are reached under another
+// devListeners opens the five ports: issuer, demo application, inbox, management, bank. All but the issuer are reached under another
 // host name, because cookies do not tell ports apart.
-func devListeners(address string) (all [4]net.Listener, issuer string, err error) {
+func devListeners(address string) (all [5]net.Listener, issuer string, err error) {
 	host, portText, err := net.SplitHostPort(address)
 	port, portErr := strconv.Atoi(portText)
-	if err != nil || portErr != nil || port < 0 || port > 65532 {
+	if err != nil || portErr != nil || port < 0 || port > 65531 {
 		return all, "", fail(exitUsage, "write --listen localhost:8080", "%q is not a host and a port", address)
 	}
 	if host == "" {
@@ -234,7 +254,7 @@ func devListeners(address string) (all [4]net.Listener, issuer string, err error
 	if host == other {
 		other = "localhost"
 	}
-	hosts := [4]string{host, other, other, other}
+	hosts := [5]string{host, other, other, other, other}
 	for i := range all {
 		at := "0"
 		if port != 0 {
@@ -307,7 +327,7 @@ func (p *Program) claimData(o devOptions) (dir string, release func(), err error
 }
 
 // devServices makes tables, keys and services.
-func (p *Program) devServices(ctx context.Context, database *pgserver.Server, dir, issuer string, listeners [4]net.Listener, post string) (*services, error) {
+func (p *Program) devServices(ctx context.Context, database *pgserver.Server, dir, issuer string, listeners [5]net.Listener, post string) (*services, error) {
 	_, postPort, err := net.SplitHostPort(post)
 	if err != nil {
 		return nil, err
@@ -461,6 +481,51 @@ func (s *services) furnish(ctx context.Context, dir, issuer, demo, inbox string)
 	return w, err
 }
 
+// furnishBank makes the bank, or finds it again. It authenticates with a key, and has everything on that banks need.
+func (s *services) furnishBank(ctx context.Context, dir string, w *world, address string) error {
+	file := filepath.Join(dir, "bank-key.jwk")
+	key, err := keptKey(file)
+	if err != nil {
+		return fmt.Errorf("key of the bank: %w", err)
+	}
+	r := oidc.Registration{
+		Name: "The Bank", HomeURI: address + "/", RedirectURIs: []string{bank.RedirectURI(address)}, SupportPhone: bankPhone, IDTokenAlg: string(jose.ES256),
+		Keys: &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{key.Public()}}, RequirePush: true, PaymentAccount: true, DetailTypes: []string{transaction.DetailsType},
+		FirstParty: true, AllowHTTP: true,
+	}
+	set(&r.AuthMethod, "private_key_jwt")
+	for _, grant := range []string{"authorization_code", "client_credentials"} {
+		r.GrantTypes = append(r.GrantTypes, "")
+		set(&r.GrantTypes[len(r.GrantTypes)-1], grant)
+	}
+	_, err = s.clients.Create(ctx, bankClient, r)
+	if errors.Is(err, oidc.ErrClientExists) {
+		err = s.clients.Update(ctx, bankClient, r)
+	}
+	if err != nil {
+		return fmt.Errorf("bank: %w", err)
+	}
+	w.Bank, w.BankClientID, w.BankKey = address, bankClient, jwk{key}
+	return nil
+}
+
+// keptKey is the private key in a file, which is made if it is not there.
+func keptKey(file string) (key jose.JSONWebKey, err error) {
+	if data, err := os.ReadFile(file); err == nil && json.Unmarshal(data, &key) == nil && !key.IsPublic() && key.Valid() { //nolint:gosec // in the data directory
+		return key, nil
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return key, err
+	}
+	key = jose.JSONWebKey{Key: private, KeyID: uuid.NewString(), Algorithm: string(jose.ES256), Use: "sig"}
+	data, err := key.MarshalJSON()
+	if err != nil {
+		return key, err
+	}
+	return key, writeWhole(file, append(data, '\n'))
+}
+
 // demoKey is the demo tenant's key of an earlier start, or a new one.
 func (s *services) demoKey(ctx context.Context, file string, test bool) (string, error) {
 	err := s.gateway.Tenants.Create(ctx, demoTenant, gateway.Settings{Service: "Demo", Email: true})
@@ -584,6 +649,7 @@ func (p *Program) welcome(w *world, dir string, ephemeral bool, took time.Durati
 Watchword is ready, %d ms after PostgreSQL was.
 
   Demo application  %s
+  Bank              %s
   Texts and mails   %s
   Account page      %s
 
@@ -598,5 +664,5 @@ Watchword is ready, %d ms after PostgreSQL was.
   For tests         %s
 
   %s. Press Ctrl-C to stop.
-`, took.Milliseconds(), link(w.Demo), link(w.Inbox), link(w.Issuer+"/account"), w.Username, w.Password, w.Phone, w.Issuer, name, w.Config, w.APIKey, w.TestAPIKey, kept)
+`, took.Milliseconds(), link(w.Demo), link(w.Bank), link(w.Inbox), link(w.Issuer+"/account"), w.Username, w.Password, w.Phone, w.Issuer, name, w.Config, w.APIKey, w.TestAPIKey, kept)
 }

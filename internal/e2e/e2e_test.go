@@ -48,6 +48,7 @@ type system struct {
 	Config       string `json:"config"`
 	Inbox        string `json:"inbox"`
 	Demo         string `json:"demo"`
+	Bank         string `json:"bank"`
 	ClientID     string `json:"client_id"`
 	ClientSecret string `json:"client_secret"`
 	RedirectURI  string `json:"redirect_uri"`

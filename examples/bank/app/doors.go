@@ -1,0 +1,155 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// ---------------------------------------------------------------- on the bank's own page
+
+// transaction is what the API says of one.
+type transaction struct {
+	ID       string `json:"id"`
+	Status   string `json:"status"`
+	Reason   string `json:"reason"`
+	Attempts int    `json:"attempts_left"`
+	Result   string `json:"result"`
+}
+
+// order is the payment as the API takes it, and as it has to come again with the code.
+func (p *payment) order() map[string]any {
+	return map[string]any{"amount": p.Amount, "currency": p.Currency, "payee": map[string]string{"name": p.Payee, "account": p.IBAN}}
+}
+
+// begin hands a payment over. Watchword texts the customer a code for it.
+func (b *bank) begin(ctx context.Context, s *session, paying *payment) error {
+	p, err := b.issuer(ctx)
+	if err != nil {
+		return err
+	}
+	order := paying.order()
+	order["user"], order["reference"] = s.subject, paying.Reference
+	var created transaction
+	if err := p.call(ctx, http.MethodPost, "/v1/transactions", order, &created, "Idempotency-Key", rand.Text()); err != nil {
+		return err
+	}
+	paying.Transaction = created.ID
+	return nil
+}
+
+// code sends a code on, with what this bank's page showed beside it.
+func (b *bank) code(w http.ResponseWriter, r *http.Request) {
+	_, paying := b.find(r)
+	if paying == nil || paying.Door != doorOwn || paying.State != "asked" {
+		http.Redirect(w, r, b.cfg.BaseURL+"/", http.StatusSeeOther)
+		return
+	}
+	if err := b.verify(r.Context(), paying, r); err != nil {
+		paying.Problem = err.Error()
+	}
+	http.Redirect(w, r, fmt.Sprint(b.cfg.BaseURL, "/payments/", paying.Number), http.StatusSeeOther)
+}
+
+func (b *bank) verify(ctx context.Context, paying *payment, r *http.Request) error {
+	p, err := b.issuer(ctx)
+	if err != nil {
+		return err
+	}
+	r.Body = http.MaxBytesReader(nil, r.Body, 10<<10)
+	again := paying.order()
+	again["code"] = r.PostFormValue("code")
+	// What the page showed, not what is stored: a page that was tampered with is found out by that.
+	again["amount"] = r.PostFormValue("amount")
+	again["payee"] = map[string]string{"name": r.PostFormValue("payee"), "account": paying.IBAN}
+	var got transaction
+	err = p.call(ctx, http.MethodPost, "/v1/transactions/"+paying.Transaction+"/verify", again, &got)
+	refused := new(refusal)
+	switch {
+	case errors.As(err, &refused):
+		var now transaction
+		if p.call(ctx, http.MethodGet, "/v1/transactions/"+paying.Transaction, nil, &now) == nil && now.Status != "pending" {
+			paying.State = "not approved"
+		}
+		return err
+	case err != nil:
+		return err
+	case got.Status == "approved":
+		return b.act(ctx, p, paying, got.Result, "")
+	case got.Status != "pending":
+		paying.State = "not approved"
+		return errors.New(strings.TrimSpace(got.Status + " " + got.Reason))
+	}
+	return fmt.Errorf("the code is not right; %d more tries", got.Attempts)
+}
+
+// ---------------------------------------------------------------- in the background
+
+// wait asks in the background: OpenID Connect CIBA Core 1.0, poll.
+func (b *bank) wait(ctx context.Context, s *session, paying *payment) error {
+	p, err := b.issuer(ctx)
+	if err != nil {
+		return err
+	}
+	if p.metadata.Background == "" {
+		return errors.New("the issuer takes no requests in the background")
+	}
+	details, err := paying.details()
+	if err != nil {
+		return err
+	}
+	var got struct {
+		Request   string `json:"auth_req_id"`
+		ExpiresIn int    `json:"expires_in"`
+		Interval  int    `json:"interval"`
+	}
+	form := url.Values{"scope": {"openid"}, "id_token_hint": {s.idToken}, "binding_message": {fmt.Sprintf("PAY-%d", paying.Number)}, "authorization_details": {details}}
+	if err := p.post(ctx, p.metadata.Background, form, &got); err != nil {
+		return err
+	}
+	paying.request, paying.pause, paying.askedAt = got.Request, time.Duration(max(got.Interval, 1))*time.Second, time.Now()
+	return nil
+}
+
+// poll asks whether the customer has answered, no oftener than it may.
+func (b *bank) poll(ctx context.Context, s *session, paying *payment) {
+	if time.Since(paying.askedAt) < paying.pause {
+		return
+	}
+	paying.askedAt = time.Now()
+	p, err := b.issuer(ctx)
+	if err != nil {
+		return
+	}
+	claims, err := b.tokens(ctx, p, url.Values{"grant_type": {"urn:openid:params:grant-type:ciba"}, "auth_req_id": {paying.request}}, "")
+	if err == nil && claims.Subject != s.subject {
+		err = errors.New("somebody else answered")
+	}
+	if err == nil {
+		err = b.execute(ctx, p, paying, claims)
+	}
+	refused := new(refusal)
+	switch {
+	case err == nil:
+	case errors.As(err, &refused) && refused.Code == "authorization_pending":
+	case errors.As(err, &refused) && refused.Code == "slow_down":
+		paying.pause += 5 * time.Second
+	default:
+		paying.State, paying.Problem = "not approved", err.Error()
+	}
+}
+
+// details is the payment as authorization_details.
+func (p *payment) details() (string, error) {
+	details, err := json.Marshal([]any{map[string]any{
+		"type": "payment_initiation", "actions": []string{"initiate"}, "instructedAmount": map[string]string{"amount": p.Amount, "currency": p.Currency},
+		"creditorName": p.Payee, "creditorAccount": map[string]string{"iban": p.IBAN}, "remittanceInformationUnstructured": p.Reference,
+	}})
+	return string(details), err
+}
