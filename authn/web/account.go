@@ -16,6 +16,7 @@ import (
 	"github.com/mileusna/useragent"
 
 	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/authn/backchannel"
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/httpkit"
@@ -211,6 +212,7 @@ func (h *Handler) said(w http.ResponseWriter, r *http.Request) string {
 
 // accountBody is what the page shows besides its frame.
 type accountBody struct {
+	Waiting      []shownQuestion
 	Username     template.HTML
 	Fresh        bool
 	Factors      []shownFactor
@@ -265,6 +267,7 @@ func (h *Handler) getAccount(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Handler) account(w http.ResponseWriter, r *http.Request, v *visitor, status int) error {
+	var err error
 	f := h.own(w, r, v, "account.title")
 	f.Path = accountPath
 	body := accountBody{Username: f.say.say("account.who", values{"Username": v.Session.Username}), Fresh: v.Fresh}
@@ -300,8 +303,35 @@ func (h *Handler) account(w http.ResponseWriter, r *http.Request, v *visitor, st
 	for i := range v.Activity {
 		body.Activity = append(body.Activity, h.activity(f.say, &v.Activity[i], v.Names))
 	}
+	if body.Waiting, err = h.waiting(r, f, v); err != nil {
+		return err
+	}
 	f.Body = body
 	return h.render(w, r, status, "account", f)
+}
+
+// shownQuestion is something that an application asked elsewhere.
+type shownQuestion struct {
+	Path    string
+	What    template.HTML
+	Message string // that the application shows as well
+	Until   template.HTML
+}
+
+// waiting lists what waits for an answer of this person.
+func (h *Handler) waiting(r *http.Request, f *frame, v *visitor) (all []shownQuestion, err error) {
+	if h.Questions == nil {
+		return nil, nil
+	}
+	open, err := h.Questions.Open(r.Context(), v.Session.Subscriber)
+	for _, q := range open {
+		shown := shownQuestion{Path: backchannel.Path(q.ID), Message: q.Requirement.Backchannel.Message, Until: f.say.say("account.waiting_until", values{"Time": f.say.clock(q.ExpiresAt)})}
+		if shown.What = f.say.say("account.waiting_sign_in", values{"Client": q.RelyingParty.Name}); q.Requirement.Confirms() {
+			shown.What = f.say.say("account.waiting_payment", values{"Client": q.RelyingParty.Name})
+		}
+		all = append(all, shown)
+	}
+	return all, err
 }
 
 // scope says in words what an application may have.

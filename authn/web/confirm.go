@@ -167,6 +167,7 @@ type fact struct {
 
 // confirmBody is what P16 shows besides its frame.
 type confirmBody struct {
+	Message                       string // that the application shows as well, where it waits elsewhere
 	Facts                         []fact
 	Label, Approve                template.HTML
 	Sent, Ask, Until, Wait, Reach template.HTML
@@ -174,6 +175,14 @@ type confirmBody struct {
 	ExpiresAt, Slow               string // for scripts
 	Amount, Currency, Record      string // what is shown, and comes back with the answer
 	Payees                        []string
+}
+
+// message is what the application shows as well.
+func message(in *authn.SignIn) string {
+	if in.Requirement.Backchannel == nil {
+		return ""
+	}
+	return in.Requirement.Backchannel.Message
 }
 
 // facts are the lines of a record, with nothing cut off but what is masked.
@@ -246,7 +255,7 @@ func plain(text template.HTML) string { return html.UnescapeString(string(text))
 // pay renders P16 as the challenge stands, with what is wrong about the last answer.
 func (h *Handler) pay(w http.ResponseWriter, r *http.Request, p *paying, status int, wrong *fault) error {
 	f, in, c := h.confirmFrame(r, p), p.in(), p.Challenge
-	body := confirmBody{
+	body := confirmBody{Message: message(in),
 		Facts: f.facts(p.Transaction), Label: f.label(p.Transaction), Reach: f.reach(&in.RelyingParty), Amount: p.Amount, Currency: p.Currency,
 		Record: base64.RawURLEncoding.EncodeToString(p.Hash), ExpiresAt: p.ExpiresAt.UTC().Format(time.RFC3339),
 		Approve: f.verb(p.Transaction, "confirm.approve", "confirm.approve_transfer", "confirm.approve_standing_order", "confirm.approve_direct_debit"),

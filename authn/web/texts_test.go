@@ -109,7 +109,7 @@ func TestIDs(t *testing.T) {
 		if group == "outcome" || slices.Contains([]string{"forgot", "access", "stop"}, group) && (name == "title" || name == "intro") { // asked for by what is recovered, and by how it ended
 			return true
 		}
-		return used[id] || group == "problem" || group == "consent" || group == "activity" || group == "factor" || strings.HasPrefix(id, "account.said_") || group == "password" && slices.Contains([]string{"empty", "short", "long.one", "long.other", "common", "chars", "same"}, name) || slices.Contains([]string{"methods.sms", "methods.sms_down", "methods.totp", "methods.backup_code"}, id) || used[strings.TrimSuffix(strings.TrimSuffix(id, ".one"), ".other")] && name != ""
+		return used[id] || group == "problem" || group == "consent" || group == "answered" || group == "activity" || group == "factor" || strings.HasPrefix(id, "account.said_") || group == "password" && slices.Contains([]string{"empty", "short", "long.one", "long.other", "common", "chars", "same"}, name) || slices.Contains([]string{"methods.sms", "methods.sms_down", "methods.totp", "methods.backup_code"}, id) || used[strings.TrimSuffix(strings.TrimSuffix(id, ".one"), ".other")] && name != ""
 	}
 	for id := range english {
 		if !asked(id) {

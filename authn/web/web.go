@@ -42,6 +42,7 @@ import (
 	"golang.org/x/text/language"
 
 	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/authn/backchannel"
 	"github.com/watchword-auth/watchword/authn/recovery"
 	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/factors"
@@ -100,6 +101,8 @@ type Config struct {
 	// Payments are what people confirm, and Orders reads what applications want to have confirmed. Nil: there is nothing to confirm.
 	Payments *transaction.Service
 	Orders   *transaction.Details
+	// Questions are what applications ask elsewhere. Nil: they cannot.
+	Questions *backchannel.Service
 	// Dev shows developers what is wrong with a request.
 	Dev bool
 	Log *slog.Logger

@@ -494,7 +494,7 @@ func (s *services) furnishBank(ctx context.Context, dir string, w *world, addres
 		FirstParty: true, AllowHTTP: true,
 	}
 	set(&r.AuthMethod, "private_key_jwt")
-	for _, grant := range []string{"authorization_code", "client_credentials"} {
+	for _, grant := range []string{"authorization_code", "client_credentials", string(oidc.GrantTypeCIBA)} {
 		r.GrantTypes = append(r.GrantTypes, "")
 		set(&r.GrantTypes[len(r.GrantTypes)-1], grant)
 	}

@@ -36,7 +36,7 @@ func (srv *server) routes() (http.Handler, error) {
 		Programs: programs, Recovery: srv.recovery,
 		SignIns: srv.signIns, Keys: srv.ring, Issuer: srv.cfg.Issuer, Service: srv.cfg.Branding.Name, Default: srv.cfg.DefaultLocale,
 		Help: srv.cfg.Branding.SupportURL, Privacy: srv.cfg.Branding.PrivacyURL, Accessibility: srv.cfg.Branding.AccessibilityURL,
-		Payments: srv.confirm, Orders: srv.payments,
+		Payments: srv.confirm, Orders: srv.payments, Questions: srv.asking,
 		Outage: srv.delivery.routing.Down, Countries: served(srv.cfg.SMS.Countries),
 		Dev: issuer.Scheme == "http", Log: srv.log, // plain http is for this machine alone, where whoever looks is a developer
 	})

@@ -28,6 +28,9 @@ func (s *system) invariants(ctx context.Context) error {
 			            WHERE e.session_id = g.session_id AND e.amr = '{sms}' AND e.at >= g.auth_time))`,
 		"I3 nobody in: a grant in the background that nobody allowed": `SELECT g.id::text FROM grants g WHERE g.subscriber_id IS NOT NULL AND g.session_id IS NULL AND NOT EXISTS (
 			SELECT FROM backchannel_requests b WHERE b.subscriber_id = g.subscriber_id AND b.client_id = g.client_id AND b.redeemed_at = g.created_at AND b.decided_at <= b.expires_at AND b.state = 'approved')`,
+		"I3 nobody in: a grant for a payment that its person did not approve": `SELECT g.id::text FROM grants g WHERE g.transaction_id IS NOT NULL AND NOT EXISTS (
+			SELECT FROM transactions t JOIN challenges c ON c.id = t.challenge_id AND c.outcome = 'verified' AND c.purpose = 'transaction'
+			 WHERE t.id = g.transaction_id AND t.state = 'approved' AND t.client_id = g.client_id AND t.subscriber_id = g.subscriber_id)`,
 		"I3 nobody in: a proof that no challenge explains": `SELECT session_id::text FROM session_events e WHERE e.amr = '{sms}' AND NOT EXISTS (
 			SELECT FROM challenges c WHERE c.outcome = 'verified' AND c.ended_at = e.at AND c.authenticator_id = e.authenticator_id)`,
 		"I4 durable: a revoked grant has a live code": `SELECT c.grant_id::text FROM authz_codes c JOIN grants g ON g.id = c.grant_id
