@@ -15,6 +15,7 @@ import (
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
 	"github.com/watchword-auth/watchword/authn/transaction"
+	"github.com/watchword-auth/watchword/internal/browsertest"
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
 
@@ -385,4 +386,101 @@ func TestConfirmUnready(t *testing.T) {
 		}
 		b.do(t, http.MethodGet, "/begin?pay=x", nil).want(t, "fourth", http.StatusOK, "Several payments wait for your approval already")
 	})
+}
+
+// toPayment leads to the page, with the text sent unless later.
+func (v *visit) toPayment(later bool) {
+	v.sql("UPDATE authenticators SET bound_at = bound_at - interval '2 days'")
+	if later {
+		v.toCode("?consent")
+		v.code(v.w.Code(v.t, v.w.challenge(v.t)))
+		v.begin("?pay=" + url.QueryEscape(payee))
+		return
+	}
+	v.toCode("?pay=" + url.QueryEscape(strings.Repeat("Donaudampfschifffahrtsgesellschaft", 2)))
+	v.code(v.w.Code(v.t, v.w.challenge(v.t)))
+}
+
+func (v *visit) approve(code string) {
+	v.Type("#code", code)
+	v.Click("button[value=approve]")
+}
+
+// confirmStates are those of the pages on which payments are confirmed.
+func confirmStates() []state {
+	return []state{
+		{"confirm first", func(v *visit) { v.toPayment(true) }},
+		{"confirm", func(v *visit) { v.toPayment(false) }},
+		{"confirm resent", func(v *visit) {
+			v.toPayment(false)
+			v.w.DB.Advance(v.t, 31*time.Second)
+			v.Click("form[action^='/confirm/code'] button")
+		}},
+		{"confirm too early", func(v *visit) { v.toPayment(false); v.Click("form[action^='/confirm/code'] button") }},
+		{"confirm wrong", func(v *visit) { v.toPayment(false); v.approve("000000"); v.approve("000000"); v.approve("000000") }},
+		{"confirm expired", func(v *visit) { v.toPayment(false); v.w.DB.Advance(v.t, 5*time.Minute); v.again() }},
+		{"confirm undeliverable", func(v *visit) {
+			v.toPayment(false)
+			v.sql("UPDATE messages SET state = 'failed', reason = 'invalid_recipient' WHERE state = 'queued'")
+			v.again()
+		}},
+		{"confirm refused", func(v *visit) { v.toPayment(false); v.Click("button[value=refuse]") }},
+		{"confirm reported", func(v *visit) { v.toPayment(false); v.Click("form[action^='/confirm/report'] button") }},
+		{"confirm changed", func(v *visit) {
+			v.toPayment(false)
+			v.Evaluate(`document.querySelector("input[name=amount]").value = "1.00"; 0`, nil)
+			v.approve("123456")
+		}},
+		{"confirm failed", func(v *visit) {
+			v.toPayment(false)
+			for range 5 {
+				v.approve("000000")
+			}
+		}},
+		{"confirm taken back", func(v *visit) {
+			v.toPayment(false)
+			if _, err := v.w.payments.Cancel(v.t.Context(), "demo", v.w.transaction(v.t).ID); err != nil {
+				v.t.Fatal(err)
+			}
+			v.again()
+		}},
+		{"confirm approved", func(v *visit) {
+			v.toPayment(false)
+			v.sql("UPDATE challenges SET ended_at = wall(), outcome = 'verified' WHERE ended_at IS NULL")
+			v.sql("UPDATE transactions SET state = 'approved', decided_at = wall(), acr = 'x', amr = '{sms}', auth_time = wall() WHERE state = 'pending'")
+			v.again()
+		}},
+		{"confirm new phone", func(v *visit) { v.toCode("?pay=x"); v.code(v.w.Code(v.t, v.w.challenge(v.t))) }},
+	}
+}
+
+// TestConfirmPages shows them to people of different tastes, and to a machine that checks pages.
+func TestConfirmPages(t *testing.T) {
+	t.Parallel()
+	show(t, confirmStates())
+}
+
+// TestConfirmWithoutScript walks where pages may not run a script of their own, and holds the two answers to one size, none of them with the focus.
+func TestConfirmWithoutScript(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := &visit{Tab: browsertest.Open(t, browsertest.Taste{NoScript: true}, w.server.URL, "https://rp.example"), w: w, t: t}
+	v.enrol(0)
+	v.toPayment(true)
+	v.Click("form[action^='/confirm/code'] button")
+	var boxes []struct{ W, H float64 }
+	v.Evaluate(`[...document.querySelectorAll("button[name=answer]")].map(b => { const r = b.getBoundingClientRect(); return {W: r.width, H: r.height} })`, &boxes)
+	var focus string
+	v.Evaluate(`document.activeElement.tagName`, &focus)
+	if len(boxes) != 2 || boxes[0] != boxes[1] || focus != "BODY" {
+		t.Errorf("the answers measure %+v, %s has the focus", boxes, focus)
+	}
+	v.approve("000000")
+	if got := v.Text("#code-fault"); got != "The code is not right. Check it, or send a new code" {
+		t.Errorf("fault %q", got)
+	}
+	v.Click("button[value=refuse]")
+	if got := v.Text("h1"); got != "You did not approve this payment" {
+		t.Errorf("refused: %q", got)
+	}
 }

@@ -37,7 +37,7 @@ func approved(t *testing.T, tab *browsertest.Tab) {
 		t.Fatalf("the payment is %s\n%s", state, tab.Text("body"))
 	}
 	shown := tab.Text("body")
-	for _, want := range []string{"EUR 129.90", "Bäckerei Müller", "txn_", "pwd sms mfa"} {
+	for _, want := range []string{"EUR 129.90", "Bäckerei Müller", "Evidence", "Shown by sms", "PAY"} {
 		if !strings.Contains(shown, want) {
 			t.Errorf("the bank does not show %q:\n%s", want, shown)
 		}
@@ -66,14 +66,7 @@ func TestBankByPage(t *testing.T) {
 				}
 				tab.Click("form[action^='/confirm/code'] button") // nothing is sent before somebody asks for it
 			}
-			code := func(n int) string {
-				t.Helper()
-				code, err := s.text(t.Context(), who.Phone, n)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return code
-			}
+			code := func(n int) string { return s.code(t, who, n) }
 			toPayment()
 			tab.Type("#code", code(2))
 			tab.Click("button[value=approve]")
@@ -81,6 +74,9 @@ func TestBankByPage(t *testing.T) {
 				t.Fatalf("after the code: %s\n%s", tab.URL(), tab.Text("body"))
 			}
 			approved(t, tab)
+			if tab.Text("#token-sha256") != tab.Text("#evidence-sha256") || tab.Text("#token-amr") != "pwd sms mfa" || !strings.Contains(tab.Text("body"), "Shown by page") {
+				t.Errorf("the tokens say something else than the evidence:\n%s", tab.Text("body"))
+			}
 
 			toPayment()
 			tab.Click("button[value=refuse]")
@@ -172,5 +168,86 @@ func TestBankInTheBackground(t *testing.T) {
 	}
 	for _, problem := range tab.Problems() {
 		t.Error(problem)
+	}
+}
+
+// code waits for the n-th text of a person.
+func (s *system) code(t *testing.T, who person, n int) string {
+	t.Helper()
+	code, err := s.text(t.Context(), who.Phone, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code
+}
+
+// TestBankOnItsOwnPage pays where the bank's own page shows the payment and collects the code: REST.
+func TestBankOnItsOwnPage(t *testing.T) {
+	t.Parallel()
+	s := running
+	tab, who := s.customer(t, browsertest.Taste{})
+	tab.Click("#pay-own")
+	code := s.code(t, who, 2)
+	other := "000000"
+	if code == other {
+		other = "000001"
+	}
+	tab.Type("#code", other)
+	tab.Click("#approve")
+	if tab.Text("#state") != "asked" || !strings.Contains(tab.Text("#problem"), "otp_incorrect") {
+		t.Fatalf("a wrong code: %s", tab.Text("body"))
+	}
+	tab.Type("#code", code)
+	tab.Click("#approve")
+	approved(t, tab)
+	for _, problem := range tab.Problems() {
+		t.Error(problem)
+	}
+}
+
+// TestBankChanged changes one thing between page, text and verification, at each door: whatever it is, the payment is over, with the right code too. TX-1, Regulation (EU) 2018/389 Art. 5(1)(d).
+func TestBankChanged(t *testing.T) {
+	t.Parallel()
+	for _, change := range []struct{ name, door, field, value string }{
+		{"one cent on the bank's page", "own", "amount", "129.91"},
+		{"one letter on the bank's page", "own", "payee", "Bäckerei Miller"},
+		{"one cent on our page", "page", "amount", "129.91"},
+		{"one letter on our page", "page", "payee-0", "Bäckerei Miller"},
+		{"one cent while the bank waits", "background", "amount", "129.91"},
+		{"one letter while the bank waits", "background", "payee-0", "Bäckerei Miller"},
+	} {
+		t.Run(change.name, func(t *testing.T) {
+			t.Parallel()
+			s := running
+			tab, who := s.customer(t, browsertest.Taste{})
+			tab.Click("#pay-" + change.door)
+			approve := "button[value=approve]"
+			switch change.door {
+			case "own":
+				approve = "#approve"
+			case "page":
+				tab.Click("form[action^='/confirm/code'] button")
+			case "background":
+				tab.Go(s.Issuer + "/account")
+				tab.Click("a[href^='/ciba/']")
+			}
+			tab.Type("#code", s.code(t, who, 2))
+			tab.Evaluate(`document.querySelector("input[name='`+change.field+`']").value = "`+change.value+`"; 0`, nil)
+			tab.Click(approve)
+			switch change.door {
+			case "own":
+				if tab.Text("#state") != "not approved" || !strings.Contains(tab.Text("#problem"), "transaction_mismatch") {
+					t.Error(tab.Text("body"))
+				}
+			default:
+				if got := tab.Text("h1"); got != "This payment was changed or taken back" {
+					t.Errorf("%s: %s", got, tab.Text("body"))
+				}
+			}
+			var state string
+			if err := s.db.GetContext(t.Context(), &state, `SELECT t.state || ' ' || t.reason FROM transactions t JOIN subscribers u ON u.id = t.subscriber_id WHERE u.username = $1`, who.Username); err != nil || state != "failed changed" {
+				t.Errorf("the payment is %s %v", state, err)
+			}
+		})
 	}
 }

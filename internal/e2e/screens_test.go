@@ -33,6 +33,18 @@ func TestScreens(t *testing.T) {
 	if _, err := s.text(t.Context(), s.Phone, 1); err != nil {
 		t.Fatal(err)
 	}
+	who := s.person(t)
+	tab = browsertest.Open(t, browsertest.Taste{Width: 400}, s.Issuer, s.Bank)
+	tab.Go(s.Bank + "/")
+	tab.Click("#sign-in")
+	tab.Type("#username", who.Username)
+	tab.Type("#password", who.Password)
+	tab.Click("form[action^='/login?'] button[type=submit]")
+	tab.Type("#code", s.code(t, who, 1))
+	tab.Click("form[action^='/login/code?'] button[type=submit]")
+	tab.Click("#pay-page")
+	tab.Click("form[action^='/confirm/code'] button")
+	shot("confirm.png")
 	tab = browsertest.Open(t, browsertest.Taste{Width: 1280}, s.Issuer, s.Demo, s.Inbox)
 	tab.Go(s.Inbox + "/")
 	shot("inbox.png")

@@ -72,7 +72,7 @@ func (b *bank) verify(ctx context.Context, paying *payment, r *http.Request) err
 	err = p.call(ctx, http.MethodPost, "/v1/transactions/"+paying.Transaction+"/verify", again, &got)
 	refused := new(refusal)
 	switch {
-	case errors.As(err, &refused):
+	case errors.As(err, &refused): // a wrong code, or the end of it: what became of the payment is read, not guessed
 		var now transaction
 		if p.call(ctx, http.MethodGet, "/v1/transactions/"+paying.Transaction, nil, &now) == nil && now.Status != "pending" {
 			paying.State = "not approved"

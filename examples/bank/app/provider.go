@@ -91,7 +91,7 @@ func (p *provider) call(ctx context.Context, method, path string, body, into any
 	var token struct {
 		AccessToken string `json:"access_token"`
 	}
-	if err := p.post(ctx, p.metadata.Token, url.Values{"grant_type": {"client_credentials"}}, &token); err != nil {
+	if err := p.post(ctx, p.metadata.Token, url.Values{"grant_type": {"client_credentials"}, "scope": {"transactions"}}, &token); err != nil {
 		return err
 	}
 	var data []byte
