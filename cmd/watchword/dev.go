@@ -26,6 +26,7 @@ import (
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/transaction"
+	"github.com/watchword-auth/watchword/authn/transaction/api"
 	bank "github.com/watchword-auth/watchword/examples/bank/app"
 	"github.com/watchword-auth/watchword/examples/demo/app"
 	"github.com/watchword-auth/watchword/factors"
@@ -491,7 +492,7 @@ func (s *services) furnishBank(ctx context.Context, dir string, w *world, addres
 	r := oidc.Registration{
 		Name: "The Bank", HomeURI: address + "/", RedirectURIs: []string{bank.RedirectURI(address)}, SupportPhone: bankPhone, IDTokenAlg: string(jose.ES256),
 		Keys: &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{key.Public()}}, RequirePush: true, PaymentAccount: true, DetailTypes: []string{transaction.DetailsType},
-		FirstParty: true, AllowHTTP: true,
+		Scopes: []string{"openid", "profile", api.Scope}, FirstParty: true, AllowHTTP: true,
 	}
 	set(&r.AuthMethod, "private_key_jwt")
 	for _, grant := range []string{"authorization_code", "client_credentials", string(oidc.GrantTypeCIBA)} {

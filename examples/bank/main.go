@@ -33,7 +33,7 @@ func run() error {
 	flag.Parse()
 	if *id == "" || *file == "" {
 		return errors.New("-client-id and -key are needed. The key's public half is registered with:\n  watchword client create bank --name 'The Bank' --auth-method private_key_jwt --jwks-file bank.jwks" +
-			" --require-pushed-requests --payment-account --authorization-details-type payment_initiation --grant-type authorization_code,client_credentials --redirect-uri " + app.RedirectURI(*base))
+			" --require-pushed-requests --payment-account --authorization-details-type payment_initiation --grant-type authorization_code,client_credentials,urn:openid:params:grant-type:ciba --scope openid,profile,transactions --redirect-uri " + app.RedirectURI(*base))
 	}
 	data, err := os.ReadFile(*file)
 	if err != nil {

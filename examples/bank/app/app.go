@@ -76,6 +76,7 @@ type payment struct {
 
 // session is one browser.
 type session struct {
+	mu sync.Mutex // held while a request of the browser is served
 	// Of a request that is under way.
 	state, nonce, verifier string
 	paying                 *payment // that the request is for; nil: to sign in
@@ -159,6 +160,8 @@ func (b *bank) signIn(w http.ResponseWriter, r *http.Request) {
 	if s == nil {
 		s = &session{}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	b.keep(w, r, s)
 	if err := b.ask(w, r, s, nil); err != nil {
 		b.fail(w, err)
@@ -167,6 +170,10 @@ func (b *bank) signIn(w http.ResponseWriter, r *http.Request) {
 
 func (b *bank) callback(w http.ResponseWriter, r *http.Request) {
 	s, q := b.session(r), r.URL.Query()
+	if s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	}
 	if s == nil || s.state == "" || subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(s.state)) != 1 || q.Get("iss") != b.cfg.Issuer {
 		b.fail(w, errors.New("this answer does not belong to a request that began in this browser"))
 		return
@@ -321,6 +328,10 @@ func (b *bank) act(ctx context.Context, p *provider, paying *payment, result, ha
 // pay takes an order.
 func (b *bank) pay(w http.ResponseWriter, r *http.Request) {
 	s := b.session(r)
+	if s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	}
 	if s == nil || s.subject == "" {
 		http.Redirect(w, r, b.cfg.BaseURL+"/", http.StatusSeeOther)
 		return
@@ -354,30 +365,37 @@ func (b *bank) pay(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, fmt.Sprint(b.cfg.BaseURL, "/payments/", paying.Number), http.StatusSeeOther)
 }
 
-// find is the payment that a request is about.
-func (b *bank) find(r *http.Request) (*session, *payment) {
-	s := b.session(r)
-	if s == nil {
-		return nil, nil
+// find is the payment that a request is about, and done when it has been served. Nil: there is none.
+func (b *bank) find(r *http.Request) (s *session, paying *payment, done func()) {
+	if s = b.session(r); s == nil {
+		return nil, nil, nil
 	}
+	s.mu.Lock()
 	for _, p := range s.payments {
 		if fmt.Sprint(p.Number) == r.PathValue("number") {
-			return s, p
+			return s, p, s.mu.Unlock
 		}
 	}
-	return s, nil
+	s.mu.Unlock()
+	return nil, nil, nil
 }
 
 func (b *bank) home(w http.ResponseWriter, r *http.Request) {
-	b.render(w, http.StatusOK, &view{Issuer: b.cfg.Issuer, Session: b.session(r)})
+	s := b.session(r)
+	if s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	}
+	b.render(w, http.StatusOK, &view{Issuer: b.cfg.Issuer, Session: s})
 }
 
 func (b *bank) show(w http.ResponseWriter, r *http.Request) {
-	s, paying := b.find(r)
+	s, paying, done := b.find(r)
 	if paying == nil {
 		http.Redirect(w, r, b.cfg.BaseURL+"/", http.StatusSeeOther)
 		return
 	}
+	defer done()
 	if paying.Door == doorBackground && paying.State == "asked" {
 		b.poll(r.Context(), s, paying)
 	}
@@ -431,11 +449,8 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 }).Parse(pageSource))
 
 func (b *bank) render(w http.ResponseWriter, status int, v *view) {
-	b.mu.Lock()
 	var out strings.Builder
-	err := page.Execute(&out, v)
-	b.mu.Unlock()
-	if err != nil {
+	if err := page.Execute(&out, v); err != nil {
 		http.Error(w, "the page could not be made", http.StatusInternalServerError)
 		return
 	}

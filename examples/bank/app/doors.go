@@ -46,8 +46,13 @@ func (b *bank) begin(ctx context.Context, s *session, paying *payment) error {
 
 // code sends a code on, with what this bank's page showed beside it.
 func (b *bank) code(w http.ResponseWriter, r *http.Request) {
-	_, paying := b.find(r)
-	if paying == nil || paying.Door != doorOwn || paying.State != "asked" {
+	_, paying, done := b.find(r)
+	if paying == nil {
+		http.Redirect(w, r, b.cfg.BaseURL+"/", http.StatusSeeOther)
+		return
+	}
+	defer done()
+	if paying.Door != doorOwn || paying.State != "asked" {
 		http.Redirect(w, r, b.cfg.BaseURL+"/", http.StatusSeeOther)
 		return
 	}
