@@ -224,7 +224,7 @@ func TestAuthorizationDetails(t *testing.T) { // PAR-4
 	})
 
 	t.Run("discovery", func(t *testing.T) {
-		if a := w.browser().do(t, http.MethodGet, "/.well-known/openid-configuration", nil); !strings.Contains(a.body, `"authorization_details_types_supported":["account","limit"]`) {
+		if a := w.browser().do(t, http.MethodGet, "/.well-known/openid-configuration", nil); !strings.Contains(a.body, `"authorization_details_types_supported":["account","limit","payment_initiation"]`) {
 			t.Errorf("discovery: %s", a.body)
 		}
 	})
