@@ -66,7 +66,7 @@ func TestBankByPage(t *testing.T) {
 				}
 				tab.Click("form[action^='/confirm/code'] button") // nothing is sent before somebody asks for it
 			}
-			code := func(n int) string { return s.code(t, who, n) }
+			code := func(n int) string { return s.codeTo(t, who, n) }
 			toPayment()
 			tab.Type("#code", code(2))
 			tab.Click("button[value=approve]")
@@ -171,10 +171,10 @@ func TestBankInTheBackground(t *testing.T) {
 	}
 }
 
-// code waits for the n-th text of a person.
-func (s *system) code(t *testing.T, who person, n int) string {
+// codeTo waits for the n-th code of a person.
+func (s *system) codeTo(t *testing.T, who person, n int) string {
 	t.Helper()
-	code, err := s.text(t.Context(), who.Phone, n)
+	code, err := s.code(t.Context(), who.Phone, n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestBankOnItsOwnPage(t *testing.T) {
 	s := running
 	tab, who := s.customer(t, browsertest.Taste{})
 	tab.Click("#pay-own")
-	code := s.code(t, who, 2)
+	code := s.codeTo(t, who, 2)
 	other := "000000"
 	if code == other {
 		other = "000001"
@@ -231,7 +231,7 @@ func TestBankChanged(t *testing.T) {
 				tab.Go(s.Issuer + "/account")
 				tab.Click("a[href^='/ciba/']")
 			}
-			tab.Type("#code", s.code(t, who, 2))
+			tab.Type("#code", s.codeTo(t, who, 2))
 			tab.Evaluate(`document.querySelector("input[name='`+change.field+`']").value = "`+change.value+`"; 0`, nil)
 			tab.Click(approve)
 			switch change.door {

@@ -40,7 +40,7 @@ func TestScreens(t *testing.T) {
 	tab.Type("#username", who.Username)
 	tab.Type("#password", who.Password)
 	tab.Click("form[action^='/login?'] button[type=submit]")
-	tab.Type("#code", s.code(t, who, 1))
+	tab.Type("#code", s.codeTo(t, who, 1))
 	tab.Click("form[action^='/login/code?'] button[type=submit]")
 	tab.Click("#pay-page")
 	tab.Click("form[action^='/confirm/code'] button")
