@@ -59,7 +59,11 @@ func (a *application) Refuse(w http.ResponseWriter, r *http.Request, p *authn.Pr
 	if err := a.w.Service.Cancel(r.Context(), cookie, p.SignIn, string(failure)); err != nil && !errors.Is(err, authn.ErrSignInOver) {
 		return err
 	}
-	http.Redirect(w, r, "https://rp.example/cb?error="+string(failure)+"&error_description="+p.Decision.Detail, http.StatusSeeOther)
+	location := "https://rp.example/cb?error=" + string(failure)
+	if p.Decision.Detail != "" {
+		location += "&error_description=" + p.Decision.Detail
+	}
+	http.Redirect(w, r, location, http.StatusSeeOther)
 	return nil
 }
 
