@@ -92,13 +92,19 @@ func TestClientsInMemory(t *testing.T) { // REL-4
 				t.Error(err)
 			}
 		}()
-		for _, id := range []string{"other", "spa"} {
-			if _, err := w.provider.Clients.Get(ctx, id); err != nil {
-				t.Fatal(err)
-			}
+		readable := func() bool {
+			_, header, _ := w.post(t, w.server.URL, "/oauth/token", "none", nil, func(r *http.Request) { r.Header.Set("Origin", "https://spa.example") })
+			return header.Get("Access-Control-Allow-Origin") == "https://spa.example"
 		}
 		look := time.NewTicker(10 * time.Millisecond)
 		defer look.Stop()
+		for known := false; !known; known = readable() { // what is read at the very moment when listening begins is not kept
+			for _, id := range []string{"other", "spa"} {
+				if _, err := w.provider.Clients.Get(ctx, id); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
 		for _, secret := range []string{"x", "y", "z"} { // more than once: beginning to listen is an occasion of its own
 			if _, err := w.DB.ExecContext(ctx, `UPDATE clients SET secret_hash = $1 WHERE id = 'other'`, []byte(secret)); err != nil { // tells nobody
 				t.Fatal(err)
@@ -113,8 +119,7 @@ func TestClientsInMemory(t *testing.T) { // REL-4
 				}
 			}
 		}
-		_, header, _ := w.post(t, w.server.URL, "/oauth/token", "none", nil, func(r *http.Request) { r.Header.Set("Origin", "https://spa.example") })
-		if header.Get("Access-Control-Allow-Origin") != "https://spa.example" {
+		if !readable() {
 			t.Error("the script of a client that was not used for a second may not read the answer")
 		}
 	})
