@@ -491,10 +491,10 @@ func TestNodeBank(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.command(t, string(keys), "client", "create", "bank", "--name", "The Bank", "--profile", "fapi2", "--payment-account", "--jwks-file", "-",
+	s.command(t, string(keys), "client", "create", "node-bank", "--name", "The Bank", "--profile", "fapi2", "--payment-account", "--jwks-file", "-",
 		"--redirect-uri", "https://bank.example/cb", "--grant-type", "authorization_code,refresh_token", "--authorization-details-type", "demo_account")
 	details := []map[string]string{{"type": "demo_account", "account": "DE02100100109307118603"}, {"type": "demo_account", "account": "FR1420041010050500013M02606", "note": "Miete & mehr"}}
-	input, err := json.Marshal(map[string]any{"issuer": s.Issuer, "inbox": s.Inbox, "client_id": "bank", "client_key": key, "redirect_uri": "https://bank.example/cb",
+	input, err := json.Marshal(map[string]any{"issuer": s.Issuer, "inbox": s.Inbox, "client_id": "node-bank", "client_key": key, "redirect_uri": "https://bank.example/cb",
 		"username": who.Username, "password": who.Password, "phone": who.Phone, "details": details})
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 // notify with "" after every (re)connection, when notifications may have been missed, and every fallback besides.
 func Listen(ctx context.Context, dsn, channel string, fallback time.Duration, notify func(payload string)) error {
 	listener := pq.NewListener(dsn, 100*time.Millisecond, 5*time.Second, func(event pq.ListenerEventType, err error) {
-		if err != nil {
+		if err != nil && ctx.Err() == nil { // afterwards nobody listens: an attempt to connect that still goes on may well fail
 			slog.WarnContext(ctx, "database notifications interrupted", "channel", channel, "error", err)
 		}
 	})
