@@ -120,7 +120,7 @@ func (t *Teller) tell(ctx context.Context, d *due) error {
 		t.Log.ErrorContext(ctx, "notification cannot be read", "request", d.ID, "error", err)
 	}
 	if ctx.Err() != nil {
-		return nil // another calls when the claim is over
+		return nil //nolint:nilerr // another calls when the claim is over
 	}
 	q := new(postgres.Query)
 	var pause *float64

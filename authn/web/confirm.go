@@ -71,7 +71,7 @@ func asked(in *authn.SignIn) uuid.UUID {
 // toConfirm leads to the page. Whoever has just sent a form, such as a code for the sign-in, has the text sent right away; a page that is merely opened sends nothing.
 func (h *Handler) toConfirm(w http.ResponseWriter, r *http.Request, p *authn.Progress, cookie authn.Cookie) error {
 	if r.Method == http.MethodPost && asked(p.SignIn) == uuid.Nil {
-		if _, err := h.ask(r, p, cookie, false); err != nil && !unready(err) {
+		if err := h.ask(r, p, cookie, false); err != nil && !unready(err) {
 			return err
 		}
 	}
@@ -80,21 +80,22 @@ func (h *Handler) toConfirm(w http.ResponseWriter, r *http.Request, p *authn.Pro
 }
 
 // ask creates the transaction of a sign-in. Its errors are those of transaction.Service.Create.
-func (h *Handler) ask(r *http.Request, p *authn.Progress, cookie authn.Cookie, later bool) (*transaction.Transaction, error) {
+func (h *Handler) ask(r *http.Request, p *authn.Progress, cookie authn.Cookie, later bool) error {
 	in := p.SignIn
 	if h.Payments == nil || len(in.Requirement.Details) != 1 {
-		return nil, errors.New("web: a payment is to be confirmed, and there is none")
+		return errors.New("web: a payment is to be confirmed, and there is none")
 	}
 	order, err := h.Orders.Order(json.RawMessage(in.Requirement.Details[0].Content))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	order.Locale = h.texts.pick(r, in.Locales).tag.String()
-	return h.Payments.Create(r.Context(), transaction.Request{
+	_, err = h.Payments.Create(r.Context(), transaction.Request{
 		Order: order, Client: in.RelyingParty.ID, User: transaction.User{Subscriber: in.Session.Subscriber}, Door: transaction.DoorPage, Holder: in.Session.ID, App: in.RelyingParty.AppHash, Later: later,
 		Able:  func(q *postgres.Query) string { return h.SignIns.HoldSignIn(q, in, cookie, true) },
 		Along: func(q *postgres.Query, created string) { h.SignIns.Ask(q, in, created) },
 	})
+	return err
 }
 
 // unready reports why nobody can be asked now. A transaction that another tab has created is none of the reasons: ErrOver leads on to it.
@@ -139,7 +140,7 @@ func (h *Handler) getConfirm(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if p.Transaction == nil {
-		switch _, err := h.ask(r, p.progress, p.cookie, true); {
+		switch err := h.ask(r, p.progress, p.cookie, true); {
 		case unready(err) && !errors.Is(err, transaction.ErrOver):
 			return h.unready(w, r, p.progress, err)
 		case err != nil && !errors.Is(err, transaction.ErrOver):

@@ -7,7 +7,7 @@ type (
 	// Code is the stable name of a problem. Programs decide by it.
 	Code = rest.Code
 	// Problem is an error as RFC 9457 writes it.
-	Problem = rest.Problem
+	Problem = rest.Problem //nolint:errname // RFC 9457 names it
 	// FieldError is something wrong in a request.
 	FieldError = rest.FieldError
 )

@@ -35,7 +35,6 @@ import (
 	_ "github.com/lib/pq" // the invariants are read from the database
 	"golang.org/x/oauth2"
 
-	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/internal/logtest"
 )
 
@@ -603,14 +602,20 @@ func TestNodeTill(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	var published jose.JSONWebKeySet
-	if err := json.NewDecoder(answer.Body).Decode(&published); err != nil {
-		t.Fatal(err)
+	published := filepath.Join(t.TempDir(), "jwks.json")
+	if keys, err := io.ReadAll(answer.Body); err != nil || os.WriteFile(published, keys, 0o600) != nil {
+		t.Fatal("the keys cannot be kept: ", err)
 	}
 	result, _ := got.Approved["result"].(string)
-	receipt, record, err := transaction.ReadReceipt(result, published)
-	if err != nil || receipt.Audience != "till" || receipt.Subject != got.Claims["sub"] || record.Amount != "129.90" || !strings.Contains(receipt.ShownText, "129.90") {
-		t.Errorf("the result: %+v, %+v, %v", receipt, record, err)
+	var evidence struct {
+		Subject string `json:"sub"`
+		Status  string
+		Amount  string
+		Shown   []struct{ Text string }
+	}
+	if err := json.Unmarshal([]byte(s.command(t, result, "transaction", "verify", "-", "--jwks", published, "--client", "till", "--format", "json")), &evidence); err != nil ||
+		evidence.Subject != got.Claims["sub"] || evidence.Status != "approved" || evidence.Amount != "129.90" || len(evidence.Shown) == 0 || !strings.Contains(evidence.Shown[0].Text, "129.90") {
+		t.Errorf("the result: %+v, %v", evidence, err)
 	}
 }
 

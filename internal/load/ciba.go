@@ -157,7 +157,7 @@ func paced(n, rounds, workers int, poll func(int) error) (times []time.Duration,
 func spent(pid string, children bool) (float64, error) {
 	pids := []string{pid}
 	if children {
-		list, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+		list, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children") //nolint:gosec // of the kernel
 		if err != nil {
 			return 0, err
 		}

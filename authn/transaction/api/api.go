@@ -222,7 +222,7 @@ func (a *API) Routes() http.Handler {
 		}
 		byPath[op.Path][op.Method] = &op
 	}
-	fail := func(w http.ResponseWriter, r *http.Request, err error) { a.problem(w, r, err) }
+	fail := func(w http.ResponseWriter, r *http.Request, err error) { _, _ = a.problem(w, r, err) }
 	for path, methods := range byPath {
 		var allowed []string
 		for method := range methods {
@@ -270,7 +270,7 @@ func (a *API) problem(w http.ResponseWriter, r *http.Request, err error) (*rest.
 
 // ServeProblem shows what a code of a problem means.
 func (a *API) ServeProblem(w http.ResponseWriter, r *http.Request) {
-	rest.ServeProblem(w, r, func(err error) { a.problem(w, r, err) })
+	rest.ServeProblem(w, r, func(err error) { _, _ = a.problem(w, r, err) })
 }
 
 // answer serves one request and says how it ended.
