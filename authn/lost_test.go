@@ -153,9 +153,12 @@ func TestBackupCodesAreNoBeginning(t *testing.T) { // LUS-3: who had nothing els
 	if err := b.prove(t, e); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Service.Enrol(t.Context(), b.cookie, backupcode.Kind, ""); err != nil {
+	if _, err := w.Service.Enrol(t.Context(), b.cookie, backupcode.Kind, ""); err != nil { // the app was just proved, and counts
 		t.Errorf("after an app: %v", err)
 	}
+	w.DB.Advance(t, w.Service.Config.Fresh+time.Second)
+	_, err = w.Service.Enrol(t.Context(), b.cookie, backupcode.Kind, "")
+	wants(t, "EN-1 later", err, authn.ErrNotFresh)
 }
 
 func TestLastFactorByRule(t *testing.T) { // EN-9, BND-5: what a rule wants of somebody stays, and what it does not take is no substitute
