@@ -12,19 +12,20 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/events"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
 )
 
 // Events that tenants are told of. Test mode has none.
 const (
-	EventSent        = "verification.sent"        // a vendor, or the mail server, has taken a text of it
-	EventDelivered   = "verification.delivered"   // a text has arrived
-	EventUndelivered = "verification.undelivered" // a text will not arrive: no way is left
-	EventApproved    = "verification.approved"
-	EventExpired     = "verification.expired"
-	EventFailed      = "verification.failed"   // that was the last wrong code
-	EventCanceled    = "verification.canceled" // by the tenant itself
+	EventSent        = string(events.VerificationSent)        // a vendor, or the mail server, has taken a text of it
+	EventDelivered   = string(events.VerificationDelivered)   // a text has arrived
+	EventUndelivered = string(events.VerificationUndelivered) // a text will not arrive: no way is left
+	EventApproved    = string(events.VerificationApproved)
+	EventExpired     = string(events.VerificationExpired)
+	EventFailed      = string(events.VerificationFailed) // that was the last wrong code
+	EventCanceled    = "verification.canceled"           // by the tenant itself
 )
 
 // Events lists them.

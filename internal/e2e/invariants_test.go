@@ -39,6 +39,15 @@ func (s *system) invariants(ctx context.Context) error {
 		"I5 messages end: more than two calls":           `SELECT message_id::text FROM legs GROUP BY message_id HAVING count(*) > 2`,
 		"I5 messages end: a text outlived its challenge": `SELECT m.id::text FROM messages m JOIN challenges c ON c.id = m.challenge_id WHERE c.ended_at < now() - interval '5 seconds' AND m.body IS NOT NULL`,
 		"I6 monotonic: a revoked line was refreshed":     `SELECT g.id::text FROM grants g JOIN refresh_tokens t ON t.grant_id = g.id WHERE t.created_at > g.revoked_at`,
+		"I7 one outcome: a payment without exactly one record and one event of its end": `SELECT t.id::text FROM transactions t WHERE (t.state <> 'pending') <> (
+			(SELECT count(*) FROM audit_events a WHERE a.object = 'txn_' || replace(t.id::text, '-', '') AND a.outcome <> 'denied' AND a.event = CASE t.state
+			  WHEN 'approved' THEN 'transaction.approve' WHEN 'failed' THEN 'transaction.approve' WHEN 'refused' THEN 'transaction.refuse' WHEN 'reported' THEN 'transaction.report'
+			  WHEN 'expired' THEN 'transaction.expire' ELSE 'transaction.cancel' END) = 1
+			AND (SELECT count(*) FROM events e WHERE e.owner = 'client:' || t.client_id AND e.data->>'id' = 'txn_' || replace(t.id::text, '-', '') AND e.data->>'status' = t.state AND e.type IN
+			  ('transaction.approved', 'transaction.refused', 'transaction.expired', 'fraud.reported')) BETWEEN 1 AND 2)`,
+		"I7 one outcome: a payment of which another end is told as well": `SELECT e.data->>'id' FROM events e JOIN transactions t ON e.data->>'id' = 'txn_' || replace(t.id::text, '-', '')
+			WHERE e.type <> 'fraud.reported' AND (e.data->>'status' <> t.state OR (e.type = 'transaction.approved') <> (t.state = 'approved'))`,
+		"I7 one outcome: a code that approved what is not approved": `SELECT t.id::text FROM transactions t JOIN challenges c ON c.id = t.challenge_id WHERE (c.outcome = 'verified') <> (t.state = 'approved')`,
 		"I8 audit: a grant without exactly one record": `SELECT g.id::text FROM grants g WHERE g.subscriber_id IS NOT NULL AND
 			(SELECT count(*) FROM audit_events a WHERE a.event = 'grant.issue' AND a.object = g.id::text) <> 1`,
 		"I8 audit: a verified challenge without exactly one record": `SELECT c.id::text FROM challenges c WHERE c.outcome = 'verified' AND
