@@ -142,26 +142,7 @@ func (s *Service) Expire(ctx context.Context) (int64, error) {
 }
 
 // Run expires questions every few seconds, until ctx ends. log is told what went wrong.
-func (s *Service) Run(ctx context.Context, log func(error)) error {
-	ticker := time.NewTicker(2 * time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-		for {
-			n, err := s.Expire(ctx)
-			if err != nil && ctx.Err() == nil {
-				log(err)
-			}
-			if err != nil || n == 0 {
-				break
-			}
-		}
-	}
-}
+func (s *Service) Run(ctx context.Context, log func(error)) error { return postgres.Sweep(ctx, s.Expire, log) }
 
 // Polled is what an application learns.
 type Polled struct {

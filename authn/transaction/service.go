@@ -514,26 +514,7 @@ func (s *Service) Expire(ctx context.Context) (n int64, err error) {
 }
 
 // Run expires transactions every few seconds, until ctx ends. log is told what went wrong.
-func (s *Service) Run(ctx context.Context, log func(error)) error {
-	ticker := time.NewTicker(2 * time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-		for {
-			n, err := s.Expire(ctx)
-			if err != nil && ctx.Err() == nil {
-				log(err)
-			}
-			if err != nil || n == 0 {
-				break
-			}
-		}
-	}
-}
+func (s *Service) Run(ctx context.Context, log func(error)) error { return postgres.Sweep(ctx, s.Expire, log) }
 
 // Resend sends the code again: see factors.Ledger.Resend. Its errors are [ErrUnknown], [ErrDecided] with the transaction, [ErrOver] and factors.WaitError.
 func (s *Service) Resend(ctx context.Context, client string, id, holder uuid.UUID, app string) (*Transaction, error) {
