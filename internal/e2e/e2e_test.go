@@ -554,9 +554,9 @@ func TestNodeTill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.command(t, string(keys), "client", "create", "till", "--name", "The Till", "--auth-method", "private_key_jwt", "--jwks-file", "-", "--dpop", "--ciba-request-alg", "ES256",
+	s.command(t, string(keys), "client", "create", "node-till", "--name", "The Till", "--auth-method", "private_key_jwt", "--jwks-file", "-", "--dpop", "--ciba-request-alg", "ES256",
 		"--grant-type", "ciba,client_credentials", "--scope", "openid,transactions", "--authorization-details-type", "payment_initiation", "--home-uri", "https://till.example/")
-	input, err := json.Marshal(map[string]any{"issuer": s.Issuer, "inbox": s.Inbox, "client_id": "till", "client_key": key, "username": who.Username, "password": who.Password, "phone": who.Phone})
+	input, err := json.Marshal(map[string]any{"issuer": s.Issuer, "inbox": s.Inbox, "client_id": "node-till", "client_key": key, "username": who.Username, "password": who.Password, "phone": who.Phone})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -613,7 +613,7 @@ func TestNodeTill(t *testing.T) {
 		Amount  string
 		Shown   []struct{ Text string }
 	}
-	if err := json.Unmarshal([]byte(s.command(t, result, "transaction", "verify", "-", "--jwks", published, "--client", "till", "--format", "json")), &evidence); err != nil ||
+	if err := json.Unmarshal([]byte(s.command(t, result, "transaction", "verify", "-", "--jwks", published, "--client", "node-till", "--format", "json")), &evidence); err != nil ||
 		evidence.Subject != got.Claims["sub"] || evidence.Status != "approved" || evidence.Amount != "129.90" || len(evidence.Shown) == 0 || !strings.Contains(evidence.Shown[0].Text, "129.90") {
 		t.Errorf("the result: %+v, %v", evidence, err)
 	}
