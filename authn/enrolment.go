@@ -319,10 +319,10 @@ func enrolRefusals() map[string]error {
 func (s *Service) lateSQL(q *postgres.Query, session *Session, a factors.Authenticator) string {
 	if session.Recovery != uuid.Nil { // what was bound before goes when this is
 		return fmt.Sprintf(`(SELECT CASE
-			WHEN s.recovery_id IS NULL THEN 'stale'
+			WHEN NOT %[4]s THEN 'stale'
 			WHEN %[1]s <= (SELECT count(DISTINCT o.subject) FROM authenticators o WHERE o.unbound_at IS NULL AND o.fingerprint = n.fingerprint AND o.subject <> n.subject) THEN 'shared' END
 			FROM authenticators n JOIN sessions s ON s.subscriber_id = n.subject WHERE n.id = %[2]s AND s.id = %[3]s)`,
-			q.Bind(s.Config.PerNumber)+"::int", q.Bind(a.ID)+"::uuid", q.Bind(session.ID)+"::uuid")
+			q.Bind(s.Config.PerNumber)+"::int", q.Bind(a.ID)+"::uuid", q.Bind(session.ID)+"::uuid", s.repairing("s"))
 	}
 	return fmt.Sprintf(`(SELECT CASE
 		WHEN NOT %[1]s THEN 'stale'
@@ -403,7 +403,9 @@ func (s *Service) Prove(ctx context.Context, cookie Cookie, id, signIn uuid.UUID
 		event.SignInID = id // a proof for the account, of no sign-in
 	}
 	binding := proof(session)
-	binding.While = func(q *postgres.Query) string { return s.lateSQL(q, session, a) + " IS NULL" }
+	binding.While = func(q *postgres.Query) string { // whoever ends the session waits for what is bound, or nothing is
+		return s.lateSQL(q, session, a) + " IS NULL AND EXISTS (SELECT FROM sessions held WHERE held.id = " + q.Bind(session.ID) + "::uuid AND held.ended_at IS NULL FOR NO KEY UPDATE)"
+	}
 	raised, err := s.Ledger.Answer(ctx, id, a, binding, answer, func(q *postgres.Query, won string) string {
 		q.With("session_proved", fmt.Sprintf(`
 			UPDATE sessions SET token_hash = %s, last_seen_at = wall(),
@@ -525,7 +527,7 @@ func (s *Service) signedIn(ctx context.Context, cookie Cookie) (*Session, error)
 // a recovery may do it.
 func (s *Service) change(ctx context.Context, cookie Cookie, session *Session, repairs bool, refusals map[string]error, add func(*postgres.Query) (done, refused string, err error)) error {
 	q := new(postgres.Query)
-	fresh := "s.recovery_id IS NOT NULL"
+	fresh := s.repairing("s")
 	if !repairs || session.Recovery == uuid.Nil {
 		fresh = s.freshSQL(q, s.Config.Fresh)
 	}

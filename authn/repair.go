@@ -69,6 +69,14 @@ func (s *Service) KeepRepair(q *postgres.Query, from string, session uuid.UUID) 
 	q.With("repair_kept", fmt.Sprintf("UPDATE sessions SET created_at = (SELECT at FROM subscriber_held), last_seen_at = wall() WHERE id = %s AND ended_at IS NULL AND EXISTS (SELECT FROM %s) RETURNING id", q.Bind(session)+"::uuid", from))
 }
 
+// repairing is an SQL condition on a row of sessions: it was opened for a recovery, which can be gone on with.
+func (s *Service) repairing(session string) string {
+	if s.Repairing == nil {
+		return "false"
+	}
+	return "(" + session + ".recovery_id IS NOT NULL AND " + s.Repairing(session) + ")"
+}
+
 // Stands is an SQL condition on row of table subscribers: what was given at the time that expression since gives still stands.
 func Stands(row, since string) string { return stands(row, since) }
 

@@ -75,6 +75,9 @@ type Service struct {
 	// Repaired adds to q what follows when a session that was opened for a recovery has bound a, for as long as part from has a row (columns subject and
 	// session_id). Package recovery sets it. Nil: there are no such sessions.
 	Repaired func(ctx context.Context, q *postgres.Query, from string, session *Session, a factors.Authenticator)
+	// Repairing gives an SQL condition on a row of sessions that was opened for a recovery: it can be gone on with. Without it such a session binds nothing, however long it lives by itself. It
+	// is set with Repaired.
+	Repairing func(session string) string
 }
 
 // Cookie is the value of a browser's session cookie; it prints as nothing.

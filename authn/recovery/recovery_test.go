@@ -56,7 +56,7 @@ func (w *world) over(t *testing.T, service *authn.Service) *recovery.Engine {
 		t.Fatal(err)
 	}
 	e := &recovery.Engine{DB: service.DB, Keys: w.Keys, SignIns: service, Texts: texts, Mail: &mail.Outbox{Keys: w.Keys}, Issuer: issuer, Config: recovery.DefaultConfig(), Log: slog.New(slog.DiscardHandler)}
-	service.Repaired = e.Repaired
+	service.Repaired, service.Repairing = e.Repaired, e.Repairing
 	return e
 }
 

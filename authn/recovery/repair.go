@@ -94,6 +94,12 @@ func (e *Engine) Repaired(ctx context.Context, q *postgres.Query, from string, s
 	e.finish(ctx, q, from, session, "ARRAY["+q.Bind(a.ID)+"::uuid]")
 }
 
+// Repairing is what an authn.Service asks for besides: an SQL condition on a row of sessions that was opened for a recovery. The recovery is over from the moment on that its owner signs in or its
+// time has passed, however late the worker may be that ends it and its session. Its row is held: whoever stops it waits for what is bound, or nothing is.
+func (e *Engine) Repairing(session string) string {
+	return "EXISTS (SELECT FROM recoveries r JOIN subscribers u ON u.id = r.subscriber_id WHERE r.id = " + session + ".recovery_id AND r.state = 'granted' AND r.ended_at IS NULL AND r.expires_at > wall() AND " + standsSQL + " FOR NO KEY UPDATE OF r)"
+}
+
 // finish adds part `finished` to q: the recovery of that session, for as long as part from has a row. Of the account's authenticators those of SQL expression keep stay, and those that
 // were proved.
 func (e *Engine) finish(ctx context.Context, q *postgres.Query, from string, session *authn.Session, keep string) {

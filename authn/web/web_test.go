@@ -111,7 +111,7 @@ func newWorld(t *testing.T, besides ...func(factors.Keys) factors.Factor) *world
 		t.Fatal(err)
 	}
 	w.recovery = &recovery.Engine{DB: w.DB.DB, Keys: w.Keys, SignIns: w.Service, Texts: texts, Mail: &mail.Outbox{Keys: w.Keys}, Issuer: w.server.URL, Config: recovery.DefaultConfig(), Log: slog.New(slog.DiscardHandler)}
-	w.Service.Repaired = w.recovery.Repaired
+	w.Service.Repaired, w.Service.Repairing = w.recovery.Repaired, w.recovery.Repairing
 	w.shop = newShop(t, w)
 	w.pages, err = web.New(web.Config{Programs: w.shop.gateway, SignIns: w.Service, Recovery: w.recovery, Keys: w.Keys, Issuer: w.server.URL, Service: "Watchword", Help: "https://help.example/", Outage: func() bool { return w.outage.Load() }, Payments: w.payments, Orders: w.orders,
 		Countries: []string{"AT", "CH", "DE", "FR", "GB", "US", "IT", "ES", "NL", "BE", "IN"},

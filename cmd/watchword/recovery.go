@@ -38,7 +38,7 @@ func (s *services) newRecovery() (*recovery.Engine, error) {
 	if issuer, err := url.Parse(s.cfg.Issuer); err == nil {
 		e.Words = append(e.Words, issuer.Hostname())
 	}
-	s.signIns.Repaired = e.Repaired
+	s.signIns.Repaired, s.signIns.Repairing = e.Repaired, e.Repairing
 	return e, nil
 }
 
