@@ -299,6 +299,26 @@ func TestDecide(t *testing.T) { // RC-11, RC-14, RC-15: every set of proofs
 	}
 }
 
+// A try whose owner signs in meanwhile is over, and whoever began it sees what they see for a name that nobody has.
+func TestOverAndUnknown(t *testing.T) { // RC-1
+	t.Parallel()
+	w := newWorld(t)
+	for _, c := range []recovery.Channel{recovery.Text, recovery.Mail} {
+		for _, name := range []string{"alice", "nobody"} {
+			cookie := w.begin(t, recovery.Password, name, c)
+			w.DB.Advance(t, time.Minute)
+			w.SignIn(t, "", "alice", authntest.Beginning())
+			w.drain(t)
+			wants(t, name+" by "+string(c)+": again", w.engine.Again(t.Context(), cookie), nil)
+			before := w.count(t, "SELECT count(*) FROM mails") + w.Texts(t)
+			w.drain(t)
+			if n := w.count(t, "SELECT count(*) FROM mails") + w.Texts(t) - before; n != 0 {
+				t.Errorf("%s by %s: %d messages about what is over", name, c, n)
+			}
+		}
+	}
+}
+
 func TestUnknownNames(t *testing.T) { // RC-1, SN-16: the same answers and the same statements for a name that nobody has
 	t.Parallel()
 	w := newWorld(t)

@@ -111,7 +111,7 @@ func sourceKey(ctx context.Context) []byte {
 // zero when nothing is sent any more.
 func (e *Engine) Again(ctx context.Context, cookie Cookie) error {
 	q := new(postgres.Query)
-	q.With("found", "SELECT id, subscriber_id, next_send_at, sends FROM recoveries WHERE token_hash = "+q.Bind(cookie.hash())+"::bytea AND proofs = '{}' AND created_at > wall() - make_interval(secs => "+q.Bind(e.Config.Life.Seconds())+"::float8) AND state NOT IN ('finished', 'canceled')")
+	q.With("found", "SELECT id, subscriber_id, next_send_at, sends FROM recoveries WHERE token_hash = "+q.Bind(cookie.hash())+"::bytea AND proofs = '{}' AND created_at > wall() - make_interval(secs => "+q.Bind(e.Config.Life.Seconds())+"::float8) AND (NOT knows OR state NOT IN ('finished', 'canceled'))") // of one that knows nothing it tells nothing, nor that its owner has signed in
 	q.With("again", fmt.Sprintf(`
 		UPDATE recoveries r SET todo_at = wall(), sends = r.sends + 1, next_send_at = wall() + make_interval(secs => %s * power(2, least(r.sends, 2)))
 		  FROM found WHERE r.id = found.id AND r.sends < %s AND (r.next_send_at IS NULL OR r.next_send_at <= wall())
