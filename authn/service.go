@@ -70,7 +70,7 @@ type Service struct {
 	Notices *notices.Notices
 	// Applications knows what other programs were given. Nil: nothing is known of any.
 	Applications Applications
-	// Signal, when set, can keep codes from being texted to a number that somebody else may have by now: where they would raise a session, and in recoveries.
+	// Signal, when set, can keep codes from being texted to a number that somebody else may have by now: where they would raise a session or approve a payment, and in recoveries.
 	Signal Signal
 	// Repaired adds to q what follows when a session that was opened for a recovery has bound a, for as long as part from has a row (columns subject and
 	// session_id). Package recovery sets it. Nil: there are no such sessions.

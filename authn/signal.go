@@ -23,7 +23,7 @@ type Signal interface {
 // ErrHeldBack says that codes are not texted to this number for now. Choose another way.
 var ErrHeldBack = errors.New("authn: no texts to this number for now")
 
-// HeldBack asks [Service.Signal] about a phone of the subscriber, before a text to it would raise a session or get somebody back in (SP 800-63B-4 section 3.1.3.3). What speaks against
+// HeldBack asks [Service.Signal] about a phone of the subscriber, before a text to it would raise a session, approve a payment or get somebody back in (SP 800-63B-4 section 3.1.3.3). What speaks against
 // it, and that nobody could tell, goes to the audit. Of factors that reach nobody nothing is asked.
 func (s *Service) HeldBack(ctx context.Context, subscriber uuid.UUID, a factors.Authenticator) (bool, error) {
 	factor, _ := s.Ledger.Factor(a.Kind)

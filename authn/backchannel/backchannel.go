@@ -101,7 +101,7 @@ const (
 
 // Errors that callers tell apart. Every other error is a fault of the system.
 var (
-	// ErrUser: nobody can be asked by that hint now: unknown, disabled, blocked, without a phone for the payment or with too new a one. Which of these is never told.
+	// ErrUser: nobody can be asked by that hint now: unknown, disabled, blocked, without a phone for the payment, with too new a one, or with one whose SIM was changed. Which of these is never told.
 	ErrUser = errors.New("backchannel: nobody to ask")
 	// ErrTooMany: the person is asked for as much as can be at once. Wait for one of the questions to end.
 	ErrTooMany = errors.New("backchannel: too many at once")
@@ -314,7 +314,7 @@ func (s *Service) ask(ctx context.Context, question *Question, who *person) (*As
 		switch {
 		case errors.Is(err, transaction.ErrTooMany):
 			return nil, ErrTooMany
-		case errors.Is(err, transaction.ErrUser), errors.Is(err, transaction.ErrNoPhone), errors.As(err, &blocked), errors.As(err, &held):
+		case errors.Is(err, transaction.ErrUser), errors.Is(err, transaction.ErrNoPhone), errors.Is(err, transaction.ErrHeldBack), errors.As(err, &blocked), errors.As(err, &held):
 			return nil, ErrUser
 		case err != nil:
 			return nil, err

@@ -2,6 +2,7 @@ package backchannel_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -299,6 +300,10 @@ func TestTX18(t *testing.T) {
 		"fresh phone": func(t *testing.T, w *world) []func(*backchannel.Question) {
 			w.Subscriber(t, "carol", "+12025550166")
 			return []func(*backchannel.Question){pays, func(q *backchannel.Question) { q.Hint.Name = "carol" }}
+		},
+		"changed SIM": func(_ *testing.T, w *world) []func(*backchannel.Question) { // TXN-13
+			w.service.Confirm.HeldBack = func(context.Context, uuid.UUID, factors.Authenticator) (bool, error) { return true, nil }
+			return []func(*backchannel.Question){pays}
 		},
 		"no phone for a payment": func(t *testing.T, w *world) []func(*backchannel.Question) {
 			w.Subscriber(t, "dave", "")

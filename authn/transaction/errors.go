@@ -14,6 +14,8 @@ var (
 	ErrUser = errors.New("transaction: nobody to ask")
 	// ErrNoPhone: the person has nothing that transactions can be confirmed with.
 	ErrNoPhone = errors.New("transaction: no phone to confirm with")
+	// ErrHeldBack: no code is texted to the person's phone for now, because its SIM was changed: whoever has had a number moved to a SIM of their own would read it.
+	ErrHeldBack = errors.New("transaction: no texts to this phone for now")
 	// ErrTooMany: the person is asked for as much as can be at once. Wait for one of them to end.
 	ErrTooMany = errors.New("transaction: too many at once")
 	// ErrMismatch: what was sent with the code is not what the record has. The transaction has failed; begin another one.

@@ -48,6 +48,8 @@ type Service struct {
 	Signer Signer
 	Issuer string // of results
 	Config Config
+	// HeldBack, when set, says that codes are not to be texted to a phone for now, because its SIM was changed lately: see authn.Service.HeldBack.
+	HeldBack func(ctx context.Context, subscriber uuid.UUID, a factors.Authenticator) (bool, error)
 	// Ended, when set, adds what follows the end of transactions to the statement that ends them, however they end: part has columns id, client_id and state of each. It may be called
 	// for several parts of one statement. A part can have transactions besides that had ended before.
 	Ended func(q *postgres.Query, part string)
@@ -178,7 +180,7 @@ func sealContext(id uuid.UUID) string     { return "transaction " + id.String() 
 func decisionContext(id uuid.UUID) string { return "decision of transaction " + id.String() }
 
 // Create stores a transaction and asks the person, in two round trips: one finds them, one stores record, challenge, text and audit record. Its errors are [InvalidError], [ErrUser],
-// [ErrNoPhone], [HoldError], [ErrTooMany], [ErrOver] where [Request.Able] was not met, and factors.BlockedError.
+// [ErrNoPhone], [HoldError], [ErrHeldBack], [ErrTooMany], [ErrOver] where [Request.Able] was not met, and factors.BlockedError.
 func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 	o, warnings, err := r.Order.Normalize()
 	if err != nil {
@@ -309,6 +311,7 @@ func (s *Service) payer(ctx context.Context, u User) (payer, factors.Authenticat
 		return payer{}, factors.Authenticator{}, err
 	}
 	var hold *HoldError
+	changed := false
 	for _, a := range bound {
 		factor, _ := s.Ledger.Factor(a.Kind)
 		if !factors.Serves(factor, factors.Transaction) {
@@ -325,12 +328,29 @@ func (s *Service) payer(ctx context.Context, u User) (payer, factors.Authenticat
 			}
 			continue
 		}
+		if held, err := s.heldBack(ctx, row.ID, a); err != nil {
+			return payer{}, factors.Authenticator{}, err
+		} else if held {
+			changed = true
+			continue
+		}
 		return payer{row.ID, row.Subject}, a, nil
+	}
+	if changed {
+		return payer{}, factors.Authenticator{}, ErrHeldBack
 	}
 	if hold != nil {
 		return payer{}, factors.Authenticator{}, hold
 	}
 	return payer{}, factors.Authenticator{}, ErrNoPhone
+}
+
+// heldBack asks [Service.HeldBack].
+func (s *Service) heldBack(ctx context.Context, subscriber uuid.UUID, a factors.Authenticator) (bool, error) {
+	if s.HeldBack == nil {
+		return false, nil
+	}
+	return s.HeldBack(ctx, subscriber, a)
 }
 
 func reach(f factors.Factor, a factors.Authenticator) (sms.Number, error) {
@@ -516,7 +536,7 @@ func (s *Service) Expire(ctx context.Context) (n int64, err error) {
 // Run expires transactions every few seconds, until ctx ends. log is told what went wrong.
 func (s *Service) Run(ctx context.Context, log func(error)) error { return postgres.Sweep(ctx, s.Expire, log) }
 
-// Resend sends the code again: see factors.Ledger.Resend. Its errors are [ErrUnknown], [ErrDecided] with the transaction, [ErrOver] and factors.WaitError.
+// Resend sends the code again: see factors.Ledger.Resend. Its errors are [ErrUnknown], [ErrDecided] with the transaction, [ErrOver], [ErrHeldBack] and factors.WaitError.
 func (s *Service) Resend(ctx context.Context, client string, id, holder uuid.UUID, app string) (*Transaction, error) {
 	t, err := s.Get(ctx, client, id)
 	if err != nil {
@@ -531,6 +551,11 @@ func (s *Service) Resend(ctx context.Context, client string, id, holder uuid.UUI
 	a, err := s.authenticator(ctx, t)
 	if err != nil {
 		return t, err
+	}
+	if held, err := s.heldBack(ctx, t.Subscriber, a); err != nil {
+		return t, err
+	} else if held {
+		return t, ErrHeldBack
 	}
 	if err = s.Ledger.Resend(ctx, t.Challenge.ID, a, t.binding(holder), t.prompt(app)); errors.Is(err, factors.ErrOver) {
 		err = ErrOver

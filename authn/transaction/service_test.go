@@ -1,6 +1,7 @@
 package transaction_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/factors/smsotp"
 	"github.com/watchword-auth/watchword/sms"
 )
 
@@ -261,6 +263,31 @@ func TestWhoCanBeAsked(t *testing.T) { // TX-15, TX-18, TX-19, BC-8, EN-4, BND-4
 		}
 		w.DB.Advance(t, time.Minute)
 		w.createThis(t, r)
+	})
+	t.Run("a phone whose SIM was changed", func(t *testing.T) { // TXN-13, OTP-13
+		t.Parallel()
+		w := newWorld(t)
+		r := w.request()
+		r.Later = true
+		created := w.createThis(t, r)
+		changed := true
+		w.service.HeldBack = func(_ context.Context, subscriber uuid.UUID, a factors.Authenticator) (bool, error) {
+			if subscriber != w.alice || a.Kind != smsotp.Kind || len(a.Data) == 0 {
+				t.Errorf("asked about %s of %s", a.Kind, subscriber)
+			}
+			return changed, nil
+		}
+		_, err := w.service.Create(t.Context(), w.request())
+		wants(t, "a payment", err, transaction.ErrHeldBack)
+		_, err = w.service.Resend(t.Context(), "bank", created.ID, uuid.Nil, "")
+		wants(t, "the first text of one from before", err, transaction.ErrHeldBack)
+		if n := w.Texts(t); n != 0 || w.count(t, "transactions") != 1 {
+			t.Errorf("%d texts, %d transactions", n, w.count(t, "transactions"))
+		}
+		changed = false
+		w.create(t)
+		_, err = w.service.Resend(t.Context(), "bank", created.ID, uuid.Nil, "")
+		wants(t, "later", err, nil)
 	})
 	t.Run("no app and no backup codes", func(t *testing.T) {
 		t.Parallel()

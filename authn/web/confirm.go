@@ -102,7 +102,7 @@ func (h *Handler) ask(r *http.Request, p *authn.Progress, cookie authn.Cookie, l
 func unready(err error) bool {
 	_, hold := errors.AsType[*transaction.HoldError](err)
 	_, blocked := errors.AsType[*factors.BlockedError](err)
-	return hold || blocked || slices.ContainsFunc([]error{transaction.ErrNoPhone, transaction.ErrTooMany, transaction.ErrUser, transaction.ErrOver}, func(one error) bool { return errors.Is(err, one) })
+	return hold || blocked || slices.ContainsFunc([]error{transaction.ErrNoPhone, transaction.ErrHeldBack, transaction.ErrTooMany, transaction.ErrUser, transaction.ErrOver}, func(one error) bool { return errors.Is(err, one) })
 }
 
 // payment reads which payment a request is about. It gives nil when it has led elsewhere, and a transaction that is nil when none could be created.
@@ -435,6 +435,8 @@ func (h *Handler) postConfirmCode(w http.ResponseWriter, r *http.Request) error 
 	case err == nil, errors.Is(err, transaction.ErrOver), errors.Is(err, transaction.ErrDecided):
 		redirect(w, address(confirmPath, in.ID))
 		return nil
+	case errors.Is(err, transaction.ErrHeldBack):
+		return h.pay(w, r, p, http.StatusUnprocessableEntity, &fault{"send", f.T("confirm.held")})
 	case !isWait:
 		return err
 	}
@@ -541,6 +543,8 @@ func (h *Handler) unready(w http.ResponseWriter, r *http.Request, p *authn.Progr
 	switch {
 	case isHold:
 		body.Why = f.say.say("confirm.new_phone", values{"Time": f.say.moment(hold.Until)})
+	case errors.Is(err, transaction.ErrHeldBack):
+		body.Why = f.T("confirm.held")
 	case errors.Is(err, transaction.ErrTooMany):
 		body.Why = f.T("confirm.too_many")
 	case isBlocked && limits.Endless(blocked.Until):

@@ -27,7 +27,7 @@ func (unsigned) SignAs(typ string, payload []byte) (string, error) { return typ 
 // pay lets payments be confirmed in the world.
 func (w *world) pay(t *testing.T) {
 	t.Helper()
-	w.payments = &transaction.Service{DB: w.DB.DB, Keys: w.Keys, Ledger: w.Service.Ledger, Signer: unsigned{}, Issuer: "https://login.example", Config: transaction.DefaultConfig()}
+	w.payments = &transaction.Service{DB: w.DB.DB, Keys: w.Keys, Ledger: w.Service.Ledger, Signer: unsigned{}, Issuer: "https://login.example", Config: transaction.DefaultConfig(), HeldBack: w.Service.HeldBack}
 	var err error
 	if w.orders, err = transaction.NewDetails(); err != nil {
 		t.Fatal(err)
@@ -362,6 +362,31 @@ func TestConfirmUnready(t *testing.T) {
 		}
 		if w.Texts(t) != 1 {
 			t.Errorf("%d texts", w.Texts(t))
+		}
+	})
+
+	t.Run("a SIM that was changed", func(t *testing.T) { // TXN-13, OTP-13
+		t.Parallel()
+		w := newWorld(t)
+		b, _ := w.atPayment(t)
+		w.Service.Signal = changed{}
+		p := b.do(t, http.MethodGet, "/begin?pay=x", nil)
+		p.want(t, "page", http.StatusOK, "You cannot approve this payment here yet", "SIM card of your phone was changed", "Call The Bank")
+		if back := b.submit(t, p, "/confirm/back", nil); back.location != "https://rp.example/cb?error=unmet_authentication_requirements" {
+			t.Error(back.location)
+		}
+	})
+
+	t.Run("a SIM that was changed while the page was open", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		b, p := w.atPayment(t)
+		w.DB.Advance(t, 31*time.Second)
+		w.Service.Signal = changed{}
+		texts := w.Texts(t)
+		b.submit(t, p, "/confirm/code", nil).want(t, "page", http.StatusUnprocessableEntity, "Confirm this payment", "SIM card of your phone was changed")
+		if w.Texts(t) != texts || w.how(t) != "pending" {
+			t.Errorf("%d texts more, %s", w.Texts(t)-texts, w.how(t))
 		}
 	})
 

@@ -134,7 +134,7 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	s.details = append(s.details, s.payments)
 	confirming := transaction.DefaultConfig()
 	confirming.Hold = cfg.Payments.PhoneHold
-	s.confirm = &transaction.Service{DB: db, Keys: ring, Ledger: ledger, Signer: s.keys, Issuer: cfg.Issuer, Config: confirming}
+	s.confirm = &transaction.Service{DB: db, Keys: ring, Ledger: ledger, Signer: s.keys, Issuer: cfg.Issuer, Config: confirming, HeldBack: s.signIns.HeldBack}
 	if s.signIns.Signal, err = newSignal(cfg); err != nil {
 		return nil, err
 	}

@@ -148,7 +148,7 @@ type Recovery struct {
 
 // SIMSwap asks the network whether a number's SIM was changed.
 type SIMSwap struct {
-	URL      string        `key:"url" doc:"CAMARA SIM Swap API that is asked before a code is texted in a recovery or a step-up, with its version: https://network.example/sim-swap/v2. Empty: nobody is asked."`
+	URL      string        `key:"url" doc:"CAMARA SIM Swap API that is asked before a code is texted in a recovery, for a step-up or for a payment, with its version: https://network.example/sim-swap/v2. Empty: nobody is asked."`
 	TokenURL string        `key:"token_url" doc:"Where its access tokens come from (RFC 6749, 4.4). Required with sim_swap.url."`
 	ClientID string        `key:"client_id" doc:"Client id there."`
 	Secret   Secret        `key:"secret" secret:"true" doc:"Client secret there."`

@@ -440,6 +440,8 @@ func (a *API) create(ctx context.Context, r *request) (*transaction.Transaction,
 		return nil, rest.New(rest.Forbidden).Because("phone_too_new").Wait(held.Until.Sub(a.Now()))
 	}
 	switch {
+	case errors.Is(err, transaction.ErrHeldBack):
+		return nil, rest.New(rest.Forbidden).Because(simChanged)
 	case errors.Is(err, transaction.ErrUser), errors.Is(err, transaction.ErrNoPhone):
 		return nil, rest.Invalid(at, "cannot be asked")
 	case errors.Is(err, transaction.ErrTooMany):
@@ -447,6 +449,9 @@ func (a *API) create(ctx context.Context, r *request) (*transaction.Transaction,
 	}
 	return t, a.blocked(err)
 }
+
+// simChanged is why nothing is texted to a phone for now.
+const simChanged = "sim_changed"
 
 // blocked words the block of somebody who gave too many wrong codes.
 func (a *API) blocked(err error) error {
@@ -564,6 +569,9 @@ func (a *API) resend(ctx context.Context, r *request) (*transaction.Transaction,
 			p = p.Wait(wait.Until.Sub(a.Now()))
 		}
 		return nil, p
+	}
+	if errors.Is(err, transaction.ErrHeldBack) {
+		return nil, rest.New(rest.Forbidden).Because(simChanged)
 	}
 	return t, a.ended(t, err)
 }

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -26,6 +27,7 @@ import (
 	"github.com/watchword-auth/watchword/authn/authntest"
 	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/authn/transaction/api"
+	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/logtest"
 	"github.com/watchword-auth/watchword/internal/pgtest"
@@ -532,6 +534,22 @@ func TestResendAndList(t *testing.T) {
 	}
 	for _, query := range []string{"limit=0", "limit=101", "limit=x", "cursor=x", "limit=1&limit=2", "other=1"} {
 		w.ask(t, "GET", "/v1/transactions?"+query, "bank", "").want(t, 400, "invalid_request")
+	}
+}
+
+func TestSIMChanged(t *testing.T) { // TXN-13
+	t.Parallel()
+	w := newWorld(t)
+	made := w.create(t)
+	w.DB.Advance(t, 31*time.Second)
+	w.api.Confirm.HeldBack = func(context.Context, uuid.UUID, factors.Authenticator) (bool, error) { return true, nil }
+	for path, body := range map[string]string{"/v1/transactions": w.body(), "/v1/transactions/" + made.ID + "/resend": "{}"} {
+		if a := w.ask(t, "POST", path, "bank", body).want(t, 403, "forbidden"); a.Problem.Why != "sim_changed" {
+			t.Errorf("%s: %s", path, a.text)
+		}
+	}
+	if n := w.Texts(t); n != 1 {
+		t.Errorf("%d texts, want that from before", n)
 	}
 }
 
