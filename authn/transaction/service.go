@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/factors"
@@ -182,6 +183,26 @@ func decisionContext(id uuid.UUID) string { return "decision of transaction " + 
 // Create stores a transaction and asks the person, in two round trips: one finds them, one stores record, challenge, text and audit record. Its errors are [InvalidError], [ErrUser],
 // [ErrNoPhone], [HoldError], [ErrHeldBack], [ErrTooMany], [ErrOver] where [Request.Able] was not met, and factors.BlockedError.
 func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
+	for tries := 0; ; tries++ {
+		t, err := s.create(ctx, r)
+		switch violation := pq.As(err, pqerror.UniqueViolation); {
+		case errors.Is(err, errOverdue) && tries < 2*s.Config.Open: // whoever sees to that is late
+			if _, err := s.Expire(ctx); err != nil {
+				return nil, err
+			}
+		case errors.Is(err, errOverdue), violation != nil && violation.Constraint == "transactions_slots" && tries == 2*s.Config.Open:
+			return nil, ErrTooMany
+		case violation == nil || violation.Constraint != "transactions_slots": // else somebody took the slot at the same moment: there may be another
+			return t, err
+		}
+	}
+}
+
+// errOverdue says that what is over is what takes the room. See to it and try again.
+var errOverdue = errors.New("transaction: overdue ones take the room")
+
+// create is one try of [Service.Create].
+func (s *Service) create(ctx context.Context, r Request) (*Transaction, error) {
 	o, warnings, err := r.Order.Normalize()
 	if err != nil {
 		return nil, err
@@ -223,15 +244,16 @@ func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 	}
 	q.With("transaction_able", "SELECT 1 WHERE "+able)
 	q.With("transaction_asked", fmt.Sprintf(`
-		SELECT p.id FROM payer p, transaction_able
-		 WHERE (SELECT count(*) FROM transactions o WHERE o.subscriber_id = p.id AND o.state = 'pending' AND o.expires_at > wall()) < %s`, q.Bind(s.Config.Open)+"::int"))
+		SELECT p.id, free.slot FROM payer p, transaction_able, LATERAL (
+		       SELECT n AS slot FROM generate_series(0, %s) n WHERE NOT EXISTS (SELECT FROM transactions o WHERE o.subscriber_id = p.id AND o.slot = n AND o.state = 'pending') ORDER BY random() LIMIT 1) free`,
+		q.Bind(s.Config.Open-1)+"::int"))
 	challenge, err := ledger.Open(ctx, q, "transaction_asked", a, t.binding(r.Holder), prompt)
 	if err != nil {
 		return nil, err
 	}
 	q.With("transaction_created", fmt.Sprintf(`
-		INSERT INTO transactions (id, expires_at, client_id, subscriber_id, door, hash, content, challenge_id, authenticator_id, kind)
-		SELECT %s, wall() + make_interval(secs => %s), %s, %s, %s, %s, %s, c.id, %s, %s FROM challenge_opened c
+		INSERT INTO transactions (id, expires_at, client_id, subscriber_id, door, hash, content, challenge_id, authenticator_id, kind, slot)
+		SELECT %s, wall() + make_interval(secs => %s), %s, %s, %s, %s, %s, c.id, %s, %s, a.slot FROM challenge_opened c, transaction_asked a
 		RETURNING id, challenge_id, subscriber_id, created_at, expires_at, result_id`,
 		q.Bind(t.ID)+"::uuid", q.Bind(o.ExpiresIn.Seconds())+"::float8", q.Bind(t.Client)+"::text", q.Bind(payer.id)+"::uuid", q.Bind(t.Door)+"::text", q.Bind(t.Hash)+"::bytea",
 		q.Bind(sealed)+"::bytea", q.Bind(a.ID)+"::uuid", q.Bind(a.Kind)+"::text"))
@@ -240,11 +262,14 @@ func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 	if r.Along != nil {
 		r.Along(q, "transaction_created")
 	}
-	q.Finally(`SELECT EXISTS (SELECT FROM payer) AS payer, EXISTS (SELECT FROM transaction_able) AS able, c.created_at, c.expires_at, c.result_id, coalesce((SELECT sends FROM challenge_opened), 0) > 0 AS sent
+	q.Finally(`SELECT EXISTS (SELECT FROM payer) AS payer, EXISTS (SELECT FROM transaction_able) AS able, EXISTS (SELECT FROM transaction_asked) AS room,
+		EXISTS (SELECT FROM transactions o, payer p WHERE o.subscriber_id = p.id AND o.state = 'pending' AND o.expires_at <= wall()) AS overdue, c.created_at, c.expires_at, c.result_id, coalesce((SELECT sends FROM challenge_opened), 0) > 0 AS sent
 		FROM (SELECT 1) one LEFT JOIN transaction_created c ON true`)
 	var got struct {
 		Payer     bool       `db:"payer"`
 		Able      bool       `db:"able"`
+		Room      bool       `db:"room"`
+		Overdue   bool       `db:"overdue"`
 		CreatedAt *time.Time `db:"created_at"`
 		ExpiresAt *time.Time `db:"expires_at"`
 		ResultID  *uuid.UUID `db:"result_id"`
@@ -258,6 +283,8 @@ func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 		return nil, ErrUser
 	case !got.Able:
 		return nil, ErrOver
+	case !got.Room && got.Overdue:
+		return nil, errOverdue
 	case got.CreatedAt == nil:
 		return nil, ErrTooMany
 	}
@@ -534,7 +561,9 @@ func (s *Service) Expire(ctx context.Context) (n int64, err error) {
 }
 
 // Run expires transactions every few seconds, until ctx ends. log is told what went wrong.
-func (s *Service) Run(ctx context.Context, log func(error)) error { return postgres.Sweep(ctx, s.Expire, log) }
+func (s *Service) Run(ctx context.Context, log func(error)) error {
+	return postgres.Sweep(ctx, s.Expire, log)
+}
 
 // Resend sends the code again: see factors.Ledger.Resend. Its errors are [ErrUnknown], [ErrDecided] with the transaction, [ErrOver], [ErrHeldBack] and factors.WaitError.
 func (s *Service) Resend(ctx context.Context, client string, id, holder uuid.UUID, app string) (*Transaction, error) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -347,6 +348,29 @@ func TestWhoCanBeAsked(t *testing.T) { // TX-15, TX-18, TX-19, BC-8, EN-4, BND-4
 		wants(t, "the fourth", err, transaction.ErrTooMany)
 		if w.Texts(t) != texts {
 			t.Error("and a text for it")
+		}
+		w.DB.Advance(t, 6*time.Minute)
+		w.create(t) // nobody has seen to what is over
+	})
+	t.Run("many at the same moment", func(t *testing.T) { // on two replicas
+		t.Parallel()
+		w := newWorld(t)
+		second := w.replica(t, w.DB.Open(t))
+		var group sync.WaitGroup
+		var stored atomic.Int64
+		for n := range 40 {
+			group.Go(func() {
+				switch _, err := []*transaction.Service{w.service, second}[n%2].Create(t.Context(), w.request()); {
+				case err == nil:
+					stored.Add(1)
+				case !errors.Is(err, transaction.ErrTooMany):
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+		if n := w.count(t, "transactions WHERE state = 'pending'"); n == 0 || n > 3 || int64(n) != stored.Load() || w.Texts(t) != n || w.count(t, "challenges WHERE ended_at IS NULL") != n {
+			t.Errorf("%d open, %d stored, %d texts, %d challenges", n, stored.Load(), w.Texts(t), w.count(t, "challenges WHERE ended_at IS NULL"))
 		}
 	})
 	t.Run("disabled, and the password changed, after it was asked", func(t *testing.T) {
