@@ -77,7 +77,7 @@ CREATE INDEX verifications_by_ref ON verifications (tenant_id, client_ref, creat
 CREATE TABLE idempotency_keys (
     tenant_id  uuid NOT NULL,
     key        bytea NOT NULL,                -- SHA-256 of mode, route and what the program sent
-    request    bytea NOT NULL,                -- SHA-256 of the request's body
+    request    bytea NOT NULL,                -- HMAC-SHA-256 of the request's body by the key that the program gave
     owner      uuid NOT NULL,                 -- whoever is at it
     started_at timestamptz NOT NULL DEFAULT wall(),
     status     smallint,                      -- NULL: still running

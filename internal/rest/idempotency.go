@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -55,16 +56,19 @@ func Begin(ctx context.Context, db *postgres.DB, q *postgres.Query, caller uuid.
 	if err := canonical.Canonicalize(); err != nil {
 		return nil, nil, true, Invalid("", "is not JSON")
 	}
-	sum, name := sha256.Sum256(canonical), sha256.Sum256([]byte(fmt.Sprintf("%s\x00%s\x00%s", scope, route, key)))
+	// Keyed, by what is itself stored hashed: a body has little in it that cannot be tried out, such as a number.
+	mac := hmac.New(sha256.New, []byte(key))
+	mac.Write(canonical)
+	sum, name := mac.Sum(nil), sha256.Sum256([]byte(fmt.Sprintf("%s\x00%s\x00%s", scope, route, key)))
 	own = &Claim{caller: caller, key: name[:], owner: uuid.New()}
 	tenant, hash := q.Bind(own.caller)+"::uuid", q.Bind(own.key)+"::bytea"
 	q.With("begun", fmt.Sprintf(`
 		INSERT INTO idempotency_keys AS k (tenant_id, key, request, owner) SELECT %s, %s, %s, %s FROM caller
 		ON CONFLICT (tenant_id, key) DO UPDATE SET request = excluded.request, owner = excluded.owner, started_at = wall(), status = NULL, answer = NULL
 		 WHERE k.started_at <= wall() - %s OR k.status IS NULL AND k.request = excluded.request AND k.started_at <= wall() - %s
-		RETURNING owner`, tenant, hash, q.Bind(sum[:])+"::bytea", q.Bind(own.owner)+"::uuid", keepAnswers, giveUp))
+		RETURNING owner`, tenant, hash, q.Bind(sum)+"::bytea", q.Bind(own.owner)+"::uuid", keepAnswers, giveUp))
 	q.Finally(fmt.Sprintf(`SELECT EXISTS (SELECT FROM caller) AS standing, EXISTS (SELECT FROM begun) AS mine, coalesce(p.request = %s, true) AS same, p.status, p.answer
-		FROM (SELECT 1) one LEFT JOIN idempotency_keys p ON p.tenant_id = %s AND p.key = %s AND p.started_at > wall() - %s`, q.Bind(sum[:])+"::bytea", tenant, hash, keepAnswers))
+		FROM (SELECT 1) one LEFT JOIN idempotency_keys p ON p.tenant_id = %s AND p.key = %s AND p.started_at > wall() - %s`, q.Bind(sum)+"::bytea", tenant, hash, keepAnswers))
 	var got struct {
 		Standing bool   `db:"standing"`
 		Mine     bool   `db:"mine"`

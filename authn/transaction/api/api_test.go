@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
@@ -422,6 +424,15 @@ func TestTX20(t *testing.T) { // API-3
 	again := w.ask(t, "POST", "/v1/transactions", "bank", "  "+w.body(), idempotent("k1")).want(t, 201, "")
 	if again.text != first.text || again.header.Get("Idempotent-Replayed") != "true" || w.Texts(t) != 1 {
 		t.Errorf("repeated: %s\nfirst: %s\n%d texts", again.text, first.text, w.Texts(t))
+	}
+	// Nobody who reads the table tries numbers or codes out on what is stored.
+	canonical := jsontext.Value(w.body())
+	must(t, canonical.Canonicalize())
+	sum := sha256.Sum256(canonical)
+	var plain int
+	must(t, w.DB.GetContext(t.Context(), &plain, "SELECT count(*) FROM idempotency_keys WHERE request = $1", sum[:]))
+	if plain != 0 {
+		t.Error("the body's hash without a key is stored")
 	}
 	// Another client's key is another key.
 	if a := w.ask(t, "POST", "/v1/transactions", "other", w.body(), idempotent("k1")).want(t, 201, ""); a.ID == first.ID {
