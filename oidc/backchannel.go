@@ -263,6 +263,9 @@ func (p *Provider) readQuestion(ctx context.Context, c *Client, parameters url.V
 			return nil, e
 		}
 	}
+	if c.Registration.Profile == ProfileFAPI2 && question.Message == "" && in.Details == "" { // FAPI-CIBA section 5.2.2: people have to see which request it is
+		return nil, &zoidc.Error{ErrorType: "invalid_binding_message", Description: "this client has to send binding_message or authorization_details"}
+	}
 	if question.Payment != nil && !c.Registration.FirstParty {
 		in.Scopes = []string{zoidc.ScopeOpenID} // the page shows the payment, and nothing else is allowed by its code
 	}

@@ -282,6 +282,7 @@ func TestTX16(t *testing.T) { // CIB-1, CI-2, CI-3
 		"other key":               {"bank", url.Values{"request": {other}}, "invalid_request"},
 		"no algorithm":            {"bank", url.Values{"request": {"eyJhbGciOiJub25lIn0." + strings.Split(other, ".")[1] + "."}}, "invalid_request"},
 		"altered":                 {"bank", url.Values{"request": {other[:len(other)-8] + "AAAAAAAA"}}, "invalid_request"},
+		"nothing to know it by":   {"bank", url.Values{"request": {w.signedRequest(t, question(drop("binding_message")), nil)}}, "invalid_binding_message"},
 		"within another":          {"bank", bank(map[string]any{"request": "x"}), "invalid_request"},
 	} {
 		if got := w.askBack(t, tt.client, tt.form); got.status != http.StatusBadRequest || got.Error != tt.want || got.RequestID != "" {
