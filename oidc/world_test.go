@@ -139,7 +139,7 @@ func (w *world) asking(t testing.TB, signIns *authn.Service) *backchannel.Servic
 	if err := keys.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.Confirm = &transaction.Service{DB: signIns.DB, Keys: w.World.Keys, Ledger: signIns.Ledger, Signer: keys, Issuer: "https://login.example", Config: transaction.DefaultConfig(), Ended: s.Follow}
+	s.Confirm = &transaction.Service{DB: signIns.DB, Keys: w.World.Keys, Ledger: signIns.Ledger, Signer: keys, Issuer: "https://login.example", Config: transaction.DefaultConfig(), Ended: s.Follow, Suspended: s.Suspend}
 	return s
 }
 

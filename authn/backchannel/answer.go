@@ -127,6 +127,15 @@ func (s *Service) Follow(q *postgres.Query, part string) {
 		  FROM %s f WHERE x.transaction_id = f.id AND x.state = 'pending' AND f.state <> 'pending' RETURNING %s`, part, rung))
 }
 
+// Suspend is what a transaction.Service calls when somebody says that they did not ask for a payment: what else they are asked is answered with no. Of payments the transactions tell.
+func (s *Service) Suspend(ctx context.Context, q *postgres.Query, part string) {
+	q.With("backchannel_suspended", fmt.Sprintf(`
+		UPDATE backchannel_requests x SET state = 'denied', decided_at = wall(), notify_at = CASE WHEN x.notify IS NOT NULL THEN wall() END
+		  FROM %s f WHERE x.subscriber_id = f.subscriber_id AND x.transaction_id IS NULL AND %s RETURNING x.id, x.client_id, x.subscriber_id, %s`, part, openSQL, rung))
+	audit.Record(ctx, q, "backchannel_suspended", audit.Event{Name: "backchannel.answer", Outcome: audit.Refused, Reason: transaction.ReasonSuspended, Actor: audit.System},
+		audit.Expressions{"subject": "backchannel_suspended.subscriber_id", "client_id": "backchannel_suspended.client_id", "object": "backchannel_suspended.id::text"})
+}
+
 // Expire ends what is over and is about no payment, some at a time, and says how many: call it again until it says 0.
 func (s *Service) Expire(ctx context.Context) (int64, error) {
 	q := new(postgres.Query)

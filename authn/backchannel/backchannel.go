@@ -80,7 +80,7 @@ type Service struct {
 	DB      *postgres.DB
 	Keys    factors.Keys
 	SignIns *authn.Service
-	// Confirm keeps payments. Its Ended has to be [Service.Follow].
+	// Confirm keeps payments. Its Ended has to be [Service.Follow], its Suspended [Service.Suspend].
 	Confirm *transaction.Service
 	Outbox  *sms.Outbox
 	Texts   *sms.Texts

@@ -139,6 +139,36 @@ func TestOthersBrowser(t *testing.T) {
 	}
 }
 
+// Whoever did not ask for a payment is asked nothing else that was under way either, by whichever application.
+func TestReported(t *testing.T) { // TXN-6, SUP-5
+	t.Parallel()
+	w := newWorld(t)
+	w.Subscriber(t, "bob", "+12025550144")
+	payment, other := w.ask(t, by("bank"), pays), w.ask(t)
+	foreign := w.ask(t, func(q *backchannel.Question) { q.Hint.Name = "bob" })
+	for range 2 {
+		if _, err := w.service.Confirm.Report(t.Context(), "bank", payment.Payment.ID, transaction.Outcome{}); err != nil && !errors.Is(err, transaction.ErrDecided) {
+			t.Fatal(err)
+		}
+	}
+	for name, tt := range map[string]struct {
+		client string
+		asked  *backchannel.Asked
+		want   backchannel.State
+	}{"the payment": {"bank", payment, backchannel.Denied}, "the other question": {"till", other, backchannel.Denied}, "somebody else's": {"till", foreign, backchannel.Pending}} {
+		if got := w.state(t, tt.client, tt.asked); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
+	}
+	if n := w.redeem(t, "till", other); n != 0 {
+		t.Error("redeemed")
+	}
+	var recorded int
+	if err := w.DB.GetContext(t.Context(), &recorded, "SELECT count(*) FROM audit_events WHERE event = 'backchannel.answer' AND reason = 'suspended' AND object = $1", other.ID.String()); err != nil || recorded != 1 {
+		t.Errorf("%d records, %v", recorded, err)
+	}
+}
+
 // A payment is a transaction: its text has no link, and the question ends with it, however it ends.
 func TestPayment(t *testing.T) {
 	t.Parallel()

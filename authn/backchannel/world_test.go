@@ -68,7 +68,7 @@ func (w *world) replica(t testing.TB, db *postgres.DB) *backchannel.Service {
 	signIns := w.Replica(t, db)
 	issuer := "https://" + authntest.Host
 	s := &backchannel.Service{DB: db, Keys: w.Keys, SignIns: signIns, Outbox: signIns.Ledger.Outbox, Texts: texts, Issuer: issuer, Config: backchannel.DefaultConfig()}
-	s.Confirm = &transaction.Service{DB: db, Keys: w.Keys, Ledger: signIns.Ledger, Signer: key{signer}, Issuer: issuer, Config: transaction.DefaultConfig(), Ended: s.Follow}
+	s.Confirm = &transaction.Service{DB: db, Keys: w.Keys, Ledger: signIns.Ledger, Signer: key{signer}, Issuer: issuer, Config: transaction.DefaultConfig(), Ended: s.Follow, Suspended: s.Suspend}
 	return s
 }
 

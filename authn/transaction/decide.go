@@ -267,6 +267,9 @@ func (s *Service) Report(ctx context.Context, client string, id uuid.UUID, o Out
 	tell(q, "transaction_suspended", events.Event{Type: events.TransactionRefused})
 	s.follow(q, "transaction_reported")
 	s.follow(q, "transaction_suspended")
+	if s.Suspended != nil {
+		s.Suspended(ctx, q, "transaction_reported")
+	}
 	q.With("fraud_reported", "SELECT * FROM transaction_reported")
 	events.Add(q, "fraud_reported", events.Event{Type: events.FraudReported, Owner: events.Operator}, events.Expressions{ID: publicSQL("fraud_reported"), Status: "fraud_reported.state"})
 	if o.Along != nil {

@@ -54,6 +54,8 @@ type Service struct {
 	// Ended, when set, adds what follows the end of transactions to the statement that ends them, however they end: part has columns id, client_id and state of each. It may be called
 	// for several parts of one statement. A part can have transactions besides that had ended before.
 	Ended func(q *postgres.Query, part string)
+	// Suspended, when set, adds what else ends when somebody says that they did not ask for a transaction: part has column subscriber_id.
+	Suspended func(ctx context.Context, q *postgres.Query, part string)
 }
 
 // State of a transaction.

@@ -142,7 +142,7 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 		return nil, err
 	}
 	s.asking = &backchannel.Service{DB: db, Keys: ring, SignIns: s.signIns, Confirm: s.confirm, Outbox: carry.outbox, Texts: carry.texts, Issuer: cfg.Issuer, Config: backchannel.DefaultConfig()}
-	s.confirm.Ended = s.asking.Follow
+	s.confirm.Ended, s.confirm.Suspended = s.asking.Follow, s.asking.Suspend
 	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())
 }
 
