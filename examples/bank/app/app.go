@@ -69,9 +69,10 @@ type payment struct {
 	Evidence                                 *evidence
 	Result                                   string // signed
 
-	request string // auth_req_id
-	pause   time.Duration
-	askedAt time.Time
+	customer string // sub of who pays
+	request  string // auth_req_id
+	pause    time.Duration
+	askedAt  time.Time
 }
 
 // session is one browser.
@@ -344,7 +345,7 @@ func (b *bank) pay(w http.ResponseWriter, r *http.Request) {
 	field := func(name string) string { return strings.Join(strings.Fields(r.PostFormValue(name)), " ") }
 	paying := &payment{
 		Number: len(s.payments) + 1, Amount: field("amount"), Currency: "EUR", Payee: field("payee"), IBAN: strings.ToUpper(strings.ReplaceAll(field("iban"), " ", "")), Reference: field("reference"),
-		Door: field("door"), State: "asked",
+		Door: field("door"), State: "asked", customer: s.subject,
 	}
 	s.payments = append(s.payments, paying)
 	var err error

@@ -171,7 +171,7 @@ type record struct {
 	Reference string `json:"reference"`
 }
 
-// check makes sure that a signed result is one, for this bank, not too old, and of exactly this payment. Whoever skips any of it may execute what nobody approved.
+// check makes sure that a signed result is one, for this bank, not too old, of the transaction that was asked about and of its customer, and of exactly this payment. Whoever skips any of it may execute what nobody approved.
 func (p *provider) check(ctx context.Context, token string, want *payment) (*evidence, error) {
 	header, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil || header.Signatures[0].Protected.ExtraHeaders[jose.HeaderType] != "txn-receipt+jwt" {
@@ -195,6 +195,8 @@ func (p *provider) check(ctx context.Context, token string, want *payment) (*evi
 		return nil, errors.New("the result is for somebody else")
 	case e.Status != "approved":
 		return nil, errors.New("the result is no approval")
+	case e.Subject != want.customer || e.Transaction != want.Transaction:
+		return nil, errors.New("the result is of another transaction, or of another customer's")
 	case time.Now().After(time.Unix(e.Expires, 0)):
 		return nil, errors.New("the result is too old to act upon")
 	case e.SHA256 != base64.RawURLEncoding.EncodeToString(sum[:]):
