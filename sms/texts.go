@@ -4,6 +4,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -124,6 +125,12 @@ func (t *Texts) Program(service, locale, code string, life time.Duration, a *App
 func (t *Texts) Subject(service, locale string) (text, localeUsed string) {
 	return t.render("mail_subject", locale, map[string]any{"Service": service})
 }
+
+// appHashForm is the form of the hash that Android apps know their texts by.
+var appHashForm = regexp.MustCompile(`^[A-Za-z0-9+/]{11}$`)
+
+// IsAppHash reports whether app is the hash of an Android app (SMS Retriever). Whatever else ended a text would be words of somebody's own.
+func IsAppHash(app string) bool { return appHashForm.MatchString(app) }
 
 // Closing is the last line of a text, which machines read; "" when none does.
 func Closing(host, code, app string) string {

@@ -415,6 +415,9 @@ func (a *API) create(ctx context.Context, r *request) (*transaction.Transaction,
 	}
 	order := transaction.Order{Amount: body.Amount, Currency: body.Currency, Reference: body.Reference, Type: body.Type, ExpiresIn: time.Duration(body.ExpiresIn) * time.Second, Locale: body.Locale}
 	order.Payees = payees(body.Payee, body.Payees, func(at string) { fail(at, "or payees is required, and not both") })
+	if body.AppHash != "" && !sms.IsAppHash(body.AppHash) {
+		fail("/app_hash", noAppHash)
+	}
 	if order.Payees != nil {
 		if _, _, err := order.Normalize(); err != nil {
 			invalid, _ := errors.AsType[*transaction.InvalidError](err)
@@ -449,6 +452,9 @@ func (a *API) create(ctx context.Context, r *request) (*transaction.Transaction,
 	}
 	return t, a.blocked(err)
 }
+
+// noAppHash is what is wrong with a hash of an app that is none.
+const noAppHash = "is no hash of 11 characters"
 
 // simChanged is why nothing is texted to a phone for now.
 const simChanged = "sim_changed"
@@ -552,6 +558,10 @@ func (a *API) resend(ctx context.Context, r *request) (*transaction.Transaction,
 	if err != nil {
 		return nil, err
 	}
+	app := r.input.(*ResendRequest).AppHash
+	if app != "" && !sms.IsAppHash(app) {
+		return nil, rest.Invalid("/app_hash", noAppHash)
+	}
 	t, err := a.Confirm.Get(ctx, r.client, id)
 	if err == nil && t.Door != transaction.DoorREST {
 		err = transaction.ErrUnknown
@@ -559,7 +569,7 @@ func (a *API) resend(ctx context.Context, r *request) (*transaction.Transaction,
 	if err != nil {
 		return nil, a.ended(t, err)
 	}
-	t, err = a.Confirm.Resend(ctx, r.client, id, uuid.Nil, r.input.(*ResendRequest).AppHash)
+	t, err = a.Confirm.Resend(ctx, r.client, id, uuid.Nil, app)
 	if wait, ok := errors.AsType[*factors.WaitError](err); ok {
 		p := rest.New(rest.TooMany).Scoped("transaction")
 		if wait.Limited {

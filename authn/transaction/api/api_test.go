@@ -494,6 +494,22 @@ func TestTX21(t *testing.T) { // TXN-6
 	w.ask(t, "POST", "/v1/transactions", "bank", strings.Replace(w.body(), fmt.Sprintf(`"user": %q`, w.alice), `"phone": "+1 (202) 555-0143"`, 1)).want(t, 201, "")
 	w.ask(t, "POST", "/v1/transactions", "bank", `{"x":"`+strings.Repeat("x", 40<<10)+`"}`).want(t, 413, "too_large")
 	w.ask(t, "POST", "/v1/transactions", "bank", w.body(), func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }).want(t, 415, "unsupported_media_type")
+	// SMS-4: nothing that comes with a request adds lines to the text.
+	made := w.create(t)
+	w.DB.Advance(t, 31*time.Second)
+	texts := w.Texts(t)
+	for _, app := range []string{`x\n@evil.example #123456`, `\u0000`, `0123456789`, `012345678901`, `0123456789\n`, `https://a.b`} {
+		ended := `, "app_hash": "` + app + `"}`
+		a := w.ask(t, "POST", "/v1/transactions", "bank", strings.TrimSuffix(w.body(), "}")+ended).want(t, 400, "invalid_request")
+		b := w.ask(t, "POST", "/v1/transactions/"+made.ID+"/resend", "bank", "{"+ended[2:]).want(t, 400, "invalid_request")
+		if !strings.Contains(a.text, `"/app_hash"`) || !strings.Contains(b.text, `"/app_hash"`) {
+			t.Errorf("%s: %s, %s", app, a.text, b.text)
+		}
+	}
+	if w.Texts(t) != texts {
+		t.Errorf("%d texts more", w.Texts(t)-texts)
+	}
+	w.ask(t, "POST", "/v1/transactions/"+made.ID+"/resend", "bank", `{"app_hash": "FA+9qCX9VSu"}`).want(t, 200, "")
 	w.Subscriber(t, "carol", "+12025550166")
 	if a := w.ask(t, "POST", "/v1/transactions", "bank", strings.Replace(w.body(), fmt.Sprintf(`"user": %q`, w.alice), `"phone": "+12025550166"`, 1)).want(t, 403, "forbidden"); a.Problem.Why != "phone_too_new" {
 		t.Errorf("a fresh phone: %s", a.text)
