@@ -623,6 +623,7 @@ func (a *API) list(ctx context.Context, r *request) (*List, error) {
 		raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 		if err == nil {
 			err = before.UnmarshalText(raw)
+			before = before.UTC() // a database knows fewer offsets
 		}
 		if err != nil {
 			return nil, rest.Invalid("cursor", "is not one that this API gave you")

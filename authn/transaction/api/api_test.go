@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -562,6 +563,7 @@ func TestResendAndList(t *testing.T) {
 	for _, query := range []string{"limit=0", "limit=101", "limit=x", "cursor=x", "limit=1&limit=2", "other=1"} {
 		w.ask(t, "GET", "/v1/transactions?"+query, "bank", "").want(t, 400, "invalid_request")
 	}
+	w.ask(t, "GET", "/v1/transactions?cursor="+base64.RawURLEncoding.EncodeToString([]byte("2020-01-01T00:00:00+23:59")), "bank", "").want(t, 200, "")
 }
 
 func TestSIMChanged(t *testing.T) { // TXN-13
