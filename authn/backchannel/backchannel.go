@@ -204,13 +204,28 @@ func (s *Service) Ask(ctx context.Context, q Question) (*Asked, error) {
 		q.Locales = who.locale
 	}
 	q.Requirement.Subject, q.Requirement.Consent = who.subject, true
+	asked, err := s.askOne(ctx, &q, who)
+	if errors.Is(err, ErrTooMany) {
+		record := new(postgres.Query)
+		record.With("refused", "SELECT 1")
+		audit.Record(ctx, record, "refused", audit.Event{Name: "backchannel.ask", Outcome: audit.Refused, Reason: "limit", Actor: "client", Client: q.RelyingParty.ID, Subject: who.id}, nil)
+		record.Finally("SELECT 1 FROM refused")
+		if _, problem := s.DB.Run(ctx, record); problem != nil {
+			return nil, fmt.Errorf("record a refused question: %w", problem)
+		}
+	}
+	return asked, err
+}
+
+// askOne is [Service.Ask] for somebody who was found.
+func (s *Service) askOne(ctx context.Context, q *Question, who *person) (*Asked, error) {
 	for tries := 0; ; tries++ {
-		asked, err := s.ask(ctx, &q, who)
+		asked, err := s.ask(ctx, q, who)
 		violation := pq.As(err, pqerror.UniqueViolation, pqerror.NotNullViolation)
 		switch {
 		case violation == nil || violation.Table != "backchannel_requests":
 			if errors.Is(err, ErrUser) {
-				return nil, s.stranger(ctx, &q)
+				return nil, s.stranger(ctx, q)
 			}
 			return asked, err
 		case violation.Constraint != "backchannel_slots" || tries == 2*s.Config.Open: // somebody took the slot at the same moment: there may be another

@@ -278,6 +278,10 @@ func TestTX19(t *testing.T) {
 			if open, err := w.service.Open(t.Context(), w.alice); err != nil || len(open) > tt.most || len(open) == 0 || stored != len(open) || w.Texts(t) != stored {
 				t.Errorf("%d open, %d stored, %d texts, want %d; %v", len(open), stored, w.Texts(t), tt.most, err)
 			}
+			var refused int
+			if err := w.DB.GetContext(t.Context(), &refused, "SELECT count(*) FROM audit_events WHERE event = 'backchannel.ask' AND outcome = 'refused' AND reason = 'limit' AND subject = $1", w.alice); err != nil || refused != 100-stored {
+				t.Errorf("I8: %d refusals are recorded of %d, %v", refused, 100-stored, err)
+			}
 			w.DB.Advance(t, 10*time.Minute) // nobody has seen to what is over
 			w.ask(t, tt.change...)
 		})

@@ -120,6 +120,9 @@ func TestGuesses(t *testing.T) { // RC-7, RC-8, REC-7, THR-2
 	w.drain(t)
 	_, err := w.engine.Answer(t.Context(), cookie, code)
 	wants(t, "the right code after five wrong ones", err, recovery.ErrTries)
+	if n := w.count(t, "SELECT count(*) FROM audit_events WHERE event = 'recovery.prove' AND outcome = 'refused' AND reason = 'tries' AND subject = $1", w.alice); n != 1 {
+		t.Errorf("I8: %d records of that, want 1", n)
+	}
 	if n := w.count(t, "SELECT count(*) FROM messages WHERE challenge_id IS NOT NULL"); n != 1 {
 		t.Errorf("%d codes texted, want 1", n)
 	}

@@ -230,12 +230,16 @@ func isBlocked(err error) bool {
 // try pays for an answer of somebody who has proved nothing, whoever they claim to be.
 func (e *Engine) try(ctx context.Context, r *Recovery) error {
 	q := new(postgres.Query)
-	q.Finally("UPDATE recoveries SET tries = tries + 1 WHERE id = " + q.Bind(r.ID) + "::uuid AND tries < " + q.Bind(e.Config.Tries) + "::int AND proofs = '{}'")
-	n, err := e.DB.Run(ctx, q)
-	if err != nil {
+	id := q.Bind(r.ID) + "::uuid"
+	q.With("tried", "UPDATE recoveries SET tries = tries + 1 WHERE id = "+id+" AND tries < "+q.Bind(e.Config.Tries)+"::int AND proofs = '{}' RETURNING id")
+	q.With("refused", "SELECT id, subscriber_id FROM recoveries WHERE id = "+id+" AND NOT EXISTS (SELECT FROM tried)")
+	record(ctx, q, "refused", audit.Event{Name: "recovery.prove", Outcome: audit.Refused, Reason: "tries"}, nil)
+	q.Finally("SELECT EXISTS (SELECT FROM tried)")
+	var paid bool
+	if err := e.DB.Get(ctx, &paid, q); err != nil {
 		return fmt.Errorf("pay for an answer: %w", err)
 	}
-	if n == 0 {
+	if !paid {
 		return ErrTries
 	}
 	return nil

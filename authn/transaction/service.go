@@ -185,8 +185,39 @@ func decisionContext(id uuid.UUID) string { return "decision of transaction " + 
 // Create stores a transaction and asks the person, in two round trips: one finds them, one stores record, challenge, text and audit record. Its errors are [InvalidError], [ErrUser],
 // [ErrNoPhone], [HoldError], [ErrHeldBack], [ErrTooMany], [ErrOver] where [Request.Able] was not met, and factors.BlockedError.
 func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
+	var who payer
+	t, err := s.createOne(ctx, r, &who)
+	reason, blocked, hold := "", new(factors.BlockedError), new(HoldError)
+	switch {
+	case r.Door == DoorCIBA: // what refuses the question is recorded with that
+		return t, err
+	case errors.As(err, &hold):
+		reason = "phone_too_new"
+	case errors.As(err, &blocked):
+		reason = "blocked"
+	case errors.Is(err, ErrTooMany):
+		reason = "limit"
+	case errors.Is(err, ErrNoPhone):
+		reason = "no_phone"
+	case errors.Is(err, ErrUser):
+		reason = "nobody"
+	default:
+		return t, err
+	}
+	q := new(postgres.Query)
+	q.With("refused", "SELECT 1")
+	audit.Record(ctx, q, "refused", audit.Event{Name: "transaction.create", Outcome: audit.Refused, Reason: reason, Actor: "client", Subject: who.id, Client: r.Client}, nil)
+	q.Finally("SELECT 1 FROM refused")
+	if _, problem := s.DB.Run(ctx, q); problem != nil {
+		return nil, fmt.Errorf("record a refused transaction: %w", problem)
+	}
+	return nil, err
+}
+
+// createOne is [Service.Create] but for the record of a refusal. who is whom it found.
+func (s *Service) createOne(ctx context.Context, r Request, who *payer) (*Transaction, error) {
 	for tries := 0; ; tries++ {
-		t, err := s.create(ctx, r)
+		t, err := s.create(ctx, r, who)
 		switch violation := pq.As(err, pqerror.UniqueViolation); {
 		case errors.Is(err, errOverdue) && tries < 2*s.Config.Open: // whoever sees to that is late
 			if _, err := s.Expire(ctx); err != nil {
@@ -203,13 +234,14 @@ func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 // errOverdue says that what is over is what takes the room. See to it and try again.
 var errOverdue = errors.New("transaction: overdue ones take the room")
 
-// create is one try of [Service.Create].
-func (s *Service) create(ctx context.Context, r Request) (*Transaction, error) {
+// create is one try of [Service.createOne].
+func (s *Service) create(ctx context.Context, r Request, who *payer) (*Transaction, error) {
 	o, warnings, err := r.Order.Normalize()
 	if err != nil {
 		return nil, err
 	}
 	payer, a, err := s.payer(ctx, r.User)
+	*who = payer
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +333,7 @@ type payer struct {
 	subject string
 }
 
-// payer finds who is asked, and the phone: the one that was used last of those that are old enough.
+// payer finds who is asked, and the phone: the one that was used last of those that are old enough. Whom it found it gives with an error too.
 func (s *Service) payer(ctx context.Context, u User) (payer, factors.Authenticator, error) {
 	q := new(postgres.Query)
 	var which string
@@ -332,12 +364,13 @@ func (s *Service) payer(ctx context.Context, u User) (payer, factors.Authenticat
 		return payer{}, factors.Authenticator{}, ErrUser
 	}
 	row := rows[0]
+	found := payer{row.ID, row.Subject}
 	if row.BlockedUntil != nil {
-		return payer{}, factors.Authenticator{}, &factors.BlockedError{Until: *row.BlockedUntil}
+		return found, factors.Authenticator{}, &factors.BlockedError{Until: *row.BlockedUntil}
 	}
 	bound, err := s.Ledger.DecodeBound(row.Bound)
 	if err != nil {
-		return payer{}, factors.Authenticator{}, err
+		return found, factors.Authenticator{}, err
 	}
 	var hold *HoldError
 	changed := false
@@ -358,20 +391,20 @@ func (s *Service) payer(ctx context.Context, u User) (payer, factors.Authenticat
 			continue
 		}
 		if held, err := s.heldBack(ctx, row.ID, a); err != nil {
-			return payer{}, factors.Authenticator{}, err
+			return found, factors.Authenticator{}, err
 		} else if held {
 			changed = true
 			continue
 		}
-		return payer{row.ID, row.Subject}, a, nil
+		return found, a, nil
 	}
 	if changed {
-		return payer{}, factors.Authenticator{}, ErrHeldBack
+		return found, factors.Authenticator{}, ErrHeldBack
 	}
 	if hold != nil {
-		return payer{}, factors.Authenticator{}, hold
+		return found, factors.Authenticator{}, hold
 	}
-	return payer{}, factors.Authenticator{}, ErrNoPhone
+	return found, factors.Authenticator{}, ErrNoPhone
 }
 
 // heldBack asks [Service.HeldBack].

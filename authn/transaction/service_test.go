@@ -337,6 +337,27 @@ func TestWhoCanBeAsked(t *testing.T) { // TX-15, TX-18, TX-19, BC-8, EN-4, BND-4
 		_, err = w.service.Create(t.Context(), r)
 		wants(t, "disabled", err, transaction.ErrUser)
 	})
+	t.Run("what is refused is recorded", func(t *testing.T) { // LOG-1, I8
+		t.Parallel()
+		w := newWorld(t)
+		for range 3 {
+			w.create(t)
+		}
+		bob, carol, dave := w.Subscriber(t, "bob", "+12025550144"), w.Subscriber(t, "carol", ""), w.Subscriber(t, "dave", "+12025550146")
+		if _, err := w.DB.ExecContext(t.Context(), `INSERT INTO streaks (scope, key, failures, blocked_until, updated_at) VALUES ('factor', uuid_send($1), 5, wall() + interval '15 minutes', wall())`, dave); err != nil {
+			t.Fatal(err)
+		}
+		for reason, who := range map[string]uuid.UUID{"limit": w.alice, "phone_too_new": bob, "no_phone": carol, "blocked": dave, "nobody": uuid.New()} {
+			r := w.request()
+			r.User = transaction.User{Subscriber: who}
+			if _, err := w.service.Create(t.Context(), r); err == nil {
+				t.Errorf("%s: created", reason)
+			}
+			if n := w.count(t, "audit_events WHERE event = 'transaction.create' AND outcome = 'refused' AND reason = $1 AND client_id = 'bank' AND (subject = $2 OR reason = 'nobody' AND subject IS NULL)", reason, who); n != 1 {
+				t.Errorf("%s: %d records", reason, n)
+			}
+		}
+	})
 	t.Run("three at once", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
