@@ -129,7 +129,7 @@ func (e *Engine) FinishRepair(ctx context.Context, cookie authn.Cookie) error {
 		return ErrNotThisStep
 	}
 	q := new(postgres.Query)
-	q.With("leaving", "UPDATE sessions SET ended_at = wall(), end_reason = 'repaired' WHERE id = "+q.Bind(repair.Session.ID)+"::uuid AND recovery_id IS NOT NULL AND ended_at IS NULL RETURNING id")
+	q.With("leaving", "UPDATE sessions SET ended_at = wall(), end_reason = 'repaired' WHERE id = "+q.Bind(repair.Session.ID)+"::uuid AND recovery_id IS NOT NULL AND ended_at IS NULL AND "+e.Repairing("sessions")+" RETURNING id")
 	e.finish(ctx, q, "leaving", &repair.Session, "'{}'::uuid[]")
 	q.Finally("SELECT 1 FROM finished")
 	n, err := e.DB.Run(ctx, q)

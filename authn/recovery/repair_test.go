@@ -2,6 +2,7 @@ package recovery_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/watchword-auth/watchword/authn/recovery"
 	"github.com/watchword-auth/watchword/factors/backupcode"
 	"github.com/watchword-auth/watchword/factors/smsotp"
+	"github.com/watchword-auth/watchword/factors/totp"
 	"github.com/watchword-auth/watchword/sms"
 )
 
@@ -143,5 +145,55 @@ func TestStoppedWhileBinding(t *testing.T) { // RC-10, REC-4
 	}
 	if n := w.count(t, "SELECT count(*) FROM authenticators WHERE id = $1 AND unbound_at IS NULL", e.Authenticator.ID); (n == 1) != (errBound == nil) || w.phones(t) != 1 {
 		t.Errorf("the phone is bound: %d; %d phones in all", n, w.phones(t))
+	}
+}
+
+// A repair ends in one way, whoever ends it at the same moment, on two replicas: and only what ended it has changed the account.
+func TestOneEndOfRepair(t *testing.T) { // RC-10, REC-4
+	t.Parallel()
+	for round := range 8 {
+		w := newWorld(t)
+		second := w.over(t, w.Replica(t, w.DB.Open(t)))
+		w.Service.Repaired, w.Service.Repairing = w.engine.Repaired, w.engine.Repairing
+		w.Paper(t, w.alice)
+		app := w.App(t, w.alice)
+		cookie := w.begin(t, recovery.Access, "alice", recovery.Text)
+		g, err := w.engine.Answer(t.Context(), cookie, w.code(t, cookie))
+		wants(t, "the text", err, nil)
+		wants(t, "ask", w.engine.Ask(t.Context(), g.Cookie, app.Authenticator.ID, "en"), nil)
+		g, err = w.engine.Answer(t.Context(), g.Cookie, app.Code(t, 0))
+		wants(t, "the app", err, nil)
+		e, err := w.propose(t, g.Session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code := w.Code(t, e.Challenge.ID)
+		errs := make([]error, 4)
+		race(4, func(n int) {
+			switch n {
+			case 0:
+				errs[n] = w.engine.FinishRepair(t.Context(), g.Session)
+			case 1:
+				errs[n] = second.Cancel(t.Context(), g.Cookie)
+			case 2:
+				errs[n] = second.End(t.Context(), g.Recovery.ID)
+			case 3:
+				_, errs[n] = w.Service.Prove(t.Context(), g.Session, e.Challenge.ID, uuid.Nil, code)
+			}
+		})
+		var ends []int
+		for n, err := range errs {
+			if err == nil {
+				ends = append(ends, n)
+			}
+		}
+		r, err := w.engine.Find(t.Context(), g.Recovery.ID)
+		if err != nil || len(ends) != 1 || (r.State == recovery.Finished) != (ends[0] == 0 || ends[0] == 3) {
+			t.Fatalf("round %d: %+v, %v; %v", round, r, err, errs)
+		}
+		want := map[int][]string{0: {smsotp.Kind, totp.Kind}, 1: {backupcode.Kind, smsotp.Kind, totp.Kind}, 2: {backupcode.Kind, smsotp.Kind, totp.Kind}, 3: {smsotp.Kind, smsotp.Kind, totp.Kind}}[ends[0]]
+		if got := w.bound(t); !slices.Equal(got, want) {
+			t.Errorf("round %d: ended by %d, bound %v, want %v", round, ends[0], got, want)
+		}
 	}
 }
