@@ -502,19 +502,33 @@ func (s *Service) transaction(row *row) (*Transaction, error) {
 	return t, err
 }
 
-// Get reads a transaction of an application, in one round trip. What expired is stored as expired before it is told: nothing that was told ever changes.
+// Get reads a transaction of an application, in one round trip. What expired is stored as expired before it is told, which takes two more, once: nothing that was told ever changes.
 func (s *Service) Get(ctx context.Context, client string, id uuid.UUID) (*Transaction, error) {
-	q := new(postgres.Query)
-	which := fmt.Sprintf("t.id = %s AND t.client_id = %s", q.Bind(id)+"::uuid", q.Bind(client)+"::text")
-	s.expire(q, which)
-	q.Finally(fmt.Sprintf("SELECT %[1]s FROM transaction_expired t UNION ALL SELECT %[1]s FROM transactions t WHERE %[2]s AND NOT EXISTS (SELECT FROM transaction_expired)", s.columns(q), which))
-	var found row
-	if err := s.DB.Get(ctx, &found, q); errors.Is(err, postgres.ErrNotFound) {
-		return nil, ErrUnknown
-	} else if err != nil {
-		return nil, fmt.Errorf("read transaction: %w", err)
+	which := func(q *postgres.Query) string {
+		return fmt.Sprintf("t.id = %s AND t.client_id = %s", q.Bind(id)+"::uuid", q.Bind(client)+"::text")
 	}
-	return s.transaction(&found)
+	for {
+		var found struct {
+			row
+			Due bool `db:"due"`
+		}
+		q := new(postgres.Query)
+		q.Finally(fmt.Sprintf("SELECT %s, t.state = 'pending' AND t.expires_at <= wall() AS due FROM transactions t WHERE %s", s.columns(q), which(q)))
+		if err := s.DB.Get(ctx, &found, q); errors.Is(err, postgres.ErrNotFound) {
+			return nil, ErrUnknown
+		} else if err != nil {
+			return nil, fmt.Errorf("read transaction: %w", err)
+		}
+		if !found.Due {
+			return s.transaction(&found.row)
+		}
+		q = new(postgres.Query) // an answer that began in time may be about to commit: whichever is first
+		s.expire(q, which(q))
+		q.Finally("SELECT 1 FROM transaction_expired")
+		if _, err := s.DB.Run(ctx, q); err != nil {
+			return nil, fmt.Errorf("expire transaction: %w", err)
+		}
+	}
 }
 
 // List reads transactions, the newest first: all that began before a time, of one application or, with "", of all. It is for operators; what expired in the meantime may be pending yet.
