@@ -154,10 +154,12 @@ func (n *normalizer) payees(list []Payee) []Payee {
 		if len(list) > 1 {
 			at = fmt.Sprintf("/payees/%d", i)
 		}
-		set[i] = Payee{Name: n.text(at+"/name", p.Name, MaxName), Account: n.account(at+"/account", p.Account)}
-		if set[i].Name == "" {
+		known := len(n.problems)
+		set[i].Name = n.text(at+"/name", p.Name, MaxName)
+		if set[i].Name == "" && len(n.problems) == known {
 			n.fail(at+"/name", "is required")
 		}
+		set[i].Account = n.account(at+"/account", p.Account)
 	}
 	slices.SortFunc(set, func(a, b Payee) int {
 		if c := strings.Compare(a.Account, b.Account); c != 0 {

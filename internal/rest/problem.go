@@ -61,7 +61,7 @@ func kinds() map[Code]struct {
 		OTPIncorrect:        {http.StatusBadRequest, "Wrong code", "Ask for the code again; attempts_left says how often that is possible."},
 		TransactionMismatch: {http.StatusBadRequest, "Another transaction", "What was sent with the code differs from what it was made for. It has ended: begin a new one."},
 		InvalidAPIKey:       {http.StatusUnauthorized, "No valid key", "Send a key that stands in X-API-Key, or an access token in Authorization."},
-		Forbidden:           {http.StatusForbidden, "Not allowed", "The key or token lacks the scope for this."},
+		Forbidden:           {http.StatusForbidden, "Not allowed", "The key or token lacks the scope for this, unless reason says something else."},
 		CountryNotServed:    {http.StatusForbidden, "Country not served", "This server does not text numbers of that country."},
 		FraudSuspected:      {http.StatusForbidden, "Fraud suspected", "Texts to numbers like this one are stopped for a while, because their codes are not used."},
 		RecipientOptedOut:   {http.StatusForbidden, "Opted out", "The number has asked for no more texts. Its owner can answer START to the last one."},
@@ -131,8 +131,8 @@ type Problem struct { //nolint:errname // RFC 9457 calls it a problem
 	Code         Code         `json:"code" description:"Stable; decide by it."`
 	RequestID    string       `json:"request_id" description:"Tell it whoever runs this server, who finds it in the log."`
 	Errors       []FieldError `json:"errors,omitempty"`
-	Scope        string       `json:"scope,omitempty" description:"Of rate_limited: key, number, account, tenant."`
-	Reason       string       `json:"reason,omitempty" description:"More exactly, where there is more to say: landline, unsupported."`
+	Scope        string       `json:"scope,omitempty" description:"Of rate_limited: key, number, account, tenant, transaction."`
+	Reason       string       `json:"reason,omitempty" description:"More exactly, where there is more to say: landline, unsupported, phone_too_new, too_many_open."`
 	RetryAfter   *int         `json:"retry_after,omitempty" description:"Seconds, as in Retry-After."`
 	AttemptsLeft *int         `json:"attempts_left,omitempty"`
 	Message      string       `json:"message" description:"Repeats detail."`

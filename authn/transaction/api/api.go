@@ -329,7 +329,9 @@ func (a *API) receive(w http.ResponseWriter, r *http.Request, op *operation) (*r
 	case err != nil:
 		return nil, err
 	case client == "":
-		return nil, rest.New(rest.InvalidAPIKey)
+		p := rest.New(rest.InvalidAPIKey)
+		p.Title, p.Detail = "No valid access token", "Send an access token that the application got for itself, with the scope transactions, in Authorization."
+		return nil, p
 	case !slices.Contains(scopes, Scope):
 		return nil, rest.New(rest.Forbidden).Because("scope")
 	}
@@ -448,7 +450,7 @@ func (a *API) create(ctx context.Context, r *request) (*transaction.Transaction,
 	case errors.Is(err, transaction.ErrUser), errors.Is(err, transaction.ErrNoPhone):
 		return nil, rest.Invalid(at, "cannot be asked")
 	case errors.Is(err, transaction.ErrTooMany):
-		return nil, rest.New(rest.TooMany).Scoped("account").Wait(time.Minute)
+		return nil, rest.New(rest.TooMany).Scoped("account").Because("too_many_open").Wait(time.Minute)
 	}
 	return t, a.blocked(err)
 }

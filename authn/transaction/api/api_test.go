@@ -315,6 +315,10 @@ func TestTX2(t *testing.T) { // TXN-2: a code of one on another that is equal
 	if code := w.code(t, one.ID); code != w.code(t, two.ID) {
 		w.verify(t, "bank", two.ID, code).want(t, 400, "otp_incorrect")
 	}
+	w.create(t)
+	if a := w.ask(t, "POST", "/v1/transactions", "bank", w.body()).want(t, 429, "rate_limited"); a.Problem.Why != "too_many_open" {
+		t.Errorf("a fourth at once: %s", a.text)
+	}
 }
 
 func TestTX4(t *testing.T) { // TXN-11, GW-2
