@@ -33,7 +33,7 @@ type DetailType interface {
 	Type() string
 	// Canonical checks one element, a JSON object without repeated names, and gives it in the one form that everything that means the same has. It refuses
 	// members that it does not know, values of other types or forms than its own, and elements that lack something: the application is answered
-	// invalid_authorization_details, and the error is logged, so that it must not repeat what was sent.
+	// invalid_authorization_details with the error's text, which is logged as well, so that it must not repeat what was sent.
 	Canonical(element json.RawMessage) (json.RawMessage, error)
 	// Describe says in a language what a person allows, one line for each thing. element is canonical. The locale is a BCP 47 tag of [Config.Locales].
 	Describe(locale string, element json.RawMessage) []string
@@ -63,6 +63,19 @@ func (p *Provider) confirms(in *asked, details []authn.Detail) (bool, *zoidc.Err
 		return true, nil
 	}
 	return false, nil
+}
+
+// describable keeps what an error_description may hold: RFC 6749 section 5.2.
+func describable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r < ' ' || r > '~' || r == '\\':
+			return '?'
+		case r == '"':
+			return '\''
+		}
+		return r
+	}, text)
 }
 
 func errDetails(description string) *zoidc.Error {
@@ -105,7 +118,7 @@ func (p *Provider) readDetails(ctx context.Context, c *Client, raw string) ([]au
 		canonical, err := t.Canonical(element)
 		if err != nil {
 			p.Log.WarnContext(ctx, "authorization_details refused", "type", name, "client_id", c.ID, "error", err)
-			return nil, errDetails("an element of authorization_details is not as its type wants it")
+			return nil, errDetails(describable(fmt.Sprintf("element %d of authorization_details is not as %s wants it: %v", i, name, err)))
 		}
 		details[i] = authn.Detail{Type: name, Content: string(canonical), Lines: map[string][]string{}}
 		for _, locale := range p.Locales {

@@ -116,6 +116,9 @@ func TestAuthorizationDetails(t *testing.T) { // PAR-4
 			if got.status != http.StatusBadRequest || got.Error != "invalid_authorization_details" {
 				t.Errorf("%s, pushed: %d %s", name, got.status, got.raw)
 			}
+			if name == "one of several is not right" && !strings.Contains(got.raw, "element 1 of authorization_details is not as account wants it: account is missing") {
+				t.Errorf("%s: %s", name, got.raw)
+			}
 			if a := w.browser().authorize(t, request("web", details(raw))); a.param("error") != "invalid_authorization_details" || a.param("state") != "the state" {
 				t.Errorf("%s, by the browser: %d %q", name, a.status, a.location)
 			}

@@ -70,7 +70,12 @@ type detailsAccount struct {
 	Other string `json:"other,omitempty"`
 }
 
-var errDetails = errors.New("a member is not known, is missing, or has another type")
+var errDetails = errors.New("a member is not known, is missing or empty, or has another type; " +
+	"it has type, instructedAmount {amount, currency}, creditorName, creditorAccount {iban or other}, remittanceInformationUnstructured, actions and locations")
+
+// members are what an [Order] has, as an element calls it.
+var members = strings.NewReplacer("/amount", "/instructedAmount/amount", "/currency", "/instructedAmount/currency", "/payee/name", "/creditorName", "/payee/account", "/creditorAccount",
+	"/reference", "/remittanceInformationUnstructured")
 
 // readDetails reads one element strictly.
 func readDetails(element json.RawMessage) (*details, error) {
@@ -107,6 +112,11 @@ func (d *details) order() (Order, error) {
 		p.Account = d.Account.IBAN + d.Account.Other
 	}
 	o, _, err := (Order{Amount: d.Amount.Amount, Currency: d.Amount.Currency, Payees: []Payee{p}, Reference: d.Reference}).Normalize()
+	if invalid, ok := errors.AsType[*InvalidError](err); ok {
+		for i, p := range invalid.Problems {
+			invalid.Problems[i].Pointer = members.Replace(p.Pointer)
+		}
+	}
 	if err == nil && d.Account != nil && validIBAN(o.Payees[0].Account) != (d.Account.IBAN != "") {
 		err = &InvalidError{[]Problem{{"/creditorAccount", "has an IBAN that is none, or is one and says otherwise"}}}
 	}

@@ -2,6 +2,7 @@ package transaction_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -67,8 +68,18 @@ func TestDetails(t *testing.T) { // PA-8, TX-10
 		"null itself":         `null`,
 		"something behind it": `{"type":"payment_initiation","instructedAmount":{"currency":"EUR","amount":"1.00"},"creditorName":"A"} {}`,
 	} {
-		if got, err := d.Canonical(json.RawMessage(element)); err == nil {
+		got, err := d.Canonical(json.RawMessage(element))
+		if err == nil {
 			t.Errorf("%s: taken as %s", name, got)
+			continue
+		}
+		if want := map[string]string{"negative": "/instructedAmount/amount ", "wrong IBAN": "/creditorAccount ", "bidi": "/creditorName ", "unknown member": "is not known"}[name]; !strings.Contains(err.Error()+" ", want) {
+			t.Errorf("%s: %v; it should name %s", name, err, want)
+		}
+		for _, sent := range []string{"fee", "-1.00", "8604", "cancel"} {
+			if strings.Contains(err.Error(), sent) {
+				t.Errorf("%s: what was sent comes back: %v", name, err)
+			}
 		}
 	}
 }
