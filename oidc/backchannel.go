@@ -457,7 +457,7 @@ func (p *Provider) redeemAnswer(r *http.Request) (*op.Response, error) {
 		}
 		return nil, &zoidc.Error{ErrorType: zoidc.AuthorizationPending}
 	case backchannel.Denied:
-		return nil, &zoidc.Error{ErrorType: zoidc.AccessDenied}
+		return nil, &zoidc.Error{ErrorType: zoidc.AccessDenied, Description: polled.Reason}
 	case backchannel.Approved:
 		return p.redeemApproval(context.WithoutCancel(ctx), c, secret, polled.Payload, r.PostForm)
 	default:

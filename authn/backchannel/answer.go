@@ -158,6 +158,7 @@ type Polled struct {
 	State    State
 	Early    bool   // it asked too early, and has to wait 5 s longer from now on: CIBA Core 1.0 section 11
 	Redeemed bool   // the approval was used
+	Reason   string // of a payment that was denied: [transaction.State.Refusal]
 	Payload  []byte // of an approval: as in [Question]
 }
 
@@ -171,23 +172,24 @@ func (s *Service) Poll(ctx context.Context, client, secret string, spend func(*p
 	}
 	hash := q.Bind(hashed(secret)) + "::bytea"
 	q.With("found", fmt.Sprintf(`SELECT x.id, x.hash, x.state, x.state = 'pending' AND x.expires_at <= wall() AS due, x.state = 'approved' AND NOT %s AS late, x.redeemed_at IS NOT NULL AS redeemed, x.transaction_id,
-		       CASE WHEN x.state = 'approved' THEN x.payload END AS payload
+		       CASE WHEN x.state = 'approved' THEN x.payload END AS payload, `+ended+` AS ended
 		FROM backchannel_requests x WHERE x.hash = %s AND x.client_id = %s`, inTime, hash, q.Bind(client)+"::text"))
 	pause := q.Bind(int(s.Config.Pause.Seconds())) + "::int"
 	q.With("paced", fmt.Sprintf(`
 		INSERT INTO backchannel_polls AS p (hash, polled_at, pause, early) SELECT hash, wall(), %s, false FROM found WHERE state = 'pending'
 		ON CONFLICT (hash) DO UPDATE SET polled_at = wall(), early = %[2]s, pause = p.pause + CASE WHEN %[2]s THEN 5 ELSE 0 END
 		RETURNING early`, pause, tooEarly))
-	q.Finally("SELECT id, state, due, late, redeemed, transaction_id, payload, coalesce((SELECT early FROM paced), false) AS early FROM found")
+	q.Finally("SELECT id, state, due, late, redeemed, transaction_id, payload, ended, coalesce((SELECT early FROM paced), false) AS early FROM found")
 	var row struct {
-		ID          uuid.UUID  `db:"id"`
-		State       State      `db:"state"`
-		Due         bool       `db:"due"`
-		Late        bool       `db:"late"`
-		Redeemed    bool       `db:"redeemed"`
-		Early       bool       `db:"early"`
-		Transaction *uuid.UUID `db:"transaction_id"`
-		Payload     []byte     `db:"payload"`
+		ID          uuid.UUID         `db:"id"`
+		State       State             `db:"state"`
+		Due         bool              `db:"due"`
+		Late        bool              `db:"late"`
+		Redeemed    bool              `db:"redeemed"`
+		Early       bool              `db:"early"`
+		Transaction *uuid.UUID        `db:"transaction_id"`
+		Payload     []byte            `db:"payload"`
+		Ended       transaction.State `db:"ended"`
 	}
 	if err := s.DB.Get(ctx, &row, q); errors.Is(err, postgres.ErrNotFound) {
 		return nil, ErrUnknown
@@ -200,7 +202,7 @@ func (s *Service) Poll(ctx context.Context, client, secret string, spend func(*p
 	if row.Late {
 		row.State = Expired
 	}
-	return &Polled{State: row.State, Early: row.Early, Redeemed: row.Redeemed, Payload: row.Payload}, nil
+	return &Polled{State: row.State, Early: row.Early, Redeemed: row.Redeemed, Reason: row.Ended.Refusal(), Payload: row.Payload}, nil
 }
 
 // settle stores that a question is over, unless it has been answered, and says which.
@@ -213,16 +215,20 @@ func (s *Service) settle(ctx context.Context, client string, id uuid.UUID, payme
 	q := new(postgres.Query)
 	q.With("ended", fmt.Sprintf(`UPDATE backchannel_requests x SET state = 'expired', decided_at = wall(), notify_at = CASE WHEN x.notify IS NOT NULL THEN wall() END
 		WHERE x.id = %s AND x.state = 'pending' AND x.expires_at <= wall() RETURNING x.state, %s`, q.Bind(id)+"::uuid", rung))
-	q.Finally("SELECT state, NULL::bytea AS payload FROM ended UNION ALL SELECT x.state, x.payload FROM backchannel_requests x WHERE x.id = " + q.Bind(id) + "::uuid AND NOT EXISTS (SELECT FROM ended)")
+	q.Finally("SELECT state, NULL::bytea AS payload, '' AS ended FROM ended UNION ALL SELECT x.state, x.payload, " + ended + " FROM backchannel_requests x WHERE x.id = " + q.Bind(id) + "::uuid AND NOT EXISTS (SELECT FROM ended)")
 	var row struct {
-		State   State  `db:"state"`
-		Payload []byte `db:"payload"`
+		State   State             `db:"state"`
+		Payload []byte            `db:"payload"`
+		Ended   transaction.State `db:"ended"`
 	}
 	if err := s.DB.Get(ctx, &row, q); err != nil {
 		return nil, fmt.Errorf("expire a question: %w", err)
 	}
-	return &Polled{State: row.State, Payload: row.Payload}, nil
+	return &Polled{State: row.State, Reason: row.Ended.Refusal(), Payload: row.Payload}, nil
 }
+
+// ended is an SQL expression on row x: how the payment ended that was denied, '' for everything else.
+const ended = "CASE WHEN x.state = 'denied' THEN coalesce((SELECT t.state FROM transactions t WHERE t.id = x.transaction_id), '') ELSE '' END"
 
 // inTime is an SQL condition on row x of an approval: it can be used.
 const inTime = "(x.expires_at + interval '1 minute' > wall())"

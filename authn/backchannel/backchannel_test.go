@@ -175,23 +175,24 @@ func TestPayment(t *testing.T) {
 	for name, end := range map[string]struct {
 		how  func(t *testing.T, w *world, client string, made *transaction.Transaction) error
 		want backchannel.State
+		why  string
 	}{
 		"approved": {func(t *testing.T, w *world, client string, made *transaction.Transaction) error {
 			_, err := w.service.Confirm.Approve(t.Context(), client, made.ID, transaction.Answer{Code: w.Code(t, made.Challenge.ID)})
 			return err
-		}, backchannel.Approved},
+		}, backchannel.Approved, ""},
 		"refused": {func(t *testing.T, w *world, client string, made *transaction.Transaction) error {
 			_, err := w.service.Confirm.Refuse(t.Context(), client, made.ID, transaction.Outcome{})
 			return err
-		}, backchannel.Denied},
+		}, backchannel.Denied, "user_refused"},
 		"reported": {func(t *testing.T, w *world, client string, made *transaction.Transaction) error {
 			_, err := w.service.Confirm.Report(t.Context(), client, made.ID, transaction.Outcome{})
 			return err
-		}, backchannel.Denied},
+		}, backchannel.Denied, "user_reported"},
 		"canceled": {func(t *testing.T, w *world, client string, made *transaction.Transaction) error {
 			_, err := w.service.Confirm.Cancel(t.Context(), client, made.ID)
 			return err
-		}, backchannel.Denied},
+		}, backchannel.Denied, "transaction_canceled"},
 		"five wrong codes": {func(t *testing.T, w *world, client string, made *transaction.Transaction) error {
 			wrong := "000000"
 			if w.Code(t, made.Challenge.ID) == wrong {
@@ -203,16 +204,16 @@ func TestPayment(t *testing.T) {
 				}
 			}
 			return nil
-		}, backchannel.Denied},
+		}, backchannel.Denied, "transaction_failed"},
 		"expired": {func(t *testing.T, w *world, _ string, _ *transaction.Transaction) error {
 			w.DB.Advance(t, backchannel.Life)
 			_, err := w.service.Confirm.Expire(t.Context())
 			return err
-		}, backchannel.Expired},
+		}, backchannel.Expired, ""},
 		"late": {func(t *testing.T, w *world, _ string, _ *transaction.Transaction) error {
 			w.DB.Advance(t, backchannel.Life) // nobody has seen to it
 			return nil
-		}, backchannel.Expired},
+		}, backchannel.Expired, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -231,6 +232,9 @@ func TestPayment(t *testing.T) {
 			}
 			if got := w.state(t, "bank", asked); got != end.want {
 				t.Errorf("told %s, want %s", got, end.want)
+			}
+			if polled, err := w.service.Poll(t.Context(), "bank", asked.Secret, nil); err != nil || polled.Reason != end.why {
+				t.Errorf("told %q, want %q; %v", polled.Reason, end.why, err)
 			}
 			if n := w.redeem(t, "bank", asked); (n == 1) != (end.want == backchannel.Approved) {
 				t.Errorf("redeemed %d times", n)

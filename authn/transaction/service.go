@@ -72,6 +72,17 @@ const (
 	Failed   State = "failed"
 )
 
+// Refusal is how an application learns why it got no approval, wherever it asked; "" for a transaction that is open, approved, or none.
+func (s State) Refusal() string {
+	switch s {
+	case Refused, Reported:
+		return "user_" + string(s)
+	case Expired, Canceled, Failed:
+		return "transaction_" + string(s)
+	}
+	return ""
+}
+
 // Reasons, of the states that can have several.
 const (
 	ReasonAttempts  = "attempts"  // failed: too many wrong codes

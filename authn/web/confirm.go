@@ -577,10 +577,8 @@ func (h *Handler) postBack(w http.ResponseWriter, r *http.Request) error {
 	case p.State == transaction.Pending, p.State == transaction.Approved:
 		redirect(w, address(confirmPath, v.flow))
 		return nil
-	case p.State == transaction.Refused, p.State == transaction.Reported:
-		p.progress.Decision.Detail = "user_" + string(p.State)
 	default:
-		p.progress.Decision.Detail = "transaction_" + string(p.State)
+		p.progress.Decision.Detail = p.State.Refusal()
 	}
 	return h.App.Refuse(w, r, p.progress, p.cookie, failure)
 }

@@ -163,7 +163,7 @@ func TestBankInTheBackground(t *testing.T) {
 	tab.Click("button[value=refuse]")
 	tab.Click("form[action^='/confirm/back'] button")
 	settled(bank)
-	if tab.Text("#state") != "not approved" || tab.Text("#problem") != "access_denied" {
+	if tab.Text("#state") != "not approved" || tab.Text("#problem") != "access_denied user_refused" {
 		t.Errorf("refused: %s", tab.Text("body"))
 	}
 	for _, problem := range tab.Problems() {
