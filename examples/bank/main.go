@@ -32,8 +32,7 @@ func run() error {
 	file := flag.String("key", "", "file with the bank's private key, a JWK for ES256")
 	flag.Parse()
 	if *id == "" || *file == "" {
-		return errors.New("-client-id and -key are needed. The key's public half is registered with:\n  watchword client create bank --name 'The Bank' --auth-method private_key_jwt --jwks-file bank.jwks" +
-			" --require-pushed-requests --payment-account --authorization-details-type payment_initiation --grant-type authorization_code,client_credentials,urn:openid:params:grant-type:ciba --scope openid,profile,transactions --redirect-uri " + app.RedirectURI(*base))
+		return errors.New("-client-id and -key are needed: examples/bank/README.md registers a bank, whose redirect URI has to be " + app.RedirectURI(*base))
 	}
 	data, err := os.ReadFile(*file)
 	if err != nil {

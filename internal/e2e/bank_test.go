@@ -205,6 +205,52 @@ func TestBankOnItsOwnPage(t *testing.T) {
 	}
 }
 
+// TestBankAsTyped pays what a person typed as people do: the bank asks for, compares and executes one form of it.
+func TestBankAsTyped(t *testing.T) {
+	t.Parallel()
+	s := running
+	tab, who := s.customer(t, browsertest.Taste{})
+	if got := tab.Text("#customer"); got != "Pat Example" { // as UserInfo has it
+		t.Errorf("the bank calls its customer %q", got)
+	}
+	order := func(door, amount string) {
+		t.Helper()
+		tab.Go(s.Bank + "/")
+		tab.Evaluate(`document.querySelector("#payee").value = "Ba\u0308ckerei  Mu\u0308ller"; document.querySelector("#amount").value = "`+amount+`"; document.querySelector("#reference").value = ""; 0`, nil)
+		tab.Click("#pay-" + door)
+	}
+	paid := func(amount string) {
+		t.Helper()
+		if tab.Text("#state") != "approved" || tab.Text("#amount") != amount || tab.Text("#payee") != "Bäckerei Müller" {
+			t.Errorf("the payment: %s", tab.Text("body"))
+		}
+	}
+	order("own", "5")
+	tab.Type("#code", s.codeTo(t, who, 2))
+	tab.Click("#approve")
+	paid("EUR 5.00")
+	order("page", "0012,5")
+	tab.Click("form[action^='/confirm/code'] button")
+	tab.Type("#code", s.codeTo(t, who, 3))
+	tab.Click("button[value=approve]")
+	paid("EUR 12.50")
+	order("own", "7.50")
+	tab.Click("#cancel")
+	var state string
+	if err := s.db.GetContext(t.Context(), &state, `SELECT t.state FROM transactions t JOIN subscribers u ON u.id = t.subscriber_id WHERE u.username = $1 ORDER BY t.created_at DESC LIMIT 1`, who.Username); err != nil || state != "canceled" {
+		t.Errorf("what the customer does not want is %s %v", state, err)
+	}
+	if tab.Text("#state") != "not approved" {
+		t.Errorf("taken back: %s", tab.Text("body"))
+	}
+	for _, amount := range []string{"1,000.00", "-5", "", "5 EUR"} {
+		order("own", amount)
+		if tab.Text("h1") != "The Bank" || !strings.Contains(tab.Text("body"), "129.90") {
+			t.Errorf("%q: %s", amount, tab.Text("body"))
+		}
+	}
+}
+
 // TestBankChanged changes one thing between page, text and verification, at each door: whatever it is, the payment is over, with the right code too. TX-1, Regulation (EU) 2018/389 Art. 5(1)(d).
 func TestBankChanged(t *testing.T) {
 	t.Parallel()

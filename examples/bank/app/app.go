@@ -10,6 +10,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -22,12 +23,14 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/text/unicode/norm"
 )
 
 // Config of the bank.
@@ -107,6 +110,7 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("POST /pay", b.pay)
 	mux.HandleFunc("GET /payments/{number}", b.show)
 	mux.HandleFunc("POST /payments/{number}/code", b.code)
+	mux.HandleFunc("POST /payments/{number}/cancel", b.cancel)
 	mux.HandleFunc("GET /style.css", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/css; charset=utf-8")
 		w.Write([]byte(style)) //nolint:errcheck // the browser is gone
@@ -219,18 +223,17 @@ func (b *bank) redeem(ctx context.Context, s *session, paying *payment, code str
 	if s.subject != "" && s.subject != claims.Subject {
 		return errors.New("somebody else answered")
 	}
-	if s.subject, s.name, s.idToken = claims.Subject, claims.name(), claims.raw; paying == nil {
-		return nil
+	s.subject, s.idToken = claims.Subject, claims.raw
+	if paying == nil {
+		s.name, err = p.name(ctx, claims)
+		return err
 	}
 	return b.execute(ctx, p, paying, claims)
 }
 
 // idClaims are what the bank reads of an ID Token.
 type idClaims struct {
-	Subject  string `json:"sub"`
-	Name     string `json:"name"`
-	UserName string `json:"preferred_username"`
-
+	Subject     string   `json:"sub"`
 	Transaction string   `json:"txn"`
 	SHA256      string   `json:"transaction_sha256"`
 	ACR         string   `json:"acr"`
@@ -238,16 +241,8 @@ type idClaims struct {
 	AuthTime    int64    `json:"auth_time"`
 
 	raw     string
+	access  string          // token that came with it
 	details json.RawMessage // that were allowed
-}
-
-func (c *idClaims) name() string {
-	for _, name := range []string{c.Name, c.UserName} {
-		if name != "" {
-			return name
-		}
-	}
-	return c.Subject
 }
 
 func (b *bank) tokens(ctx context.Context, p *provider, form url.Values, nonce string) (*idClaims, error) {
@@ -269,7 +264,7 @@ func (b *bank) tokens(ctx context.Context, p *provider, form url.Values, nonce s
 	if err := token.VerifyAccessToken(got.Access); err != nil {
 		return nil, err
 	}
-	claims := &idClaims{raw: got.ID, details: got.Details}
+	claims := &idClaims{raw: got.ID, access: got.Access, details: got.Details}
 	return claims, token.Claims(claims)
 }
 
@@ -326,6 +321,24 @@ func (b *bank) act(ctx context.Context, p *provider, paying *payment, result, ha
 	return nil
 }
 
+// euros is an amount as people type it.
+var euros = regexp.MustCompile(`^([0-9]{1,12})(?:[.,]([0-9]{1,2}))?$`)
+
+// read gives what a customer typed the form that it has in records: all decimals, Unicode Normalization Form C, single spaces. What is kept, shown, asked for and compared is the same text then.
+func read(r *http.Request) (*payment, error) {
+	field := func(name string) string {
+		return strings.Join(strings.Fields(norm.NFC.String(r.PostFormValue(name))), " ")
+	}
+	amount := euros.FindStringSubmatch(field("amount"))
+	if amount == nil {
+		return nil, errors.New("give the amount as 129.90")
+	}
+	return &payment{
+		Amount: cmp.Or(strings.TrimLeft(amount[1], "0"), "0") + "." + (amount[2] + "00")[:2], Currency: "EUR", Payee: field("payee"), IBAN: strings.ToUpper(strings.ReplaceAll(field("iban"), " ", "")),
+		Reference: field("reference"), Door: field("door"), State: "asked",
+	}, nil
+}
+
 // pay takes an order.
 func (b *bank) pay(w http.ResponseWriter, r *http.Request) {
 	s := b.session(r)
@@ -342,13 +355,13 @@ func (b *bank) pay(w http.ResponseWriter, r *http.Request) {
 		b.fail(w, errors.New("that is enough for an example"))
 		return
 	}
-	field := func(name string) string { return strings.Join(strings.Fields(r.PostFormValue(name)), " ") }
-	paying := &payment{
-		Number: len(s.payments) + 1, Amount: field("amount"), Currency: "EUR", Payee: field("payee"), IBAN: strings.ToUpper(strings.ReplaceAll(field("iban"), " ", "")), Reference: field("reference"),
-		Door: field("door"), State: "asked", customer: s.subject,
+	paying, err := read(r)
+	if err != nil {
+		b.render(w, http.StatusBadRequest, &view{Issuer: b.cfg.Issuer, Session: s, Problem: err.Error()})
+		return
 	}
+	paying.Number, paying.customer = len(s.payments)+1, s.subject
 	s.payments = append(s.payments, paying)
-	var err error
 	switch paying.Door {
 	case doorOwn:
 		err = b.begin(r.Context(), s, paying)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 )
 
@@ -16,11 +15,10 @@ import (
 
 // transaction is what the API says of one.
 type transaction struct {
-	ID       string `json:"id"`
-	Status   string `json:"status"`
-	Reason   string `json:"reason"`
-	Attempts int    `json:"attempts_left"`
-	Result   string `json:"result"`
+	ID     string `json:"id"`
+	Status string `json:"status"`
+	Reason string `json:"reason"`
+	Result string `json:"result"`
 }
 
 // order is the payment as the API takes it, and as it has to come again with the code.
@@ -45,7 +43,13 @@ func (b *bank) begin(ctx context.Context, s *session, paying *payment) error {
 }
 
 // code sends a code on, with what this bank's page showed beside it.
-func (b *bank) code(w http.ResponseWriter, r *http.Request) {
+func (b *bank) code(w http.ResponseWriter, r *http.Request) { b.answer(w, r, b.verify) }
+
+// cancel takes a payment back that its customer does not want.
+func (b *bank) cancel(w http.ResponseWriter, r *http.Request) { b.answer(w, r, b.takeBack) }
+
+// answer has do settle a payment that waits on this bank's own page.
+func (b *bank) answer(w http.ResponseWriter, r *http.Request, do func(context.Context, *payment, *http.Request) error) {
 	_, paying, done := b.find(r)
 	if paying == nil {
 		http.Redirect(w, r, b.cfg.BaseURL+"/", http.StatusSeeOther)
@@ -56,10 +60,24 @@ func (b *bank) code(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, b.cfg.BaseURL+"/", http.StatusSeeOther)
 		return
 	}
-	if err := b.verify(r.Context(), paying, r); err != nil {
+	paying.Problem = ""
+	if err := do(r.Context(), paying, r); err != nil {
 		paying.Problem = err.Error()
 	}
 	http.Redirect(w, r, fmt.Sprint(b.cfg.BaseURL, "/payments/", paying.Number), http.StatusSeeOther)
+}
+
+func (b *bank) takeBack(ctx context.Context, paying *payment, _ *http.Request) error {
+	p, err := b.issuer(ctx)
+	if err != nil {
+		return err
+	}
+	var got transaction
+	if err := p.call(ctx, http.MethodPost, "/v1/transactions/"+paying.Transaction+"/cancel", struct{}{}, &got); err != nil {
+		return err
+	}
+	paying.State = "not approved"
+	return nil
 }
 
 func (b *bank) verify(ctx context.Context, paying *payment, r *http.Request) error {
@@ -75,23 +93,20 @@ func (b *bank) verify(ctx context.Context, paying *payment, r *http.Request) err
 	again["payee"] = map[string]string{"name": r.PostFormValue("payee"), "account": paying.IBAN}
 	var got transaction
 	err = p.call(ctx, http.MethodPost, "/v1/transactions/"+paying.Transaction+"/verify", again, &got)
-	refused := new(refusal)
-	switch {
-	case errors.As(err, &refused): // a wrong code, or the end of it: what became of the payment is read, not guessed
-		var now transaction
+	if refused := new(refusal); errors.As(err, &refused) {
+		if refused.Problem == "otp_incorrect" && refused.AttemptsLeft > 0 {
+			return fmt.Errorf("otp_incorrect: the code is not right; %d more tries", refused.AttemptsLeft)
+		}
+		var now transaction // what became of the payment is read, not guessed
 		if p.call(ctx, http.MethodGet, "/v1/transactions/"+paying.Transaction, nil, &now) == nil && now.Status != "pending" {
 			paying.State = "not approved"
 		}
 		return err
-	case err != nil:
-		return err
-	case got.Status == "approved":
-		return b.act(ctx, p, paying, got.Result, "")
-	case got.Status != "pending":
-		paying.State = "not approved"
-		return errors.New(strings.TrimSpace(got.Status + " " + got.Reason))
 	}
-	return fmt.Errorf("the code is not right; %d more tries", got.Attempts)
+	if err != nil {
+		return err
+	}
+	return b.act(ctx, p, paying, got.Result, "")
 }
 
 // ---------------------------------------------------------------- in the background
@@ -152,9 +167,15 @@ func (b *bank) poll(ctx context.Context, s *session, paying *payment) {
 
 // details is the payment as authorization_details.
 func (p *payment) details() (string, error) {
-	details, err := json.Marshal([]any{map[string]any{
-		"type": "payment_initiation", "actions": []string{"initiate"}, "instructedAmount": map[string]string{"amount": p.Amount, "currency": p.Currency},
-		"creditorName": p.Payee, "creditorAccount": map[string]string{"iban": p.IBAN}, "remittanceInformationUnstructured": p.Reference,
-	}})
+	element := map[string]any{
+		"type": "payment_initiation", "actions": []string{"initiate"}, "instructedAmount": map[string]string{"amount": p.Amount, "currency": p.Currency}, "creditorName": p.Payee,
+	}
+	if p.IBAN != "" { // what is empty is left out
+		element["creditorAccount"] = map[string]string{"iban": p.IBAN}
+	}
+	if p.Reference != "" {
+		element["remittanceInformationUnstructured"] = p.Reference
+	}
+	details, err := json.Marshal([]any{element})
 	return string(details), err
 }

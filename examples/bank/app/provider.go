@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -18,6 +19,7 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/oauth2"
 )
 
 // provider is what the bank knows of Watchword: where its endpoints are, and how to prove to it who asks.
@@ -40,6 +42,23 @@ func discover(ctx context.Context, cfg Config) (*provider, error) {
 	}
 	p := &provider{Provider: found, cfg: cfg}
 	return p, found.Claims(&p.metadata)
+}
+
+// name is what to call a customer who has just signed in.
+func (p *provider) name(ctx context.Context, claims *idClaims) (string, error) {
+	info, err := p.UserInfo(ctx, oauth2.StaticTokenSource(&oauth2.Token{AccessToken: claims.access}))
+	if err != nil {
+		return "", err
+	}
+	if info.Subject != claims.Subject {
+		return "", errors.New("UserInfo is about somebody else")
+	}
+	var of struct {
+		Name     string `json:"name"`
+		UserName string `json:"preferred_username"`
+	}
+	err = info.Claims(&of)
+	return cmp.Or(of.Name, of.UserName, info.Subject), err
 }
 
 // assertion proves who asks: RFC 7523, private_key_jwt. Each is good for one request.
@@ -67,11 +86,20 @@ type refusal struct {
 	Title       string `json:"title"`
 	Detail      string `json:"detail"`
 	Problem     string `json:"code"`
-	Status      int    `json:"-"`
+	Errors      []struct {
+		Pointer string `json:"pointer"`
+		Message string `json:"message"`
+	} `json:"errors"`
+	AttemptsLeft int `json:"attempts_left"`
+	Status       int `json:"-"`
 }
 
 func (r *refusal) Error() string {
-	return strings.Join(strings.Fields(strings.Join([]string{r.Code, r.Description, r.Problem, r.Title, r.Detail}, " ")), " ")
+	words := []string{r.Code, r.Description, r.Problem, r.Title, r.Detail}
+	for _, e := range r.Errors {
+		words = append(words, e.Pointer, e.Message)
+	}
+	return strings.Join(strings.Fields(strings.Join(words, " ")), " ")
 }
 
 // post sends a form as the bank, and reads the answer.
