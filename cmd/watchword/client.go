@@ -66,7 +66,7 @@ func (f *registrationFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.keys, "jwks-file", "", "file with the public keys for private_key_jwt, as a JWK Set")
 	flags.StringSliceVar(&f.grants, "grant-type", nil, "authorization_code, refresh_token, client_credentials, ciba (default authorization_code)")
 	flags.StringSliceVar(&f.modes, "response-mode", nil, "query, form_post (default both)")
-	flags.StringSliceVar(&f.scopes, "scope", nil, "scopes it may ask for (default openid, profile, email, address, phone, offline_access); offline_access needs the grant refresh_token")
+	flags.StringSliceVar(&f.scopes, "scope", nil, "scopes it may ask for (default openid, profile, email, address, phone, offline_access); offline_access needs the grant refresh_token, transactions is for its own calls of /v1/transactions")
 	flags.StringVar(&f.alg, "id-token-alg", "", "RS256, ES256 or EdDSA (default RS256)")
 	flags.StringVar(&f.format, "access-token", "", "jwt or opaque (default jwt)")
 	flags.StringVar(&f.floor, "acr", "", "least level of every sign-in, by its acr name")
@@ -76,7 +76,7 @@ func (f *registrationFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.delivery, "ciba-delivery", "", "how it learns of answers to what it asks in the background (CIBA): poll or ping (default poll)")
 	flags.StringVar(&f.notify, "ciba-notify-uri", "", "where it is told that there is an answer, with --ciba-delivery ping")
 	flags.StringVar(&f.requestAlg, "ciba-request-alg", "", "it has to sign what it asks in the background with this: ES256, PS256 or EdDSA")
-	flags.StringSliceVar(&f.details, "authorization-details-type", nil, "types of authorization_details (RFC 9396) that it may ask for (default none)")
+	flags.StringSliceVar(&f.details, "authorization-details-type", nil, "types of authorization_details (RFC 9396) that it may ask for, such as payment_initiation (default none)")
 	flags.BoolVar(&f.payment, "payment-account", false, "people see or move money there: tighter limits on wrong answers, life of codes and idle browsers")
 	flags.StringVar(&f.support, "support-phone", "", "number that people call about it; shown where payments are confirmed")
 	flags.BoolVar(&f.firstParty, "first-party", false, "your own application: nobody is asked for consent")
@@ -103,7 +103,8 @@ func (f *registrationFlags) apply(p *Program, flags *pflag.FlagSet, s *services,
 		if err != nil {
 			return err
 		}
-		if err := json.Unmarshal(data, &r.Keys); err != nil {
+		r.Keys = nil
+		if err := json.Unmarshal(data, &r.Keys); err != nil || r.Keys == nil || len(r.Keys.Keys) == 0 {
 			return fail(exitUsage, `write {"keys":[…]} with public keys only`, "%s is not a JWK Set", f.keys)
 		}
 	}
@@ -170,13 +171,26 @@ func (f *registrationFlags) apply(p *Program, flags *pflag.FlagSet, s *services,
 		}
 		r.Floor = level
 	}
-	if r.Scopes != nil && !slices.Contains(r.Scopes, "openid") && (flags.Changed("scope") || f.file != "") {
+	signsIn := len(r.GrantTypes) == 0 || slices.ContainsFunc(grants(r), func(grant string) bool { return grant == "authorization_code" || grant == "ciba" })
+	if signsIn && r.Scopes != nil && !slices.Contains(r.Scopes, "openid") && (flags.Changed("scope") || f.file != "") {
 		p.say("Without the scope openid it gets no ID Token: nobody is told who signed in.")
 	}
 	if r.AllowHTTP && s.cfg.Production() {
 		return fail(exitRefused, "use https, without --allow-http", "plain http is for an issuer on loopback only")
 	}
 	return nil
+}
+
+// grants are the grant types of r, as --grant-type has them.
+func grants(r *oidc.Registration) (names []string) {
+	for _, grant := range r.GrantTypes {
+		if grant == oidc.GrantTypeCIBA {
+			names = append(names, "ciba")
+			continue
+		}
+		names = append(names, string(grant))
+	}
+	return names
 }
 
 // set gives a string of the protocol library's a value: its types are not named outside package oidc.
@@ -210,7 +224,8 @@ func (p *Program) clientCreate() *cobra.Command {
 		Example: "  watchword client create shop --name 'The Shop' --redirect-uri https://shop.example.com/callback\n" +
 			"  watchword client create trial --redirect-uri http://localhost:3000/callback --allow-http\n" +
 			"  watchword client create phone --name 'Shop for phones' --type native --auth-method none --redirect-uri com.example.shop:/callback\n" +
-			"  watchword client create bank --name 'The Bank' --profile fapi2 --payment-account --jwks-file bank.jwks --redirect-uri https://bank.example.com/callback\n" +
+			"  watchword client create bank --name 'The Bank' --profile fapi2 --payment-account --jwks-file bank.jwks --redirect-uri https://bank.example.com/callback " +
+			"--authorization-details-type payment_initiation --grant-type authorization_code,client_credentials,ciba --scope openid,profile,transactions\n" +
 			"  watchword client create till --name 'The Till' --grant-type ciba --ciba-delivery ping --ciba-notify-uri https://till.example.com/ping",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
@@ -373,6 +388,7 @@ func (p *Program) showClient(ctx context.Context, s *services, id, secret string
 		line("redirect_uri", out.RedirectURIs...)
 		line("post_logout_redirect_uri", out.PostLogoutRedirectURIs...)
 		line("auth_method", string(out.AuthMethod))
+		line("grant_types", strings.Join(grants(&out.Registration), " "))
 		line("id_token_alg", out.IDTokenAlg)
 		line("access_token", out.AccessTokenFormat)
 		line("scopes", strings.Join(out.Scopes, " "))

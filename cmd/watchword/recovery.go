@@ -193,7 +193,7 @@ func recoveryFailure(err error) error {
 	case errors.Is(err, recovery.ErrNotFound):
 		return fail(exitNotFound, "see: watchword recovery list", "there is no such recovery, or it is over")
 	case errors.Is(err, recovery.ErrHeld):
-		return fail(exitRefused, "see: watchword recovery list USER", "one is held for this user already")
+		return fail(exitRefused, "see: watchword recovery list; approve it or cancel it", "one is held for this user already")
 	case errors.Is(err, recovery.ErrSameAdministrator):
 		return fail(exitRefused, "another administrator has to agree, or the waiting period has to pass", "whoever started it cannot agree to it")
 	}

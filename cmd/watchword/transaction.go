@@ -49,6 +49,9 @@ type shownTransaction struct {
 	AuthTime   *time.Time          `json:"auth_time,omitempty"`
 	Shown      []transaction.Shown `json:"shown"`
 	Result     string              `json:"result,omitempty"`
+	// Of a result that was verified.
+	Issuer   string `json:"iss,omitempty"`
+	ResultID string `json:"jti,omitempty"`
 }
 
 type shownPayee struct {
@@ -112,6 +115,8 @@ func (t *shownTransaction) text(w io.Writer) {
 	for _, s := range t.Shown {
 		line("shown by "+s.Channel, fmt.Sprintf("%q in %s, %s", s.Text, s.Locale, s.Template))
 	}
+	line("signed by", t.Issuer)
+	line("result", t.ResultID)
 	line("result", t.Result)
 }
 
@@ -134,6 +139,9 @@ func (p *Program) transactionList() *cobra.Command {
 				found, err := s.confirm.List(ctx, client, until, limit)
 				if err != nil {
 					return err
+				}
+				if len(found) == 0 {
+					p.say("There is no such transaction.")
 				}
 				all := make([]*shownTransaction, len(found))
 				for i, t := range found {
@@ -194,8 +202,8 @@ func (p *Program) transactionVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify FILE", Short: "Check the signed result of an approval, off-line", Args: one("the file with the result"),
 		Long: "Verify checks that one of the keys in a JWK Set signed a result, and that its record, hash and identifiers belong together, and prints what was approved, by what, and\n" +
-			"what had been shown. It needs neither a database nor a network. Keep the set that /jwks served when the result was made: keys are replaced in time. It exits with 3\n" +
-			"when the result does not bear out.",
+			"what had been shown. It needs neither a database nor a network. Keep the set that the issuer's jwks_uri (/oauth/keys) served when the result was made: keys are\n" +
+			"replaced in time. It exits with 3 when the result does not bear out.",
 		Example: "  watchword transaction verify result.jws --jwks jwks.json\n  watchword transaction verify - --jwks jwks.json --client bank < result.jws",
 		RunE: func(_ *cobra.Command, args []string) error {
 			var set jose.JSONWebKeySet
@@ -222,8 +230,9 @@ func (p *Program) transactionVerify() *cobra.Command {
 			shown := &shownTransaction{
 				ID: r.Transaction, Client: r.Audience, User: r.Subject, Status: r.State, Amount: record.Amount, Currency: record.Currency, Payees: shownPayees(&record),
 				Reference: record.Reference, Type: record.Type, SHA256: fmt.Sprintf("%x", record.Hash()), DecidedAt: optionalTime(time.Unix(r.IssuedAt, 0)), ACR: r.ACR, AMR: r.AMR,
-				AuthTime: optionalTime(time.Unix(r.AuthTime, 0)), Shown: r.Shown,
+				AuthTime: optionalTime(time.Unix(r.AuthTime, 0)), Shown: r.Shown, Issuer: r.Issuer, ResultID: r.ID,
 			}
+			p.say("The result bears out: one of these keys signed it, and everything in it belongs together.")
 			return p.show(shown, shown.text)
 		},
 	}
