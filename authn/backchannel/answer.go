@@ -151,7 +151,9 @@ func (s *Service) Expire(ctx context.Context) (int64, error) {
 }
 
 // Run expires questions every few seconds, until ctx ends. log is told what went wrong.
-func (s *Service) Run(ctx context.Context, log func(error)) error { return postgres.Sweep(ctx, s.Expire, log) }
+func (s *Service) Run(ctx context.Context, log func(error)) error {
+	return postgres.Sweep(ctx, s.Expire, log)
+}
 
 // Polled is what an application learns.
 type Polled struct {
@@ -227,7 +229,7 @@ func (s *Service) settle(ctx context.Context, client string, id uuid.UUID, payme
 	return &Polled{State: row.State, Reason: row.Ended.Refusal(), Payload: row.Payload}, nil
 }
 
-// ended is an SQL expression on row x: how the payment ended that was denied, '' for everything else.
+// ended is an SQL expression on row x: how the payment ended that was denied; empty for everything else.
 const ended = "CASE WHEN x.state = 'denied' THEN coalesce((SELECT t.state FROM transactions t WHERE t.id = x.transaction_id), '') ELSE '' END"
 
 // inTime is an SQL condition on row x of an approval: it can be used.
