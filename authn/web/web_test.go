@@ -120,7 +120,7 @@ func newWorld(t *testing.T, besides ...func(factors.Keys) factors.Factor) *world
 		t.Fatal(err)
 	}
 	w.pages.App, w.pages.Completer = &application{w}, &application{w}
-	w.shop.gateway.Document = w.pages.Document
+	w.shop.gateway.Pages.Document = w.pages.Document
 	mux := http.NewServeMux()
 	for _, path := range gateway.Paths() {
 		mux.Handle(path, w.shop.gateway.Routes())

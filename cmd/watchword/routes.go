@@ -54,14 +54,16 @@ func (srv *server) routes() (http.Handler, error) {
 	for _, path := range sms.Paths() {
 		mux.Handle(path, desk)
 	}
+	documents := rest.Pages{Document: pages.Document, References: []rest.Link{api.Reference()}}
 	if srv.cfg.Gateway.Enabled {
-		srv.gateway.Document = pages.Document
-		api := srv.gateway.Routes()
+		documents.References = append([]rest.Link{gateway.Reference()}, documents.References...)
+		srv.gateway.Pages = documents
+		verifications := srv.gateway.Routes()
 		for _, path := range gateway.Paths() {
-			mux.Handle(path, api)
+			mux.Handle(path, verifications)
 		}
 	}
-	payments := &api.API{DB: srv.db, Confirm: srv.confirm, Callers: srv.provider, Docs: srv.cfg.Issuer, Now: time.Now, Log: srv.log, Observe: func(operation, outcome string) { srv.metrics.verified(operation, outcome, false) }}
+	payments := &api.API{Pages: documents, DB: srv.db, Confirm: srv.confirm, Callers: srv.provider, Docs: srv.cfg.Issuer, Now: time.Now, Log: srv.log, Observe: func(operation, outcome string) { srv.metrics.verified(operation, outcome, false) }}
 	transactions := payments.Routes()
 	for _, path := range api.Paths() {
 		mux.Handle(path, transactions)

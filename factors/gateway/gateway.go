@@ -26,7 +26,7 @@
 // # Pages
 //
 // A tenant may have codes entered on a page of this server ([Hosted]); package authn/web shows it. Its address is derived from the verification's id by a key. Whoever has it
-// tries codes by the same check, as the tenant and not as a key. What the API is, people read at /docs/api and /docs/problems, made from the description.
+// tries codes by the same check, as the tenant and not as a key. What the API is, people read at /docs/api and /docs/problems, which package rest makes from the description.
 //
 // # What time brings
 //
@@ -48,9 +48,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"html/template"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -60,6 +58,7 @@ import (
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
+	"github.com/watchword-auth/watchword/internal/rest"
 	"github.com/watchword-auth/watchword/sms"
 )
 
@@ -101,8 +100,8 @@ type Config struct {
 	Tokens Tokens
 	// Docs is where [Problem.Type] leads, without a trailing slash: the public address of this server.
 	Docs string
-	// Document, when set, shows a page about the API, in English, in the look of the program's other pages. Default: without any look.
-	Document func(w http.ResponseWriter, r *http.Request, title string, body template.HTML)
+	// Pages are for people: how they look, and which APIs there are besides.
+	Pages rest.Pages
 	// Now is this process's clock, for the rate of requests alone.
 	Now func() time.Time
 	Log *slog.Logger

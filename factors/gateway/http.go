@@ -95,9 +95,15 @@ func (g *Gateway) operations() []operation {
 	}
 }
 
+// Paths of the descriptions.
+const (
+	describedAt    = "/openapi.json"
+	describedAtOld = "/openapi-3.0.json"
+)
+
 // Paths lists the patterns of [Gateway.Routes].
 func Paths() []string {
-	return []string{"/v1/verifications", "/v1/verifications/", "/otp/send", "/otp/verify", "/otp/status", "/openapi.json", "/openapi-3.0.json", referencePath, problemsPath}
+	return []string{"/v1/verifications", "/v1/verifications/", "/otp/send", "/otp/verify", "/otp/status", describedAt, describedAtOld, Reference().Path, rest.ProblemsPath}
 }
 
 // Routes serves the API.
@@ -126,7 +132,7 @@ func (g *Gateway) Routes() http.Handler {
 			g.serve(w, r, op)
 		})
 	}
-	for path, old := range map[string]bool{"/openapi.json": false, "/openapi-3.0.json": true} {
+	for path, old := range map[string]bool{describedAt: false, describedAtOld: true} {
 		describe := sync.OnceValues(func() ([]byte, error) { return g.Describe(old) }) // when it is first asked for: that takes a while
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -144,9 +150,11 @@ func (g *Gateway) Routes() http.Handler {
 			w.Write(description) //nolint:errcheck // the asker is gone
 		})
 	}
-	mux.HandleFunc(referencePath, g.serveReference(sync.OnceValues(g.reference)))
-	mux.HandleFunc(problemsPath+"{code}", g.serveProblem)
-	mux.HandleFunc(problemsPath+"{$}", g.serveProblem)
+	fail := func(w http.ResponseWriter, r *http.Request, err error) { g.write(w, r, err) }
+	mux.HandleFunc(Reference().Path, g.pages().ServeReference(g.reference(), fail))
+	mux.HandleFunc(rest.ProblemsPath, func(w http.ResponseWriter, r *http.Request) {
+		g.pages().ServeProblem(w, r, func(err error) { fail(w, r, err) })
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { g.write(w, r, problem(NotFound)) })
 	return httpkit.Recover(g.Log, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.write(w, r, problem(Internal)) }), mux)
 }

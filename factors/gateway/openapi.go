@@ -11,7 +11,7 @@ import (
 // Describe writes the API's description: OpenAPI 3.1, or 3.0.3 for tools that read no newer one.
 func (g *Gateway) Describe(old bool) ([]byte, error) {
 	d := rest.Description{
-		Title: "Watchword OTP gateway", Server: g.Docs, Prefix: "Gateway", Closed: []string{"Transaction", "Way"}, Example: exampleAnswer,
+		Title: "Watchword OTP gateway", Server: g.Docs, Prefix: "Gateway", Closed: []string{"Transaction", "Way"}, Example: func(op *rest.Operation) any { return exampleAnswer(op.Output) },
 		Answers: []any{Verification{}, List{}, Delivery{}, CheckResult{}, SendAnswer{}, VerifyAnswer{}, StatusAnswer{}},
 		Text: "Verify phones from any program: send a code, check it, see whether the text arrived. Errors are application/problem+json (RFC 9457); decide by code. " +
 			"Keys that begin with otp_test_ reach no phone: every code is 123456, and some numbers have a story of their own. Members may be added to answers at any time.",

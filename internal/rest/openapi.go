@@ -59,8 +59,8 @@ type Description struct {
 	Secure func(openapi.SpecSchema) []string
 	// Answers are the types of its answers: whatever of them is not optional is always there, and nothing is ever null.
 	Answers []any
-	// Example gives an answer of out's type. Nil: there are no examples of answers.
-	Example func(out any) any
+	// Example gives an answer of an operation. Nil: there are no examples of answers.
+	Example func(op *Operation) any
 	// Operations are what it does.
 	Operations []Operation
 }
@@ -168,7 +168,7 @@ func (d *Description) complete(data []byte) ([]byte, error) {
 	}
 	for _, op := range d.Operations {
 		if d.Example != nil {
-			at(doc, "paths", op.Path, strings.ToLower(op.Method), "responses", strconv.Itoa(op.Status), "content", "application/json")["example"] = d.Example(op.Output)
+			at(doc, "paths", op.Path, strings.ToLower(op.Method), "responses", strconv.Itoa(op.Status), "content", "application/json")["example"] = d.Example(&op)
 		}
 		content := at(doc, "paths", op.Path, strings.ToLower(op.Method), "requestBody", "content", "application/json")
 		if op.Input == nil {

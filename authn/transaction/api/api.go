@@ -56,7 +56,9 @@ type API struct {
 	Callers Callers
 	// Docs is the public address of this server, without a trailing slash.
 	Docs string
-	Log  *slog.Logger
+	// Pages are for people: how they look, and which APIs there are besides.
+	Pages rest.Pages
+	Log   *slog.Logger
 	// Now is this process's clock, for what Retry-After says.
 	Now func() time.Time
 	// Observe, when set, is told how requests ended, for metrics.
@@ -196,13 +198,13 @@ const (
 
 // Paths lists the patterns of [API.Routes].
 func Paths() []string {
-	return []string{"/v1/transactions", "/v1/transactions/", describedAt, describedAtOld}
+	return []string{"/v1/transactions", "/v1/transactions/", describedAt, describedAtOld, Reference().Path}
 }
 
 // Describe writes the API's description: OpenAPI 3.1, or 3.0.3 for tools that read no newer one.
 func (a *API) Describe(old bool) ([]byte, error) {
 	d := rest.Description{
-		Title: "Watchword transactions", Server: a.Docs, Prefix: "Api", Closed: []string{"Payee"}, Operations: a.Operations(),
+		Title: "Watchword transactions", Server: a.Docs, Prefix: "Api", Closed: []string{"Payee"}, Operations: a.Operations(), Answers: []any{Transaction{}, List{}, Shown{}}, Example: exampleAnswer,
 		Text: "Have payments confirmed by a code that is good for exactly what the payer was texted. Errors are application/problem+json (RFC 9457); decide by code. Members may be added to answers at any time.",
 		Secure: func(spec openapi.SpecSchema) []string {
 			spec.SetHTTPBearerTokenSecurity("bearer", "JWT", "An access token that your client got for itself (RFC 6749 section 4.4) with the scope transactions. One that is bound to a key comes under the scheme DPoP with a proof (RFC 9449).")
@@ -255,6 +257,7 @@ func (a *API) Routes() http.Handler {
 			w.Write(description) //nolint:errcheck // the asker is gone
 		})
 	}
+	mux.HandleFunc(Reference().Path, a.pages().ServeReference(a.reference(), fail))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fail(w, r, rest.New(rest.NotFound)) })
 	return httpkit.Recover(a.Log, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fail(w, r, rest.New(rest.Internal)) }), mux)
 }
@@ -270,7 +273,7 @@ func (a *API) problem(w http.ResponseWriter, r *http.Request, err error) (*rest.
 
 // ServeProblem shows what a code of a problem means.
 func (a *API) ServeProblem(w http.ResponseWriter, r *http.Request) {
-	rest.ServeProblem(w, r, func(err error) { _, _ = a.problem(w, r, err) })
+	a.pages().ServeProblem(w, r, func(err error) { _, _ = a.problem(w, r, err) })
 }
 
 // answer serves one request and says how it ended.

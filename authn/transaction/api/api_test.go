@@ -10,12 +10,15 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"html"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -34,6 +37,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/logtest"
 	"github.com/watchword-auth/watchword/internal/pgtest"
+	"github.com/watchword-auth/watchword/internal/rest"
 )
 
 var update = flag.Bool("update", false, "write the API's descriptions anew")
@@ -247,6 +251,61 @@ func TestExamples(t *testing.T) {
 				t.Errorf("%s: %v", a.text, err)
 			}
 		})
+	}
+}
+
+// The page about the API shows all of it; its links lead somewhere, and its commands work as they stand there.
+func TestReference(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.api.Pages.References = []rest.Link{{Title: "Another", Path: "/docs/another"}, api.Reference()}
+	mux := http.NewServeMux()
+	mux.Handle("/", w.api.Routes())
+	mux.HandleFunc(rest.ProblemsPath, w.api.ServeProblem)
+	server := httptest.NewServer(httpkit.Identify(httpkit.Trust{}, mux))
+	t.Cleanup(server.Close)
+	read := func(path string) string {
+		t.Helper()
+		res, err := http.Get(server.URL + path) //nolint:noctx // it is a test's own server
+		must(t, err)
+		defer res.Body.Close() //nolint:errcheck // it was read
+		data, err := io.ReadAll(res.Body)
+		must(t, err)
+		if res.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d %s", path, res.StatusCode, data)
+		}
+		return string(data)
+	}
+	page := read("/docs/api/transactions")
+	if all := read("/docs/problems/"); !strings.Contains(all, `href="/docs/api/transactions"`) {
+		t.Errorf("the codes do not lead to the API: %s", all)
+	}
+	for _, want := range []string{`<a href="/docs/another">Another</a>`, "instead: the number of a phone", "too_many_open", "transaction_mismatch", `id="Transaction"`} {
+		if !strings.Contains(strings.ToLower(page), strings.ToLower(want)) {
+			t.Errorf("the page does not show %q", want)
+		}
+	}
+	seen := map[string]bool{}
+	for _, link := range regexp.MustCompile(`href="(/[^"]+)"`).FindAllStringSubmatch(page, -1) {
+		if !seen[link[1]] && link[1] != "/docs/another" {
+			seen[link[1]] = true
+			read(link[1])
+		}
+	}
+	commands := regexp.MustCompile(`(?s)<code>(curl .*?)</code>`).FindAllStringSubmatch(page, -1)
+	if len(commands) != len(w.api.Operations()) {
+		t.Fatalf("%d commands for %d operations", len(commands), len(w.api.Operations()))
+	}
+	for i, command := range commands {
+		w.DB.Advance(t, time.Hour)
+		id, op := w.create(t).ID, w.api.Operations()[i]
+		w.DB.Advance(t, time.Minute)
+		line := strings.NewReplacer("txn_…", id, "…", w.alice, "123456", w.code(t, id), "https://login.example", server.URL).Replace(html.UnescapeString(command[1]))
+		cmd := exec.CommandContext(t.Context(), "bash", "-c", line+` -s -o /dev/null -w '%{http_code}'`)
+		cmd.Env = append(os.Environ(), "WATCHWORD_TOKEN=bank")
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != fmt.Sprint(op.Status) {
+			t.Errorf("%s\n%v, %s, want %d", line, err, out, op.Status)
+		}
 	}
 }
 
