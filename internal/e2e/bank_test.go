@@ -124,6 +124,9 @@ func TestBankInTheBackground(t *testing.T) {
 			t.Fatalf("the bank does not wait:\n%s", tab.Text("body"))
 		}
 		bank = tab.URL()
+		if got := tab.Text("#account"); got != s.Issuer+"/account" {
+			t.Errorf("the bank leads its customer to %s", got)
+		}
 		tab.Go(s.Issuer + "/account")
 		tab.Click("a[href^='/ciba/']")
 		if !strings.HasPrefix(tab.URL(), s.Issuer+"/confirm?") {
