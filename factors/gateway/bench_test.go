@@ -67,10 +67,6 @@ func (w *world) seedOld(b *testing.B, n int) {
 			b.Fatal(err)
 		}
 	}
-	keeper := &retention.Keeper{DB: w.db.DB, Log: slog.New(slog.DiscardHandler)} // today has a partition of its own, as it has in a server
-	if err := keeper.Once(b.Context()); err != nil {
-		b.Fatal(err)
-	}
 	now := w.db.Now(b)
 	at := func(i int) string {
 		return now.Add(-time.Hour - time.Duration(float64(i)/float64(n)*float64(46*time.Hour))).Format(time.RFC3339Nano)
@@ -92,16 +88,21 @@ func (w *world) seedOld(b *testing.B, n int) {
 }
 
 // BenchmarkPair is a send and its verify, over the handlers without a network between, with several at once: pairs a second, the processor time of this process for a pair, and how
-// long each half takes. PostgreSQL runs beside it, with synchronous commit as the private server of tests has it.
+// long each half takes. PostgreSQL runs beside it.
 //
-//	go test -run '^$' -bench Pair -benchtime 5000x ./factors/gateway [-args -pairs.old 10000000]
+//	go test -run '^$' -bench Pair -benchtime 5000x ./factors/gateway -pg.durable [-pairs.old 10000000]
 func BenchmarkPair(b *testing.B) {
 	w := newWorld(b)
+	keeper := &retention.Keeper{DB: w.db.DB, Log: slog.New(slog.DiscardHandler)} // days have partitions of their own, as they have in a server
+	if err := keeper.Once(b.Context()); err != nil {
+		b.Fatal(err)
+	}
 	w.seedOld(b, *oldRows)
 	if err := w.gateway.Tenants.Update(b.Context(), "shop", gateway.Settings{Service: "Shop", Day: 50_000_000}); err != nil {
 		b.Fatal(err)
 	}
 	w.gateway.Limits.Everyone.Burst = 100_000_000
+	w.gateway.Outbox.Wake = func() {} // a server runs a worker of its own
 	w.gateway.Happened = func(_ context.Context, q *postgres.Query, from string) { // as the program does
 		events.Add(q, from, events.Event{}, events.Expressions{Type: from + ".event", Owner: events.TenantSQL(from + ".tenant"), ID: from + ".public_id", Status: "split_part(" + from + ".event, '.', 2)",
 			Reason: from + ".reason", Channel: from + ".channel", Hint: from + ".hint", ClientRef: "nullif(" + from + ".client_ref, '')"})

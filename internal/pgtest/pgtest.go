@@ -4,6 +4,7 @@ package pgtest
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log"
 	"net"
@@ -29,6 +30,9 @@ var shared struct {
 
 const template = "watchword_template"
 
+// durable has the server write as one does whose data somebody would miss. Benchmarks say more with it.
+var durable = flag.Bool("pg.durable", false, "PostgreSQL with fsync, full_page_writes and synchronous_commit on")
+
 // Main runs the package's tests and stops the server afterwards. Call it from TestMain.
 func Main(m *testing.M) { os.Exit(Run(m)) }
 
@@ -53,7 +57,7 @@ func start() {
 		return
 	}
 	ctx := context.Background()
-	shared.server, shared.err = pgserver.Start(ctx, pgserver.Options{Dir: shared.dir + "/data", Fast: true, MaxConnections: 400})
+	shared.server, shared.err = pgserver.Start(ctx, pgserver.Options{Dir: shared.dir + "/data", Fast: !*durable, MaxConnections: 400})
 	if shared.err != nil {
 		return
 	}
