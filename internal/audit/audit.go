@@ -17,8 +17,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/watchword-auth/watchword/internal/postgres"
 )
@@ -79,52 +81,69 @@ func From(ctx context.Context) Context {
 // statement itself knows the value. A missing key keeps the field.
 type Expressions map[string]string
 
-// Record adds part `audited_<part>` to q: one record for each row of part.
+// Record adds to q one record for each row of part. All records of a statement are one part of it, `audited`.
 func Record(ctx context.Context, q *postgres.Query, part string, e Event, over Expressions) {
 	from := From(ctx)
-	if !e.Source.IsValid() {
-		e.Source = from.Source
-	}
+	requestID := ""
 	if e.RequestID == "" {
-		e.RequestID = from.RequestID
+		e.RequestID, requestID = from.RequestID, "audit request"
+	}
+	source, sourceOf := "", ""
+	switch {
+	case e.Source.IsValid():
+		source = e.Source.String()
+	case from.Source.IsValid():
+		source, sourceOf = from.Source.String(), "audit source"
 	}
 	if e.Actor == Operator && from.Operator != "" {
 		e.Actor = Operator + " " + from.Operator
 	}
+	client := ""
 	if e.Client == "" && from.Client != "" {
-		e.Client = from.Client
+		e.Client, client = from.Client, "audit client"
 		if e.Actor == "subscriber" {
 			e.Actor = "client"
 		}
 	}
-	source := ""
-	if e.Source.IsValid() {
-		source = e.Source.String()
+	// What is the same in each run stands in the statement, what is empty is not passed, and what is the request's is passed once.
+	text := func(column, v, once string) string {
+		switch expr, ok := over[column]; {
+		case ok:
+			return expr
+		case v == "":
+			return "''"
+		case once != "":
+			return q.BindOnce(once, v) + "::text"
+		}
+		return q.Bind(v) + "::text"
 	}
-	value := func(column string, v any, cast string) string {
+	fixed := func(column, v string) string {
 		if expr, ok := over[column]; ok {
 			return expr
 		}
-		return q.Bind(v) + cast
+		return pq.QuoteLiteral(v)
 	}
-	q.With("audited_"+part, fmt.Sprintf(`
-		INSERT INTO audit_events (event, outcome, reason, actor, subject, client_id, session_id, object, source, request_id)
-		SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM %s`,
-		value("event", e.Name, "::text"), value("outcome", e.Outcome, "::text"), value("reason", e.Reason, "::text"),
-		value("actor", e.Actor, "::text"), value("subject", optional(e.Subject), "::uuid"), value("client_id", e.Client, "::text"),
-		value("session_id", optional(e.Session), "::uuid"), value("object", e.Object, "::text"),
-		value("source", source, "::text"), value("request_id", e.RequestID, "::text"), part))
+	id := func(column string, v uuid.UUID) string {
+		switch expr, ok := over[column]; {
+		case ok:
+			return expr
+		case v == uuid.Nil:
+			return "NULL::uuid"
+		}
+		return q.Bind(v) + "::uuid"
+	}
+	actor := text
+	if slices.Contains([]string{"subscriber", "client", Operator, System}, e.Actor) {
+		actor = func(column, v, _ string) string { return fixed(column, v) }
+	}
+	q.Gather("audited", "INSERT INTO audit_events (event, outcome, reason, actor, subject, client_id, session_id, object, source, request_id)",
+		fmt.Sprintf("SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM %s",
+			fixed("event", e.Name), fixed("outcome", e.Outcome), text("reason", e.Reason, ""), actor("actor", e.Actor, ""), id("subject", e.Subject), text("client_id", e.Client, client),
+			id("session_id", e.Session), text("object", e.Object, ""), text("source", source, sourceOf), text("request_id", e.RequestID, requestID), part))
 }
 
 // Follow is [Record] for what another record's event brings about by itself: who asked for that, and from where, is told there.
 func Follow(q *postgres.Query, part string, e Event, over Expressions) {
 	e.Actor = System
 	Record(context.Background(), q, part, e, over)
-}
-
-func optional(id uuid.UUID) any {
-	if id == uuid.Nil {
-		return nil
-	}
-	return id
 }

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -12,10 +13,18 @@ import (
 // PostgreSQL runs every data-modifying part exactly once, all in one snapshot and one transaction: parts do not see
 // each other's changes, only each other's RETURNING rows.
 type Query struct {
-	parts []string
-	final string
-	args  []any
-	then  []func()
+	parts    []string
+	gathered []gathering
+	final    string
+	args     []any
+	once     map[string]string // placeholders
+	then     []func()
+}
+
+// gathering is a part that several packages add rows to.
+type gathering struct {
+	name, head string
+	rows       []string
 }
 
 // NewQuery makes a query without parts.
@@ -29,9 +38,38 @@ func (q *Query) Bind(v any) string {
 	return "$" + strconv.Itoa(len(q.args))
 }
 
+// BindOnce adds an argument that parts have in common, unless one of that name has been added.
+func (q *Query) BindOnce(name string, v any) string {
+	if have, ok := q.once[name]; ok {
+		return have
+	}
+	if q.once == nil {
+		q.once = map[string]string{}
+	}
+	q.once[name] = q.Bind(v)
+	return q.once[name]
+}
+
 // With adds a part: `name AS (body)`.
 func (q *Query) With(name, body string) {
 	q.parts = append(q.parts, name+" AS ("+body+")")
+}
+
+// Gather adds to a part that comes after all others: head, an INSERT without its rows, and the rows that the SELECT statements give which were gathered under that name. One part
+// that writes to a table costs less than several, above all if most of them have nothing to write.
+func (q *Query) Gather(name, head, rows string) {
+	for i := range q.gathered {
+		if q.gathered[i].name == name {
+			q.gathered[i].rows = append(q.gathered[i].rows, rows)
+			return
+		}
+	}
+	q.gathered = append(q.gathered, gathering{name: name, head: head, rows: []string{rows}})
+}
+
+// Has reports whether there is a part of that name, so that what several need is added once.
+func (q *Query) Has(name string) bool {
+	return slices.ContainsFunc(q.parts, func(part string) bool { return strings.HasPrefix(part, name+" AS (") })
 }
 
 // Finally sets the final statement.
@@ -42,8 +80,12 @@ func (q *Query) Then(f func()) { q.then = append(q.then, f) }
 
 // String is the SQL text. The same construction gives the same text, so that it is prepared once.
 func (q *Query) String() string {
-	if len(q.parts) == 0 {
+	parts := q.parts
+	for _, g := range q.gathered {
+		parts = append(parts[:len(parts):len(parts)], g.name+" AS ("+g.head+"\n"+strings.Join(g.rows, "\nUNION ALL ")+")")
+	}
+	if len(parts) == 0 {
 		return q.final
 	}
-	return "WITH " + strings.Join(q.parts, ",\n") + "\n" + q.final
+	return "WITH " + strings.Join(parts, ",\n") + "\n" + q.final
 }
