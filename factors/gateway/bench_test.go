@@ -33,6 +33,9 @@ import (
 // oldRows is how many verifications of the past the benchmarks have: -pairs.old 10000000 takes minutes to fill.
 var oldRows = flag.Int("pairs.old", 0, "verifications of the past in BenchmarkPair")
 
+// pairRate is how many pairs are begun in a second; how long a request took then counts from the moment at which it should have begun. 0: as many as there can be, by eight at once.
+var pairRate = flag.Float64("pairs.rate", 0, "pairs a second that BenchmarkPair begins")
+
 // seedOld stores n verifications of the last two days with their challenges, by COPY, and as many texts.
 func (w *world) seedOld(b *testing.B, n int) {
 	b.Helper()
@@ -110,12 +113,11 @@ func BenchmarkPair(b *testing.B) {
 	var next atomic.Int64
 	var mu sync.Mutex
 	var sends, verifies []time.Duration
-	do := func(path, body string) (map[string]any, time.Duration) {
+	do := func(path, body string, began time.Time) (map[string]any, time.Duration) {
 		r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("X-API-Key", w.live)
 		rec := httptest.NewRecorder()
-		began := time.Now()
 		w.handlers[0].ServeHTTP(rec, r.WithContext(b.Context()))
 		took := time.Since(began)
 		var out map[string]any
@@ -124,30 +126,40 @@ func BenchmarkPair(b *testing.B) {
 		}
 		return out, took
 	}
-	pair := func(codes func(id string) string) {
+	pair := func(codes func(id string) string, began time.Time) {
 		n := next.Add(1)
-		sent, send := do("/otp/send", fmt.Sprintf(`{"phoneNumber":"+1%03d%07d"}`, []int{202, 303, 404, 512, 617, 702, 818}[n/7_000_000%7], 2_000_000+n%7_000_000))
+		sent, send := do("/otp/send", fmt.Sprintf(`{"phoneNumber":"+1%03d%07d"}`, []int{202, 303, 404, 512, 617, 702, 818}[n/7_000_000%7], 2_000_000+n%7_000_000), began)
 		data, ok := sent["data"].(map[string]any)
 		if !ok {
 			return
 		}
 		id := data["requestId"].(string)
-		_, verify := do("/otp/verify", fmt.Sprintf(`{"requestId":%q,"otpCode":%q}`, id, codes(id)))
+		_, verify := do("/otp/verify", fmt.Sprintf(`{"requestId":%q,"otpCode":%q}`, id, codes(id)), time.Now())
 		mu.Lock()
 		defer mu.Unlock()
 		sends, verifies = append(sends, send), append(verifies, verify)
 	}
 	codes := w.knownCodes(b)
 	for range 20 {
-		pair(codes)
+		pair(codes, time.Now())
 	}
 	sends, verifies = nil, nil
 	before, dbBefore := cpu(), w.dbCPU(b)
 	b.ResetTimer()
 	b.SetParallelism(4)
+	if *pairRate > 0 {
+		b.SetParallelism(64)
+	}
+	var begun atomic.Int64
+	began := time.Now()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			pair(codes)
+			at := time.Now()
+			if *pairRate > 0 {
+				at = began.Add(time.Duration(float64(begun.Add(1)) / *pairRate * float64(time.Second)))
+				time.Sleep(time.Until(at))
+			}
+			pair(codes, at)
 		}
 	})
 	b.StopTimer()

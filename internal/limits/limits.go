@@ -8,8 +8,11 @@
 package limits
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,66 +52,76 @@ type Hit struct {
 // Under a race the conditional write of each window decides, so that no window is ever overspent; a hit in a window
 // whose neighbour refused in that same instant is then spent for nothing.
 func Take(q *postgres.Query, from string, hits ...Hit) {
-	shared := ask(q, from, hits)
-	take(q, "ARRAY[wall()]", shared)
+	ask(q, from, hits).take(q, "ARRAY[wall()]")
 }
 
 // TakeUnless is Take for callers whose statement knows at once whether the try succeeds: where won, an SQL condition over part from, is true, all
 // of hits need room as ever, but none is spent. A statement cannot take and refund the same window. Part from has one row at most, and is not
 // asked while a window is full. Part `limit_taken` has column `won` besides. None of hits is shared.
 func TakeUnless(q *postgres.Query, from, won string, hits ...Hit) {
-	ask(q, from, hits)
+	a := ask(q, from, hits)
 	q.With("limit_won", fmt.Sprintf("SELECT %s AS won FROM %s WHERE (SELECT retry_at FROM limit_full) IS NULL", won, from))
-	take(q, "CASE WHEN (SELECT won FROM limit_won) THEN '{}'::timestamptz[] ELSE ARRAY[wall()] END", false, "(SELECT won FROM limit_won) AS won")
+	a.take(q, "CASE WHEN (SELECT won FROM limit_won) THEN '{}'::timestamptz[] ELSE ARRAY[wall()] END", "(SELECT won FROM limit_won) AS won")
 }
 
-// ask adds what is wanted, and whether there is room for it. It reports whether shared windows are among it: then part limit_shard says which shard of each.
-func ask(q *postgres.Query, from string, hits []Hit) (shared bool) {
-	add := func(part string, want bool) {
-		var names []string
-		var keys [][]byte
-		var bursts, tights []int64
-		var periods []float64
-		for _, h := range hits {
-			if h.Window.Shared == want {
-				names, keys = append(names, h.Window.Name), append(keys, h.Key)
-				bursts, tights, periods = append(bursts, int64(h.Window.Burst)), append(tights, int64(h.Window.Tight)), append(periods, h.Window.Period.Seconds())
-			}
+// asking is what kinds of windows are hit, on which the statement depends.
+type asking struct {
+	own, shared int  // so many
+	tight       bool // some have a tighter burst
+}
+
+// ask adds what is wanted (part limit_asked), which shard of each shared window (limit_shard), and whether there is room (limit_full).
+func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
+	hits = slices.Clone(hits)
+	slices.SortStableFunc(hits, func(x, y Hit) int { // the order in which rows are locked, the same for everybody
+		return cmp.Or(strings.Compare(x.Window.Name, y.Window.Name), bytes.Compare(x.Key, y.Key))
+	})
+	names, keys, shared := make([]string, len(hits)), make([][]byte, len(hits)), make([]bool, len(hits))
+	bursts, tights, periods := make([]int64, len(hits)), make([]int64, len(hits)), make([]float64, len(hits))
+	for i, h := range hits {
+		names[i], keys[i], shared[i] = h.Window.Name, h.Key, h.Window.Shared
+		bursts[i], tights[i], periods[i] = int64(h.Window.Burst), int64(h.Window.Tight), h.Window.Period.Seconds()
+		if a.tight = a.tight || h.Window.Tight > 0; h.Window.Shared {
+			a.shared++
+		} else {
+			a.own++
 		}
-		if shared = names != nil; want && !shared {
-			return
-		}
-		q.With(part, fmt.Sprintf(`
-		SELECT name, key, full_burst, CASE WHEN tight > 0 AND tight < full_burst AND %s THEN tight ELSE full_burst END AS burst, seconds,
-		       floor(extract(epoch FROM wall()) / (seconds / %d))::bigint AS slot
-		  FROM unnest(%s::text[], %s::bytea[], %s::bigint[], %s::bigint[], %s::float8[]) AS l(name, key, full_burst, tight, seconds)
-		 WHERE EXISTS (SELECT FROM %s)`,
-			breakerOpen("l.name"), slots, q.Bind(pq.Array(names)), q.Bind(pq.Array(keys)), q.Bind(pq.Array(bursts)), q.Bind(pq.Array(tights)), q.Bind(pq.Array(periods)), from))
 	}
-	add("limit_asked", false)
-	// A window that is full has room again when its burst-th latest hit leaves it.
-	full := `
+	arrays := fmt.Sprintf("%s::text[], %s::bytea[], %s::bigint[], %s::float8[]", q.Bind(pq.Array(names)), q.Bind(pq.Array(keys)), q.Bind(pq.Array(bursts)), q.Bind(pq.Array(periods)))
+	columns, of := "name, key, seconds, full_burst AS burst", "name, key, full_burst, seconds"
+	if a.tight {
+		columns = fmt.Sprintf("name, key, seconds, full_burst, CASE WHEN tight > 0 AND tight < full_burst AND %s THEN tight ELSE full_burst END AS burst", breakerOpen("l.name"))
+		arrays, of = arrays+", "+q.Bind(pq.Array(tights))+"::bigint[]", of+", tight"
+	}
+	if a.shared > 0 {
+		columns += fmt.Sprintf(", shared, floor(extract(epoch FROM wall()) / (seconds / %d))::bigint AS slot", slots)
+		arrays, of = arrays+", "+q.Bind(pq.Array(shared))+"::bool[]", of+", shared"
+	}
+	q.With("limit_asked", fmt.Sprintf("SELECT %s FROM unnest(%s) AS l(%s) WHERE EXISTS (SELECT FROM %s)", columns, arrays, of, from))
+	var full []string
+	if a.own > 0 { // One that is full has room again when its burst-th latest hit leaves it.
+		full = append(full, `
 		SELECT l.name, w.hits[cardinality(w.hits) - l.burst + 1] + make_interval(secs => l.seconds) AS retry_at
 		  FROM limit_asked l JOIN windows w USING (name, key)
 		 WHERE cardinality(w.hits) >= l.burst
-		   AND w.hits[cardinality(w.hits) - l.burst + 1] > wall() - make_interval(secs => l.seconds)`
-	if add("limit_asked_shared", true); shared {
-		// A shard that nobody holds is taken; else one that does not exist yet; else one is waited for. NULL: none has room.
-		const mine = "w.name = l.name AND w.key = l.key"
-		q.With("limit_shard", fmt.Sprintf(`
-		SELECT l.*, coalesce(free.shard,
-		       (SELECT n FROM generate_series(0, %[1]d) n WHERE %[2]s > 0 AND NOT EXISTS (SELECT FROM shared_windows w WHERE %[3]s AND w.shard = n) ORDER BY random() LIMIT 1),
-		       (SELECT w.shard FROM shared_windows w WHERE %[3]s AND %[4]s ORDER BY random() LIMIT 1)) AS shard
-		  FROM limit_asked_shared l LEFT JOIN LATERAL (
-		       SELECT w.shard FROM shared_windows w WHERE %[3]s AND %[4]s LIMIT 1 FOR UPDATE OF w SKIP LOCKED) free ON true`,
-			shards-1, quota("n"), mine, room("w", quota("w.shard"), "l.slot")))
-		full += fmt.Sprintf(`
-		UNION ALL SELECT l.name, coalesce((SELECT min(to_timestamp((w.slot + s.n) * (l.seconds / %[1]d))) FROM shared_windows w CROSS JOIN generate_series(1, %[1]d + 1) AS s(n)
-		       WHERE %[2]s AND (SELECT coalesce(sum(c), 0) FROM unnest(w.counts[:%[1]d + 1 - s.n]) c) < %[3]s), wall() + make_interval(secs => l.seconds))
-		  FROM limit_shard l WHERE l.shard IS NULL`, slots, mine, quota("w.shard"))
+		   AND w.hits[cardinality(w.hits) - l.burst + 1] > wall() - make_interval(secs => l.seconds)`)
 	}
-	q.With("limit_full", "SELECT max(retry_at) AS retry_at, (array_agg(name ORDER BY retry_at DESC))[1] AS name FROM ("+full+") f")
-	return shared
+	if a.shared > 0 {
+		// A shard that nobody holds is taken; else one that does not exist yet; else one is waited for. NULL: none has room.
+		q.With("limit_shard", fmt.Sprintf(`
+		SELECT l.*, coalesce(free.shard, shared_window_shard(l.name, l.key, l.burst, l.slot, %[1]d)) AS shard
+		  FROM limit_asked l LEFT JOIN LATERAL (
+		       SELECT w.shard FROM shared_windows w WHERE w.name = l.name AND w.key = l.key AND %[2]s LIMIT 1 FOR UPDATE OF w SKIP LOCKED) free ON true WHERE l.shared`,
+			shards, room("w", quota("w.shard"), "l.slot")))
+		full = append(full, fmt.Sprintf(`
+		SELECT l.name, coalesce(shared_window_retry(l.name, l.key, l.burst, l.seconds / %[2]d, %[1]d, %[2]d), wall() + make_interval(secs => l.seconds)) AS retry_at
+		  FROM limit_shard l WHERE l.shard IS NULL`, shards, slots))
+	}
+	if full == nil {
+		full = append(full, "SELECT NULL::text AS name, NULL::timestamptz AS retry_at WHERE false")
+	}
+	q.With("limit_full", "SELECT max(retry_at) AS retry_at, (array_agg(name ORDER BY retry_at DESC))[1] AS name FROM ("+strings.Join(full, "\n\t\tUNION ALL ")+") f")
+	return a
 }
 
 // quota is SQL for the part of the burst of window l that shard n has.
@@ -123,46 +136,62 @@ func kept(w, slot string) string {
 
 // room is an SQL condition: row w has room in slot. The sum that it holds is that of its own slot, and never too small later.
 func room(w, quota, slot string) string {
-	return fmt.Sprintf("CASE WHEN %[1]s.used < %[2]s THEN true WHEN %[1]s.slot < %[3]s THEN (SELECT sum(c) FROM unnest(%[4]s) c) < %[2]s ELSE false END",
-		w, quota, slot, kept(w, slot))
+	return fmt.Sprintf("CASE WHEN %[1]s.used < %[2]s THEN true WHEN %[1]s.slot < %[3]s THEN shared_window_sum(%[1]s.counts, %[3]s - %[1]s.slot) < %[2]s ELSE false END", w, quota, slot)
 }
 
-// take adds the conditional write. spent is an SQL expression for the times that it adds to each window: the row is locked and judged even if
+// take adds the conditional writes. spent is an SQL expression for the times that it adds to each window: the row is locked and judged even if
 // there are none.
-func take(q *postgres.Query, spent string, shared bool, columns ...string) {
-	q.With("limit_hit", fmt.Sprintf(`
-		INSERT INTO windows AS w (name, key, hits, expires_at)
-		SELECT name, key, %s, wall() + make_interval(secs => seconds)
-		  FROM limit_asked WHERE (SELECT retry_at FROM limit_full) IS NULL
-		 ORDER BY name, key
+func (a asking) take(q *postgres.Query, spent string, columns ...string) {
+	const none = "SELECT NULL::text AS name, NULL::bytea AS key WHERE false"
+	own := ""
+	if a.shared > 0 {
+		own = " AND NOT shared"
+	}
+	// The window's full burst is how many hits are kept: a tighter one ends, and then they count again.
+	burst := "excluded.burst"
+	if a.tight {
+		burst = "(SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key)"
+	}
+	if a.own > 0 {
+		full := "burst"
+		if a.tight {
+			full = "full_burst"
+		}
+		q.With("limit_hit", fmt.Sprintf(`
+		INSERT INTO windows AS w (name, key, hits, expires_at, burst)
+		SELECT name, key, %[1]s, wall() + make_interval(secs => seconds), %[2]s
+		  FROM limit_asked WHERE (SELECT retry_at FROM limit_full) IS NULL%[3]s
 		ON CONFLICT (name, key) DO UPDATE
-		   SET hits = (w.hits || excluded.hits)[greatest(1, cardinality(w.hits) + 2 - (SELECT full_burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key)):],
-		       expires_at = excluded.expires_at
-		 WHERE cardinality(w.hits) < (SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key)
-		    OR w.hits[cardinality(w.hits) - (SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key) + 1]
-		       <= wall() - (excluded.expires_at - wall())
-		RETURNING w.name, w.key`, spent))
-	asked, hit := "SELECT name, key, seconds FROM limit_asked", "SELECT name, key FROM limit_hit"
-	if shared {
-		asked, hit = asked+" UNION ALL SELECT name, key, seconds FROM limit_asked_shared", hit+" UNION ALL SELECT name, key FROM limit_hit_shared"
-		// After the others, so that what they refuse is not spent here.
+		   SET hits = (w.hits || excluded.hits)[greatest(1, cardinality(w.hits) + 2 - excluded.burst):], expires_at = excluded.expires_at
+		 WHERE cardinality(w.hits) < %[4]s OR w.hits[cardinality(w.hits) - %[4]s + 1] <= wall() - (excluded.expires_at - wall())
+		RETURNING w.name, w.key`, spent, full, own, burst))
+	} else {
+		q.With("limit_hit", none)
+	}
+	if a.shared > 0 { // After the others, so that what they refuse is not spent here.
 		q.With("limit_hit_shared", fmt.Sprintf(`
 		INSERT INTO shared_windows AS w (name, key, shard, slot, counts, used, quota, expires_at)
 		SELECT name, key, shard, slot, 1 || array_fill(0, ARRAY[%[1]d]), 1, %[2]s, wall() + make_interval(secs => 2 * seconds)
-		  FROM limit_shard l WHERE (SELECT retry_at FROM limit_full) IS NULL AND (SELECT count(*) FROM limit_hit) = (SELECT count(*) FROM limit_asked)
-		 ORDER BY name, key
+		  FROM limit_shard l WHERE (SELECT retry_at FROM limit_full) IS NULL AND (SELECT count(*) FROM limit_hit) = %[5]d
 		ON CONFLICT (name, key, shard) DO UPDATE
 		   SET counts = CASE WHEN w.slot < excluded.slot THEN 1 || %[3]s ELSE (w.counts[1] + 1) || w.counts[2:] END,
-		       used = CASE WHEN w.slot < excluded.slot THEN 1 + (SELECT sum(c) FROM unnest(%[3]s) c) ELSE w.used + 1 END,
+		       used = CASE WHEN w.slot < excluded.slot THEN 1 + shared_window_sum(w.counts, excluded.slot - w.slot) ELSE w.used + 1 END,
 		       slot = greatest(w.slot, excluded.slot), quota = excluded.quota, expires_at = excluded.expires_at
 		 WHERE %[4]s
-		RETURNING w.name, w.key`, slots, quota("l.shard"), kept("w", "excluded.slot"), room("w", "excluded.quota", "excluded.slot")))
+		RETURNING w.name, w.key`, slots, quota("l.shard"), kept("w", "excluded.slot"), room("w", "excluded.quota", "excluded.slot"), a.own))
 	}
-	q.With("limit_missed", "SELECT name, seconds FROM ("+asked+") a WHERE NOT EXISTS (SELECT FROM ("+hit+") h WHERE h.name = a.name AND h.key = a.key) ORDER BY seconds LIMIT 1")
-	q.With("limit_taken", `
-		SELECT NOT EXISTS (SELECT FROM limit_missed) AND EXISTS (SELECT FROM (`+asked+`) a) AS allowed,
-		       coalesce((SELECT retry_at FROM limit_full), (SELECT wall() + least(interval '1 minute', make_interval(secs => seconds)) FROM limit_missed)) AS retry_at,
-		       coalesce((SELECT name FROM limit_full), (SELECT name FROM limit_missed)) AS full_window`+strings.Join(append([]string{""}, columns...), ", "))
+	hit := "SELECT name, key FROM limit_hit"
+	counted := "(SELECT count(*) FROM limit_hit)"
+	if a.shared > 0 {
+		hit += " UNION ALL SELECT name, key FROM limit_hit_shared"
+		counted += " + (SELECT count(*) FROM limit_hit_shared)"
+	}
+	// Somebody else was faster.
+	q.With("limit_missed", "SELECT name, seconds FROM limit_asked a WHERE NOT EXISTS (SELECT FROM ("+hit+") h WHERE h.name = a.name AND h.key = a.key) ORDER BY seconds LIMIT 1")
+	q.With("limit_taken", fmt.Sprintf(`
+		SELECT %[1]s = %[2]d AND %[2]d > 0 AS allowed,
+		       coalesce(f.retry_at, (SELECT wall() + least(interval '1 minute', make_interval(secs => seconds)) FROM limit_missed)) AS retry_at,
+		       coalesce(f.name, (SELECT name FROM limit_missed)) AS full_window%[3]s FROM limit_full f`, counted, a.own+a.shared, strings.Join(append([]string{""}, columns...), ", ")))
 }
 
 // Refund adds part `limit_refunded` to q: the newest hit of each of hits is taken back, for as long as part from has a row.
