@@ -14,6 +14,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"net"
 	"net/url"
@@ -46,7 +47,14 @@ type Config struct {
 type DB struct {
 	*sqlx.DB
 	cfg      Config
-	prepared sync.Map // query text → *sqlx.Stmt
+	seed     maphash.Seed
+	prepared sync.Map // hash of a query's text → *statement
+}
+
+// statement is one that was run before: its text need not be put together again to be known.
+type statement struct {
+	text string
+	on   sqlxStatement
 }
 
 // ErrNotFound says that a statement found no row. What that means is the caller's to say.
@@ -96,7 +104,7 @@ func Open(cfg Config) (*DB, error) {
 	pool.SetMaxOpenConns(cfg.MaxConns)
 	pool.SetMaxIdleConns(cfg.MaxConns)
 	pool.SetConnMaxLifetime(30 * time.Minute)
-	return &DB{DB: pool, cfg: cfg}, nil
+	return &DB{DB: pool, cfg: cfg, seed: maphash.MakeSeed()}, nil
 }
 
 // DirectDSN reaches the server itself, for LISTEN and migrations.
@@ -130,14 +138,9 @@ const maxTries = 4
 
 // try runs a statement, again when it lost a deadlock or a serialization conflict: it was rolled back whole, so that nothing is counted or sent twice.
 func (db *DB) try(ctx context.Context, q *Query, run func(sqlxStatement) error) error {
-	text := q.String()
-	var on sqlxStatement = unprepared{db.DB, text}
-	if !db.cfg.Pooled {
-		stmt, err := db.prepare(ctx, text)
-		if err != nil {
-			return err
-		}
-		on = stmt
+	on, err := db.statement(ctx, q)
+	if err != nil {
+		return err
 	}
 	for n := 1; ; n++ {
 		err := run(on)
@@ -180,7 +183,9 @@ func (u unprepared) ExecContext(ctx context.Context, args ...any) (sql.Result, e
 // Close closes the statements and the pool.
 func (db *DB) Close() error {
 	db.prepared.Range(func(_, stmt any) bool {
-		stmt.(*sqlx.Stmt).Close() //nolint:errcheck // the pool is closing anyway
+		if prepared, ok := stmt.(*statement).on.(*sqlx.Stmt); ok {
+			prepared.Close() //nolint:errcheck // the pool is closing anyway
+		}
 		return true
 	})
 	if err := db.DB.Close(); err != nil && !Unavailable(err) { // a server that is gone needs no farewell
@@ -189,19 +194,38 @@ func (db *DB) Close() error {
 	return nil
 }
 
-func (db *DB) prepare(ctx context.Context, text string) (*sqlx.Stmt, error) {
-	if stmt, ok := db.prepared.Load(text); ok {
-		return stmt.(*sqlx.Stmt), nil
+// statement is what q is run as, prepared unless there is a pooler.
+func (db *DB) statement(ctx context.Context, q *Query) (sqlxStatement, error) {
+	hash := q.hash(db.seed)
+	known, ok := db.prepared.Load(hash)
+	if ok && q.is(known.(*statement).text) {
+		return known.(*statement).on, nil
+	}
+	text := q.String()
+	if ok { // another text has the same hash, as good as never
+		return unprepared{db.DB, text}, nil
+	}
+	if db.cfg.Pooled {
+		db.prepared.Store(hash, &statement{text, unprepared{db.DB, text}})
+		return unprepared{db.DB, text}, nil
 	}
 	stmt, err := db.PreparexContext(ctx, text)
 	if err != nil {
 		return nil, err
 	}
-	if have, loaded := db.prepared.LoadOrStore(text, stmt); loaded {
+	if have, loaded := db.prepared.LoadOrStore(hash, &statement{text, stmt}); loaded {
 		stmt.Close() //nolint:errcheck // another goroutine was first
-		return have.(*sqlx.Stmt), nil
+		return db.first(have.(*statement), text), nil
 	}
 	return stmt, nil
+}
+
+// first is the statement that somebody else was first to prepare, if it is the same.
+func (db *DB) first(have *statement, text string) sqlxStatement {
+	if have.text != text {
+		return unprepared{db.DB, text}
+	}
+	return have.on
 }
 
 // Unavailable reports whether err means that the database could not do its work now: down, restarting,
