@@ -136,7 +136,7 @@ type Binding struct {
 	// Strict has the tighter limit on failures in a row hold, Outsider the one for those who have proved nothing yet. Neither is part of what an answer comes with.
 	Strict, Outsider bool
 	// Owner, when set, stands for subject and browser in what an answer must come with: programs give back a challenge's id and a code, and the subject is known by the id
-	// alone. It is whoever the program works for.
+	// alone. It is whoever the program works for. There is no authenticator then.
 	Owner uuid.UUID
 	// While, when set, gives an SQL condition that has to hold besides for [Ledger.Answer] to look at an answer: otherwise the challenge is as good as over. It is no
 	// part of what an answer comes with either.
@@ -215,15 +215,15 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		q.With(sends, "SELECT allowed, retry_at FROM limit_taken WHERE EXISTS (SELECT FROM "+from+")")
 	}
 	id := uuid.New()
+	subject, browser, purpose := q.Bind(b.Subject)+"::uuid", q.Bind(b.Browser[:])+"::bytea", q.Bind(string(b.Purpose))+"::text"
 	q.With("challenge_superseded", fmt.Sprintf(`
 		UPDATE challenges SET ended_at = wall(), outcome = 'superseded'
-		 WHERE subject = %[1]s AND ended_at IS NULL AND EXISTS (SELECT FROM %[3]s)
+		 WHERE subject = %[1]s AND ended_at IS NULL AND %[6]s AND EXISTS (SELECT FROM %[3]s)
 		   AND (browser = %[2]s AND purpose = %[4]s OR created_at <= (
-		        SELECT created_at FROM challenges WHERE subject = %[1]s AND ended_at IS NULL AND expires_at > wall()
+		        SELECT created_at FROM challenges WHERE subject = %[1]s AND ended_at IS NULL AND expires_at > wall() AND %[6]s
 		         ORDER BY created_at DESC OFFSET %[5]s LIMIT 1))
-		RETURNING id AS challenge_id, subject`,
-		q.Bind(b.Subject)+"::uuid", q.Bind(b.Browser[:])+"::bytea", from, q.Bind(string(b.Purpose))+"::text", q.Bind(l.Limits.Live-1)+"::int"))
-	l.erase(q, "challenge_superseded", "false")
+		RETURNING id AS challenge_id, subject, %[7]s AS erased`,
+		subject, browser, from, purpose, q.Bind(l.Limits.Live-1)+"::int", recent(""), l.erasing("id")))
 	recordEnd(q, "challenge_superseded", "superseded")
 	var mac []byte
 	if issued.Code != "" {
@@ -241,8 +241,8 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		       wall() + make_interval(secs => %[9]s)
 		  FROM %[12]s
 		RETURNING id, id AS challenge_id, created_at, expires_at, next_send_at, max_attempts, sends`,
-		q.Bind(id)+"::uuid", q.Bind(b.Subject)+"::uuid", q.Bind(a.ID)+"::uuid", q.Bind(a.Kind)+"::text", q.Bind(string(b.Purpose))+"::text",
-		q.Bind(b.sum())+"::bytea", q.Bind(b.Browser[:])+"::bytea", q.Bind(mac)+"::bytea", life, q.Bind(l.Limits.Attempts)+"::int",
+		q.Bind(id)+"::uuid", subject, q.Bind(a.ID)+"::uuid", q.Bind(a.Kind)+"::text", purpose,
+		q.Bind(b.sum())+"::bytea", browser, q.Bind(mac)+"::bytea", life, q.Bind(l.Limits.Attempts)+"::int",
 		q.Bind(l.Limits.Cooldown.Seconds())+"::float8", sends))
 	audit.Record(ctx, q, "challenge_opened", audit.Event{Name: "challenge.open", Outcome: audit.Success, Actor: "subscriber",
 		Subject: b.Subject, Session: b.Browser, Object: id.String()},
@@ -293,6 +293,22 @@ func (l *Ledger) erase(q *postgres.Query, from, verified string) {
 	if l.Mails != nil {
 		l.Mails.Cancel(q, from)
 	}
+}
+
+// erasing is an SQL condition, always true, that does what erase does to the challenge that SQL expression challenge names, where that is hardly ever to be done: unlike parts of a statement a function
+// costs nothing until it is called.
+func (l *Ledger) erasing(challenge string) string {
+	erase := sms.CancelSQL(challenge)
+	if l.Mails != nil {
+		erase += " AND " + mail.CancelSQL(challenge)
+	}
+	return erase
+}
+
+// recent is an SQL condition: row c of challenges is not older than any that can be live, so that other days' partitions are not looked at. A code lives ten minutes, and further ones as long
+// as there are sends.
+func recent(c string) string {
+	return fmt.Sprintf("%[1]screated_at > wall() - interval '1 day' AND %[1]screated_at < wall() + interval '1 hour'", c)
 }
 
 func quietReason(i Issued, to Prompt) string {
@@ -548,7 +564,7 @@ func (l *Ledger) wrong(ctx context.Context, id uuid.UUID, b Binding, p paid) err
 	recordAnswer(ctx, q, "challenge_wrong", b, "false")
 	q.With("challenge_exhausted", `UPDATE challenges c SET ended_at = wall(), outcome = 'failed' FROM challenge_wrong w
 		WHERE c.id = w.id AND c.ended_at IS NULL AND c.attempts >= c.max_attempts RETURNING c.id AS challenge_id`)
-	l.erase(q, "challenge_exhausted", "false")
+	l.erase(q, "challenge_exhausted", "")
 	if l.Failed != nil {
 		l.Failed(ctx, q, "challenge_exhausted")
 	}
@@ -585,18 +601,20 @@ func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
 	if l.Guard != nil {
 		and += " AND " + l.Guard(q)
 	}
+	if b.Owner == uuid.Nil {
+		and += fmt.Sprintf(` AND NOT EXISTS (SELECT FROM authenticators x WHERE x.id = c.authenticator_id AND x.unbound_at IS NOT NULL
+		                   AND NOT (c.purpose = '%s' AND coalesce(x.pending_until > wall(), false)))`, Enrol)
+	}
 	q.With("challenge_live", fmt.Sprintf(`
-		SELECT c.*, %s AS remote FROM challenges c
-		 WHERE c.id = %s AND c.binding = %s AND coalesce(c.ended_at, 'infinity') = 'infinity' AND c.attempts < c.max_attempts AND c.expires_at > wall()
+		SELECT c.* FROM challenges c
+		 WHERE c.id = %s AND %s AND c.binding = %s AND coalesce(c.ended_at, 'infinity') = 'infinity' AND c.attempts < c.max_attempts AND c.expires_at > wall()
 		   AND (SELECT count(*) FROM challenges n WHERE n.subject = c.subject AND n.ended_at IS NULL
-		           AND n.expires_at > wall() AND n.created_at > c.created_at) < %s
-		   AND NOT EXISTS (SELECT FROM authenticators x WHERE x.id = c.authenticator_id AND x.unbound_at IS NOT NULL
-		                   AND NOT (c.purpose = %s AND coalesce(x.pending_until > wall(), false))) %s
+		           AND n.expires_at > wall() AND n.created_at > c.created_at AND %s) < %s %s
 		   FOR UPDATE OF c`,
-		l.remote(), q.Bind(id)+"::uuid", q.Bind(b.sum())+"::bytea", q.Bind(l.Limits.Live)+"::int", q.Bind(string(Enrol))+"::text", and))
+		q.Bind(id)+"::uuid", recent("c."), q.Bind(b.sum())+"::bytea", recent("n."), q.Bind(l.Limits.Live)+"::int", and))
 }
 
-// remote is an SQL condition on challenge c: only the vendor that made its code can check it.
+// remote is an SQL condition on challenge c, whose answer is not known to be right: only the vendor that made its code can check it.
 func (l *Ledger) remote() string {
 	if l.Checks == nil {
 		return "false"
@@ -609,20 +627,23 @@ func (l *Ledger) remote() string {
 func (l *Ledger) pay(ctx context.Context, q *postgres.Query, b Binding, c comparison) {
 	if hits := l.sourceHit(ctx); len(hits) > 0 {
 		limits.TakeUnless(q, "challenge_live c", c.right, hits...)
+		q.With("challenge_tried", "SELECT c.id, c.created_at, c.subject, t.won AS is_right FROM challenge_live c, limit_taken t WHERE t.allowed")
 	} else {
-		q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at, "+c.right+" AS won FROM challenge_live c")
+		q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at")
+		q.With("challenge_tried", "SELECT c.id, c.created_at, c.subject, "+c.right+" AS is_right FROM challenge_live c OFFSET 0")
 	}
-	q.With("challenge_right", "SELECT c.subject, t.won AS is_right FROM challenge_live c, limit_taken t WHERE t.allowed")
+	q.With("challenge_right", "SELECT c.*, NOT c.is_right AND "+l.remote()+" AS remote FROM challenge_tried c")
 	l.streak(b).PayUnless(q, "challenge_right", "uuid_send(challenge_right.subject)", "challenge_right.is_right", b.Purpose.completes())
 	q.With("challenge_paid", `
 		UPDATE challenges c
 		   SET attempts = c.attempts + 1,
-		       ended_at = CASE WHEN r.is_right OR NOT l.remote AND c.attempts + 1 >= c.max_attempts THEN wall() END,
-		       outcome = CASE WHEN r.is_right THEN 'verified' WHEN NOT l.remote AND c.attempts + 1 >= c.max_attempts THEN 'failed' END
-		  FROM challenge_live l, challenge_right r, streak_paid
-		 WHERE c.id = l.id AND c.created_at = l.created_at AND coalesce(c.ended_at, 'infinity') = 'infinity' AND c.attempts < c.max_attempts
-		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won, l.remote`) // a vendor has not looked yet when the last attempt is paid
-	q.With("challenge_failed", `SELECT r.subject, p.failures, p.blocked_until AS until FROM streak_paid p, challenge_right r, challenge_live l WHERE NOT r.is_right AND NOT l.remote`)
+		       ended_at = CASE WHEN r.is_right OR NOT r.remote AND c.attempts + 1 >= c.max_attempts THEN wall() END,
+		       outcome = CASE WHEN r.is_right THEN 'verified' WHEN NOT r.remote AND c.attempts + 1 >= c.max_attempts THEN 'failed' END
+		  FROM challenge_right r
+		 WHERE c.id = (SELECT id FROM challenge_right) AND c.created_at = (SELECT created_at FROM challenge_right) AND `+recent("c.")+`
+		   AND coalesce(c.ended_at, 'infinity') = 'infinity' AND c.attempts < c.max_attempts AND EXISTS (SELECT FROM streak_paid)
+		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won, r.remote`) // a vendor has not looked yet when the last attempt is paid
+	q.With("challenge_failed", `SELECT r.subject, p.failures, p.blocked_until AS until FROM streak_paid p, challenge_right r WHERE NOT r.is_right AND NOT r.remote`)
 	l.warn(ctx, q, b, "challenge_failed")
 	q.With("challenge_refused", "SELECT id FROM challenge_live WHERE NOT EXISTS (SELECT FROM challenge_paid)")
 	audit.Record(ctx, q, "challenge_refused", audit.Event{Name: "challenge.answer", Outcome: audit.Refused, Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
@@ -650,8 +671,10 @@ func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding, c com
 			bound_at = CASE WHEN a.pending_until IS NULL THEN a.bound_at ELSE wall() END,
 			unbound_at = CASE WHEN a.pending_until IS NULL THEN a.unbound_at END`
 	}
-	q.With("challenge_used", `UPDATE authenticators a SET `+changes+` FROM challenge_won w WHERE a.id = w.authenticator_id
+	if b.Owner == uuid.Nil {
+		q.With("challenge_used", `UPDATE authenticators a SET `+changes+` FROM challenge_won w WHERE a.id = w.authenticator_id
 		RETURNING a.id, a.subject, a.kind, a.hint, cardinality(a.codes_left) AS answers_left`)
+	}
 	q.With("challenge_closed", "SELECT id AS challenge_id, won FROM challenge_paid WHERE won OR attempts >= max_attempts AND NOT remote")
 	l.erase(q, "challenge_closed", "f.won")
 	q.With("challenge_told", "SELECT * FROM challenge_paid WHERE won OR NOT remote") // the others are recorded when somebody has looked
@@ -754,7 +777,7 @@ func (l *Ledger) cancel(q *postgres.Query, from, which string) {
 		UPDATE challenges c SET ended_at = wall(), outcome = 'canceled'
 		  FROM %s WHERE %s AND c.ended_at IS NULL
 		RETURNING c.id AS challenge_id, c.subject`, from, which))
-	l.erase(q, "challenge_canceled", "false")
+	l.erase(q, "challenge_canceled", "")
 	recordEnd(q, "challenge_canceled", "canceled")
 }
 
@@ -782,10 +805,11 @@ func (l *Ledger) StateSQL(q *postgres.Query, id string) string {
 		l.Limits.Failures.BlockedUntil(q, "uuid_send(c.subject)"), sms.DeliverySQL("c.id"), id)
 }
 
-// BriefSQL is [Ledger.StateSQL] without what is known of messages and blocks: attempts, times and outcome.
+// BriefSQL is [Ledger.StateSQL] without what is known of messages and blocks: attempts, times and outcome. Challenges that are older than two days are not looked for.
 func (l *Ledger) BriefSQL(id string) string {
 	return fmt.Sprintf(`(SELECT jsonb_build_object('id', c.id, 'kind', c.kind, 'purpose', c.purpose, 'attempts', c.attempts, 'max_attempts', c.max_attempts, 'sends', c.sends,
-		'next_send_at', c.next_send_at, 'expires_at', c.expires_at, 'ended_at', c.ended_at, 'outcome', coalesce(c.outcome, '')) FROM challenges c WHERE c.id = %s)`, id)
+		'next_send_at', c.next_send_at, 'expires_at', c.expires_at, 'ended_at', c.ended_at, 'outcome', coalesce(c.outcome, '')) FROM challenges c
+		WHERE c.id = %s AND c.created_at > wall() - interval '2 days' AND c.created_at < wall() + interval '1 hour')`, id)
 }
 
 func (l *Ledger) mac(id uuid.UUID, b Binding, code string) []byte {

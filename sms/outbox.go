@@ -57,6 +57,7 @@ type Message struct {
 	Life      time.Duration // it is never sent later than this after it was stored
 	Channels  []Channel     // to be tried, in that order; nil: as routing says
 	Sender    string        // sender id; "": the vendor's for the number's country
+	Cleared   bool          // the statement has asked [Outbox.Refused], and stores nothing if it is
 }
 
 // body is what is sealed.
@@ -128,7 +129,8 @@ func countryKey(expr string) string { return "convert_to(" + expr + ", 'UTF8')" 
 // prefix or country is open.
 func refusal(recipient, prefix, country string) string {
 	return fmt.Sprintf(`CASE WHEN EXISTS (SELECT FROM opt_outs o WHERE o.recipient = %s AND o.in_at IS NULL) THEN '%s'
-		WHEN EXISTS (SELECT FROM send_breakers b WHERE b.until > wall() AND (b.scope = 'prefix' AND b.key = %s OR b.scope = 'country' AND b.key = %s)) THEN '%s' END`,
+		WHEN EXISTS (SELECT FROM send_breakers b WHERE b.scope = 'prefix' AND b.key = %s AND b.until > wall()) OR EXISTS (SELECT FROM send_breakers b WHERE b.scope = 'country' AND b.key = %s AND b.until > wall())
+		THEN '%s' END`,
 		recipient, RecipientOptedOut, prefix, countryKey(country), BlockedFraud)
 }
 
@@ -171,12 +173,16 @@ func (o *Outbox) Enqueue(q *postgres.Query, m Message, from string) error {
 	}
 	recipient, prefix := q.Bind(o.Keys.Fingerprint(numberLabel, m.To.Reveal()))+"::bytea", q.Bind(o.prefix(m.To))+"::bytea"
 	country := q.Bind(m.To.Country()) + "::text"
-	refused := o.refused(m.To, m.Purpose, recipient, prefix, country)
+	refused := "NULL::text"
+	if !m.Cleared {
+		q.With("sms_refused", "SELECT "+o.refused(m.To, m.Purpose, recipient, prefix, country)+" AS refused OFFSET 0") // once, not for each column
+		refused = "(SELECT refused FROM sms_refused)"
+	}
 	q.With("sms_queued", fmt.Sprintf(`
 		INSERT INTO messages (id, challenge_id, purpose, locale, recipient, prefix, hint, country, not_after, state, reason, body, channels)
 		SELECT %s, %s, %s, %s, %s, %s, %s, %s, wall() + make_interval(secs => %s),
 		       CASE WHEN refused IS NULL THEN 'queued' ELSE 'failed' END, refused, CASE WHEN refused IS NULL THEN %s END, %s
-		  FROM %s f CROSS JOIN LATERAL (SELECT %s AS refused) r
+		  FROM %s f CROSS JOIN (SELECT %s AS refused) r
 		RETURNING id, state, %s`,
 		q.Bind(m.ID)+"::uuid", q.Bind(challenge)+"::uuid", q.Bind(m.Purpose)+"::text", q.Bind(m.Locale)+"::text",
 		recipient, prefix, q.Bind(m.To.Hint())+"::text", country, q.Bind(m.Life.Seconds())+"::float8", q.Bind(sealed)+"::bytea", bindChannels(q, m.Channels), from, refused, o.waking(q)))
@@ -212,14 +218,23 @@ func channelsOf(names []string) []Channel {
 }
 
 // Cancel adds part `sms_canceled_<from>` to q: of the challenges in column challenge_id of part from, whatever has not been handed to a
-// vendor never will be, and every text is erased. SQL expression verified over from says whether the code was used: vendors may have to be told.
+// vendor never will be, and every text is erased. verified is "", or an SQL condition over row f of from, that the code was used: vendors may have to be told.
 func (o *Outbox) Cancel(q *postgres.Query, from, verified string) {
+	if verified == "" {
+		verified = "false"
+	} else {
+		verified = fmt.Sprintf("EXISTS (SELECT FROM %s f WHERE f.challenge_id = m.challenge_id AND %s)", from, verified)
+	}
+	// Found by values and by nothing else, so that no planner, least one that knows nothing of a new day, reads all of it for them.
 	q.With("sms_canceled_"+from, fmt.Sprintf(`
 		UPDATE messages m
-		   SET body = NULL, updated_at = wall(), lease_until = NULL, verified = m.verified OR %s,
+		   SET body = NULL, updated_at = wall(), lease_until = NULL, verified = m.verified OR %[1]s,
 		       state = CASE WHEN m.state = 'queued' THEN 'canceled' ELSE m.state END
-		  FROM %s f WHERE m.challenge_id = f.challenge_id AND (m.body IS NOT NULL OR m.state = 'queued')`, verified, from))
+		 WHERE m.challenge_id = ANY (ARRAY(SELECT challenge_id FROM %[2]s)) AND (m.body IS NOT NULL OR m.state = 'queued')`, verified, from))
 }
+
+// CancelSQL is an SQL condition, always true, that does what [Outbox.Cancel] does to the challenge that SQL expression challenge names, whose code was not used.
+func CancelSQL(challenge string) string { return "messages_cancel(" + challenge + ")" }
 
 // DeliverySQL is an SQL expression of type jsonb for what is known of the newest message of the challenge that SQL expression challenge
 // names: its state, the class of its failure, the channel that it took and, when the number has opted out, of which sender. NULL when there is none.
@@ -240,7 +255,7 @@ func DeliveriesSQL(challenge string) string {
 
 // CheckedSQL is an SQL condition: the challenge that SQL expression challenge names has a code that only a vendor can check.
 func CheckedSQL(challenge string) string {
-	return fmt.Sprintf(`EXISTS (SELECT FROM messages m JOIN legs l ON l.message_id = m.id WHERE m.challenge_id = %s AND l.checks)`, challenge)
+	return "message_checked(" + challenge + ")"
 }
 
 // Oldest is how long the oldest message that is due has waited; 0 when none is.

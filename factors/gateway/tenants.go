@@ -418,8 +418,13 @@ func (c *Caller) stands(q *postgres.Query) string {
 		WHERE k.id = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > wall()) AND t.disabled_at IS NULL)`, q.Bind(c.Key)+"::uuid")
 }
 
-// standing adds part `caller`: one row as long as whoever asks still may.
-func (c *Caller) standing(q *postgres.Query) { q.With("caller", "SELECT 1 WHERE "+c.stands(q)) }
+// standing adds part `caller`: one row as long as whoever asks still may. It gives the condition that there is one.
+func (c *Caller) standing(q *postgres.Query) string {
+	if !q.Has("caller") {
+		q.With("caller", "SELECT 1 WHERE "+c.stands(q))
+	}
+	return "EXISTS (SELECT FROM caller)"
+}
 
 // Stands reports whether a key works.
 func (s *Tenants) Stands(ctx context.Context, key string) (bool, error) {

@@ -59,6 +59,7 @@ type order struct {
 	app       string
 	channels  []sms.Channel
 	following time.Duration // until the next channel is tried; 0: by failures alone
+	cleared   bool          // its statement asks whether the outbox would refuse it
 }
 
 // asked is what is kept of a request, to be told again and to make further codes from.
@@ -178,7 +179,7 @@ func (g *Gateway) ledger(c *Caller, recipient []byte, known ...factors.Factor) (
 	if err != nil {
 		return nil, err
 	}
-	ledger.Checks, ledger.Guard = g.Checks, c.stands
+	ledger.Checks, ledger.Guard = g.Checks, c.standing
 	if !c.Test && g.mails(c) {
 		ledger.Mails = g.Mails
 	}
@@ -231,7 +232,7 @@ func (g *Gateway) factor(c *Caller, o *order) *issuing {
 		return i
 	}
 	i.message = func(code string) *sms.Message {
-		m := &sms.Message{To: o.to.phone, Purpose: o.messagePurpose(), Channels: o.channels, Sender: o.template.Sender}
+		m := &sms.Message{Cleared: o.cleared, To: o.to.phone, Purpose: o.messagePurpose(), Channels: o.channels, Sender: o.template.Sender}
 		if o.template.Text != "" {
 			// What was checked when the template was made is its text with names of usual length. A longer one costs browsers their line first, and then the template its text.
 			body := o.template.fill(c.Tenant.Settings.Service, code, life, o.text)
@@ -303,6 +304,7 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 			return nil, p
 		}
 	}
+	o.cleared = true
 	recipient := g.recipient(c, o.to)
 	l, err := g.sending(c, o)
 	if err != nil {
@@ -495,7 +497,7 @@ func (g *Gateway) records(ctx context.Context, q *postgres.Query, c *Caller, fro
 // byID reads one verification of the caller's.
 func (g *Gateway) byID(ctx context.Context, c *Caller, id uuid.UUID) (*record, error) {
 	q := new(postgres.Query)
-	return only(g.records(ctx, q, c, "(SELECT * FROM verifications WHERE id = "+q.Bind(id)+"::uuid OFFSET 0)", "true", ""))
+	return only(g.records(ctx, q, c, "(SELECT * FROM verifications WHERE id = "+q.Bind(id)+"::uuid AND "+kept("")+" OFFSET 0)", "true", ""))
 }
 
 // latest reads the caller's last verification of a number.
@@ -546,10 +548,16 @@ func over(s *factors.State, now time.Time) *Problem {
 	return nil
 }
 
-// owned is a statement for a verification of the caller's (columns id and payment). It is looked for by its id, whatever the planner thinks of tenants with few of them.
+// kept is an SQL condition: row v of verifications is young enough to be readable, so that other days' partitions are not looked at.
+func kept(v string) string {
+	return fmt.Sprintf("%[1]screated_at > wall() - interval '2 days' AND %[1]screated_at < wall() + interval '1 hour'", v)
+}
+
+// owned is a statement for a verification of the caller's. It is looked for by its id, whatever the planner thinks of tenants with few of them.
 func (c *Caller) owned(q *postgres.Query, id uuid.UUID) string {
-	return fmt.Sprintf("SELECT v.id, v.payment FROM (SELECT id, payment, tenant_id, test FROM verifications WHERE id = %s OFFSET 0) v WHERE v.tenant_id = %s AND v.test = %s",
-		q.Bind(id)+"::uuid", q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool")
+	return fmt.Sprintf(`SELECT v.* FROM (SELECT id, payment, tenant_id, test, client_ref, hint FROM verifications
+		WHERE id = %s AND %s OFFSET 0) v WHERE v.tenant_id = %s AND v.test = %s`,
+		q.Bind(id)+"::uuid", kept(""), q.Bind(c.Tenant.ID)+"::uuid", q.Bind(c.Test)+"::bool")
 }
 
 // verdict is the answer to a code.
@@ -578,11 +586,11 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 		q.With("owned", c.owned(q, id))
 		claim.Settle(q, won, 200, "jsonb_build_object('left', (SELECT max_attempts - attempts FROM challenge_paid))")
 		if !c.Test {
-			g.happened(ctx, q, "challenge_closed", "challenge_closed.challenge_id", "CASE WHEN challenge_closed.won THEN '"+EventApproved+"' ELSE '"+EventFailed+"' END",
+			g.happenedTo(ctx, q, "challenge_closed", "owned v", "CASE WHEN challenge_closed.won THEN '"+EventApproved+"' ELSE '"+EventFailed+"' END",
 				"CASE WHEN NOT challenge_closed.won THEN 'attempts_exhausted' END", "''")
 		}
 		return fmt.Sprintf("jsonb_build_object('standing', %s, 'found', EXISTS %s, 'payment', %s, 'state', %s, 'attempts', (SELECT attempts FROM challenge_paid), 'now', wall())",
-			c.stands(q), "(SELECT FROM owned)", "(SELECT encode(payment, 'hex') FROM owned)", l.BriefSQL("(SELECT id FROM owned)"))
+			c.standing(q), "(SELECT FROM owned)", "(SELECT encode(payment, 'hex') FROM owned)", l.BriefSQL("(SELECT id FROM owned)"))
 	})
 	blocked, isBlocked := errors.AsType[*factors.BlockedError](answered)
 	if answered != nil && !isBlocked && !errors.Is(answered, factors.ErrMismatch) && !errors.Is(answered, factors.ErrOver) {

@@ -266,10 +266,12 @@ func (s Streak) Pay(q *postgres.Query, from, key string) {
 // failed leaves no row behind.
 func (s Streak) PayUnless(q *postgres.Query, from, key, won string, clears bool) {
 	scope := q.Bind(s.Scope) + "::text"
-	q.With("streak_seen", fmt.Sprintf("SELECT s.blocked_until FROM streaks s, %s WHERE s.scope = %s AND s.key = %s AND (%s) FOR UPDATE OF s", from, scope, key, won))
+	// The row is found by a value and not by a join, so that no planner takes all rows of the scope for the few that are worth reading.
+	same := fmt.Sprintf("s.scope = %s AND s.key = (SELECT %s FROM %s WHERE (%s))", scope, key, from, won)
+	q.With("streak_seen", "SELECT s.blocked_until FROM streaks s WHERE "+same+" FOR UPDATE OF s")
 	q.With("streak_failed", s.pay(q, from+" WHERE NOT ("+won+")", key, "true", "false"))
 	if clears {
-		q.With("streak_ended", fmt.Sprintf("DELETE FROM streaks s USING %s, streak_seen n WHERE s.scope = %s AND s.key = %s AND (n.blocked_until IS NULL OR n.blocked_until <= wall())", from, scope, key))
+		q.With("streak_ended", "DELETE FROM streaks s WHERE "+same+" AND EXISTS (SELECT FROM streak_seen n WHERE n.blocked_until IS NULL OR n.blocked_until <= wall())")
 	}
 	q.With("streak_paid", fmt.Sprintf(`
 		SELECT key, failures, blocked_until FROM streak_failed

@@ -79,7 +79,7 @@ func swept() []string {
 }
 
 // ahead is how many days of partitions exist before they are needed.
-const ahead = 4
+const ahead = 2
 
 // advisory is the lock that one replica works under; the number has no other meaning.
 const advisory = 7_730_114_202
