@@ -169,12 +169,14 @@ func (l *Ledger) Unbind(ctx context.Context, q *postgres.Query, from string, sub
 }
 
 // UnbindOthers adds part `authenticator_unbound`, as of [Ledger.Unbind], for all that the subject of SQL expression subject has bound but those whose ids are in SQL expression keep,
-// of type uuid[].
+// of type uuid[]. What has been proposed and not bound yet ends as well: so that what is being bound at the same moment is waited for, and goes with the others.
 func (l *Ledger) UnbindOthers(ctx context.Context, q *postgres.Query, from, subject, keep string, by By) {
-	q.With("authenticator_unbound", fmt.Sprintf(`
-		UPDATE authenticators a SET unbound_at = wall(), data = '', fingerprint = NULL, codes_left = NULL, codes_used = '{}'
-		  FROM %s WHERE a.subject = %s AND a.unbound_at IS NULL AND a.id <> ALL(%s)
-		RETURNING a.id, a.subject, a.kind, a.hint`, from, subject, keep))
+	q.With("authenticator_ended", fmt.Sprintf(`
+		UPDATE authenticators a
+		   SET unbound_at = coalesce(a.unbound_at, wall()), pending_until = CASE WHEN a.pending_until IS NOT NULL THEN wall() END, data = '', fingerprint = NULL, codes_left = NULL, codes_used = '{}'
+		  FROM %s WHERE a.subject = %s AND (a.unbound_at IS NULL OR a.pending_until > wall()) AND a.id <> ALL(%s)
+		RETURNING a.id, a.subject, a.kind, a.hint, a.pending_until IS NULL AS bound`, from, subject, keep))
+	q.With("authenticator_unbound", "SELECT id, subject, kind, hint FROM authenticator_ended WHERE bound")
 	audit.Record(ctx, q, "authenticator_unbound", audit.Event{Name: "authenticator.unbind", Outcome: audit.Success, Actor: by.Actor, Session: by.Session},
 		audit.Expressions{"reason": "authenticator_unbound.kind", "subject": "authenticator_unbound.subject", "object": "authenticator_unbound.id::text"})
 }

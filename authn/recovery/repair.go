@@ -109,10 +109,12 @@ func (e *Engine) finish(ctx context.Context, q *postgres.Query, from string, ses
 	q.With("finished", fmt.Sprintf(`
 		UPDATE recoveries r SET state = 'finished', ended_at = wall() FROM subscriber_held h WHERE r.id = %s AND r.state = 'granted' AND r.ended_at IS NULL AND r.subscriber_id = h.id
 		RETURNING r.id, r.subscriber_id, r.kind, r.state, r.proved_by`, id))
-	e.SignIns.Ledger.UnbindOthers(ctx, q, "finished", "finished.subscriber_id", "(finished.proved_by || "+keep+")", factors.Subscriber(session.ID))
-	e.SignIns.Notices.Add(ctx, q, "authenticator_unbound", notices.Event{Kind: notices.FactorRemoved}, notices.Expressions{"about": "authenticator_unbound.kind", "hint": "authenticator_unbound.hint"})
 	e.SignIns.StandDown(q, "finished")
 	e.SignIns.EndAll(q, "stood_down", session.ID, "recovered")
+	// After the sessions, which whoever binds something in one of them holds.
+	q.With("clearing", "SELECT subscriber_id, proved_by FROM finished WHERE (SELECT count(*) FROM session_ended) >= 0")
+	e.SignIns.Ledger.UnbindOthers(ctx, q, "clearing", "clearing.subscriber_id", "(clearing.proved_by || "+keep+")", factors.Subscriber(session.ID))
+	e.SignIns.Notices.Add(ctx, q, "authenticator_unbound", notices.Event{Kind: notices.FactorRemoved}, notices.Expressions{"about": "authenticator_unbound.kind", "hint": "authenticator_unbound.hint"})
 	e.SignIns.Ledger.Unlock(q, "stood_down", "uuid_send(stood_down.subject)")
 	e.ended(ctx, q, "finished")
 	record(ctx, q, "finished", audit.Event{Name: "recovery.end", Reason: string(Finished), Session: session.ID}, nil)

@@ -197,3 +197,57 @@ func TestOneEndOfRepair(t *testing.T) { // RC-10, REC-4
 		}
 	}
 }
+
+// What somebody else binds at the very moment in which the account is repaired goes with all that was not proved.
+func TestBoundWhileRepaired(t *testing.T) { // REC-3, REC-6, RC-6
+	t.Parallel()
+	w := newWorld(t)
+	app := w.App(t, w.alice)
+	_, thief := w.SignIn(t, "", "alice", authntest.Beginning())
+	if _, err := w.DB.ExecContext(t.Context(), "UPDATE session_events SET strength = $1, kind = $2 WHERE kind = $3", authn.Unrestricted, totp.Kind, smsotp.Kind); err != nil { // by the app
+		t.Fatal(err)
+	}
+	e, err := w.propose(t, thief)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := w.Code(t, e.Challenge.ID)
+	w.DB.Advance(t, time.Second)
+	cookie := w.begin(t, recovery.Access, "alice", recovery.Text)
+	g, err := w.engine.Answer(t.Context(), cookie, w.code(t, cookie))
+	wants(t, "the text", err, nil)
+	wants(t, "ask", w.engine.Ask(t.Context(), g.Cookie, app.Authenticator.ID, "en"), nil)
+	g, err = w.engine.Answer(t.Context(), g.Cookie, app.Code(t, 0))
+	wants(t, "the app", err, nil)
+	hold, err := w.DB.BeginTxx(t.Context(), nil)
+	if err == nil {
+		_, err = hold.ExecContext(t.Context(), "SELECT FROM challenges WHERE id = $1 FOR UPDATE", e.Challenge.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound, repaired := make(chan error, 1), make(chan error, 1)
+	waiting := func() int {
+		return w.count(t, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+	}
+	go func() {
+		_, err := w.Service.Prove(t.Context(), thief, e.Challenge.ID, uuid.Nil, code)
+		bound <- err
+	}()
+	for waiting() < 1 && t.Context().Err() == nil {
+	}
+	go func() { repaired <- w.engine.FinishRepair(t.Context(), g.Session) }()
+	for waiting() < 2 && t.Context().Err() == nil {
+	}
+	if err := hold.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	errBound, errRepaired := <-bound, <-repaired
+	wants(t, "the repair", errRepaired, nil)
+	if got := w.bound(t); !slices.Equal(got, []string{smsotp.Kind, totp.Kind}) {
+		t.Errorf("bound afterwards: %v; binding: %v", got, errBound)
+	}
+	if n := w.count(t, "SELECT count(*) FROM authenticators WHERE id = $1 AND unbound_at IS NULL", e.Authenticator.ID); n != 0 {
+		t.Error("the thief's phone stays")
+	}
+}
