@@ -198,7 +198,8 @@ func decisionContext(id uuid.UUID) string { return "decision of transaction " + 
 func (s *Service) Create(ctx context.Context, r Request) (*Transaction, error) {
 	var who payer
 	t, err := s.createOne(ctx, r, &who)
-	reason, blocked, hold := "", new(factors.BlockedError), new(HoldError)
+	var reason string
+	blocked, hold := new(factors.BlockedError), new(HoldError)
 	switch {
 	case r.Door == DoorCIBA: // what refuses the question is recorded with that
 		return t, err
