@@ -1,5 +1,6 @@
 // Command load measures a development server over loopback: whole sign-ins with password and text message, then what applications ask for
-// afterwards; and what other programs ask for that send and verify codes. It starts the server, enrols people, drives everything over HTTP with several at once, and prints throughput and percentiles.
+// afterwards; what other programs ask for that send and verify codes; polls of applications that wait; and payments that are confirmed. It starts the
+// server, enrols people, drives everything over HTTP with several at once, and prints throughput and percentiles.
 //
 //	go build -o bin/watchword ./cmd/watchword && go run ./internal/load -binary bin/watchword
 //
@@ -34,11 +35,12 @@ func main() {
 	people := flag.Int("people", 60, "people who sign in; each does so up to four times, for a number has five texts an hour")
 	workers := flag.Int("workers", 8, "how many act at once")
 	length := flag.Duration("length", 5*time.Second, "how long each request is repeated")
-	what := flag.String("what", "all", "sign-in, otp, ciba or all")
+	what := flag.String("what", "all", "sign-in, otp, ciba, confirm or all")
 	open := flag.Int("open", 10000, "questions that are open at once and polled every 5 s, for ciba")
+	confirmations := flag.Int("confirmations", 2000, "payments that are confirmed; the simulator keeps 5000 texts")
 	pairs := flag.Int("pairs", 4000, "codes that are sent and verified; the simulator keeps 5000 texts")
 	flag.Parse()
-	if err := run(*binary, *what, *people, *pairs, *workers, *open, *length); err != nil {
+	if err := run(*binary, *what, *people, *pairs, *confirmations, *workers, *open, *length); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
@@ -57,7 +59,7 @@ type server struct {
 	binary, dir string
 }
 
-func run(binary, what string, people, pairs, workers, open int, length time.Duration) (err error) {
+func run(binary, what string, people, pairs, confirmations, workers, open int, length time.Duration) (err error) {
 	dir, err := os.MkdirTemp("", "watchword-load-")
 	if err != nil {
 		return err
@@ -69,7 +71,7 @@ func run(binary, what string, people, pairs, workers, open int, length time.Dura
 	s := &server{binary: binary, dir: dir}
 	ready := filepath.Join(dir, "ready.json")
 	var log bytes.Buffer
-	cmd := exec.Command(binary, "dev", "--listen", "localhost:0", "--data", filepath.Join(dir, "data"), "--ready", ready, "--set", "trusted_proxies=127.0.0.0/8", "--set", "gateway.daily_budget=1000000", "--set", "gateway.rate=100000", "--set", "sms.daily_budget=1000000") //nolint:gosec,noctx // named by who runs it, and stopped below
+	cmd := exec.Command(binary, "dev", "--listen", "localhost:0", "--data", filepath.Join(dir, "data"), "--ready", ready, "--set", "trusted_proxies=127.0.0.0/8", "--set", "gateway.daily_budget=1000000", "--set", "gateway.rate=100000", "--set", "sms.daily_budget=1000000", "--set", "payments.phone_hold=0s") //nolint:gosec,noctx // named by who runs it, and stopped below
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		return err
@@ -107,6 +109,14 @@ func run(binary, what string, people, pairs, workers, open int, length time.Dura
 		return err
 	}
 	heading()
+	if what == "confirm" || what == "all" {
+		if err := s.confirm(cmd.Process.Pid, people, confirmations, min(workers, people)); err != nil {
+			return err
+		}
+	}
+	if what == "confirm" {
+		return nil
+	}
 	var mu sync.Mutex
 	var last *visitor
 	var refresh []string
