@@ -102,7 +102,9 @@ func (p *Provider) keepQuestion(r *http.Request) (*askedBack, error) {
 		c.spend(q)
 		signed.spend(q, c.ID)
 	}
-	asked, err := p.Backchannel.Ask(ctx, *question)
+	from := audit.From(ctx)
+	from.Client = c.ID // it asks for many people from one address
+	asked, err := p.Backchannel.Ask(audit.With(ctx, from), *question)
 	invalid := new(transaction.InvalidError)
 	switch {
 	case errors.Is(err, backchannel.ErrUser):

@@ -290,7 +290,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, op *operation) stri
 			return "ok"
 		}
 	}
-	ctx := r.Context()
+	ctx := in.Context()
 	var out any
 	if op.serve == nil {
 		out, err = a.list(ctx, in)

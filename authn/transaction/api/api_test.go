@@ -30,14 +30,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
 	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/authn/transaction/api"
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/factors/smsotp"
 	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/logtest"
 	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/internal/rest"
+	"github.com/watchword-auth/watchword/sms"
 )
 
 var update = flag.Bool("update", false, "write the API's descriptions anew")
@@ -643,6 +646,29 @@ func TestSIMChanged(t *testing.T) { // TXN-13
 	if n := w.Texts(t); n != 1 {
 		t.Errorf("%d texts, want that from before", n)
 	}
+}
+
+// An application asks for all its customers from one address: limits on addresses are for browsers.
+func TestManyCustomers(t *testing.T) { // LIM-5, THR-4
+	t.Parallel()
+	w := newWorld(t)
+	w.api.Confirm.Config.Hold = 0
+	made := make([]string, 40)
+	for i := range made {
+		number, err := sms.ParseNumber(fmt.Sprintf("+1202555%04d", 1000+i), "")
+		must(t, err)
+		a, unique := smsotp.Phone(uuid.Nil, number)
+		_, err = w.Service.Create(t.Context(), fmt.Sprint("customer", i), "", authn.Profile{}, authn.Binding{Authenticator: a, Unique: unique})
+		must(t, err)
+		got := w.ask(t, "POST", "/v1/transactions", "bank", fmt.Sprintf(`{"phone": %q, "amount": "129.90", "currency": "EUR", %s}`, number.Reveal(), payee))
+		if made[i] = got.ID; got.status != http.StatusCreated || w.code(t, made[i]) == "" {
+			t.Fatalf("customer %d is not texted: %d %s", i, got.status, got.text)
+		}
+	}
+	for _, id := range made {
+		w.verify(t, "bank", id, wrong(w.code(t, id))).want(t, 400, "otp_incorrect")
+	}
+	w.verify(t, "bank", made[0], w.code(t, made[0])).want(t, 200, "")
 }
 
 // Nobody learns from the log what was sent.
