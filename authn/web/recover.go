@@ -13,7 +13,6 @@ import (
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/recovery"
 	"github.com/watchword-auth/watchword/factors"
-	"github.com/watchword-auth/watchword/internal/httpkit"
 )
 
 // Recovery: P10 to P14. What was proved, and what is due, is asked of package recovery; [recoverPath] turns that into a page, and a page that is opened out of turn leads on to
@@ -33,6 +32,7 @@ const (
 	recoverPassword = "/recover/password"
 	recoverRepair   = "/recover/repair"
 	recoverDone     = "/recover/done"
+	recoverCancel   = "/recover/cancel"
 )
 
 // recoverPages are served where there is an engine.
@@ -49,7 +49,7 @@ func (h *Handler) recoverPages() map[string]func(http.ResponseWriter, *http.Requ
 		"GET " + recoverCheck: h.getCheck, "POST " + recoverCheck: h.postCheck, "POST /recover/again": h.postAgain,
 		"GET " + recovery.LinkPath: h.getLink, "POST " + recovery.LinkPath: h.postLink,
 		"GET " + recoverWays: h.getRecoverWays, "POST " + recoverWays: h.postRecoverWays,
-		"POST /recover/wait": h.postWait, "GET " + recoverWaiting: h.getWaiting, "POST " + recoverWaiting: h.postWaiting, "POST /recover/cancel": h.postRecoverCancel,
+		"POST /recover/wait": h.postWait, "GET " + recoverWaiting: h.getWaiting, "POST " + recoverWaiting: h.postWaiting, "POST " + recoverCancel: h.postRecoverCancel,
 		"GET " + recoverPassword: h.getNewPassword, "POST " + recoverPassword: h.postNewPassword,
 		"GET " + recoverRepair: h.getRepair, "POST " + recoverRepair: h.postRepair,
 		"GET " + recoverDone: h.getOutcome,
@@ -129,7 +129,7 @@ func (h *Handler) recovering(w http.ResponseWriter, r *http.Request, step string
 	var form url.Values
 	if step != "" {
 		var err error
-		if form, err = httpkit.ReadForm(w, r, h.origin); err != nil {
+		if form, err = h.readForm(w, r); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -208,7 +208,7 @@ func (b beginning) get(w http.ResponseWriter, r *http.Request) error {
 	if p != nil {
 		name = p.SignIn.LoginHint
 	}
-	return b.show(w, r, p, known, http.StatusOK, name, "")
+	return b.show(w, r, p, known, http.StatusOK, name, "", "")
 }
 
 // texts of each kind: the group of ids that the page is made of.
@@ -223,7 +223,7 @@ func (b beginning) text(f *frame, name string) template.HTML {
 	}
 }
 
-func (b beginning) show(w http.ResponseWriter, r *http.Request, p *authn.Progress, known bool, status int, name string, chosen recovery.Channel, wrong ...fault) error {
+func (b beginning) show(w http.ResponseWriter, r *http.Request, p *authn.Progress, known bool, status int, name string, chosen recovery.Channel, code string, wrong ...fault) error {
 	f := b.bare(r, "")
 	body := beginBody{Action: b.path, Username: name, Known: known, Access: b.kind == recovery.Password, Stop: b.kind != recovery.Stop, Return: accountPath}
 	if p != nil {
@@ -231,7 +231,7 @@ func (b beginning) show(w http.ResponseWriter, r *http.Request, p *authn.Progres
 		f.Flow = p.SignIn.ID.String()
 		body.Action, body.Return = address(b.path, p.SignIn.ID), address("/login", p.SignIn.ID)
 	}
-	f.Title, f.Errors = b.text(f, "title"), wrong
+	f.Title, f.Errors, f.code = b.text(f, "title"), wrong, code
 	body.Intro = b.text(f, "intro")
 	if known {
 		body.Late = f.T("help.wait")
@@ -252,7 +252,7 @@ func (b beginning) show(w http.ResponseWriter, r *http.Request, p *authn.Progres
 }
 
 func (b beginning) post(w http.ResponseWriter, r *http.Request) error {
-	form, err := httpkit.ReadForm(w, r, b.origin)
+	form, err := b.readForm(w, r)
 	if err != nil {
 		return err
 	}
@@ -271,16 +271,16 @@ func (b beginning) post(w http.ResponseWriter, r *http.Request) error {
 	say := b.texts.pick(r, locales)
 	ask.Locale = say.tag.String()
 	if !known && strings.TrimSpace(ask.Name) == "" {
-		return b.show(w, r, p, known, http.StatusUnprocessableEntity, "", ask.Channel, fault{"username", say.say("login.empty_username", nil)})
+		return b.show(w, r, p, known, http.StatusUnprocessableEntity, "", ask.Channel, "login.empty_username", fault{"username", say.say("login.empty_username", nil)})
 	}
 	cookie, err := b.Recovery.Begin(r.Context(), ask)
 	limited, isLimited := errors.AsType[*recovery.LimitError](err)
 	switch {
 	case errors.Is(err, recovery.ErrNoWay):
-		return b.show(w, r, p, known, http.StatusUnprocessableEntity, ask.Name, "", fault{"channel", say.say("recover.choose", nil)})
+		return b.show(w, r, p, known, http.StatusUnprocessableEntity, ask.Name, "", "recover.choose", fault{"channel", say.say("recover.choose", nil)})
 	case isLimited:
 		w.Header().Set("Retry-After", retry(limited.Now, limited.Until))
-		return b.show(w, r, p, known, http.StatusTooManyRequests, ask.Name, ask.Channel, fault{"username", say.say("recover.limit", values{"Time": say.clock(limited.Until)})})
+		return b.show(w, r, p, known, http.StatusTooManyRequests, ask.Name, ask.Channel, "recover.limit", fault{"username", say.say("recover.limit", values{"Time": say.clock(limited.Until)})})
 	case err != nil:
 		return err
 	}
@@ -323,11 +323,11 @@ func (h *Handler) getCheck(w http.ResponseWriter, r *http.Request) error {
 	if got == nil {
 		return err
 	}
-	return h.check(w, r, got, http.StatusOK, "")
+	return h.check(w, r, got, http.StatusOK, "", "")
 }
 
 // check renders the page as things stand, with what is wrong about the last answer. Whoever has proved nothing is told the same for every name.
-func (h *Handler) check(w http.ResponseWriter, r *http.Request, got *recovery.Recovery, status int, wrong template.HTML) error {
+func (h *Handler) check(w http.ResponseWriter, r *http.Request, got *recovery.Recovery, status int, code string, wrong template.HTML) error {
 	f := h.recoverFrame(r, got, "check")
 	body := checkBody{Cancel: got.Proved(), Start: startOf(got.Kind), Other: len(got.Proofs) > 0 && got.Live()}
 	if len(got.Proofs) == 0 {
@@ -336,7 +336,7 @@ func (h *Handler) check(w http.ResponseWriter, r *http.Request, got *recovery.Re
 		h.checkMore(f, &body, got)
 	}
 	if wrong != "" && len(f.Errors) == 0 {
-		f.Errors = []fault{{"code", wrong}}
+		f.Errors, f.code = []fault{{"code", wrong}}, code
 		if !body.Code {
 			f.Errors[0].Field = "send"
 		}
@@ -357,9 +357,9 @@ func (h *Handler) checkFirst(f *frame, body *checkBody, got *recovery.Recovery) 
 	}
 	switch {
 	case !got.Now.Before(life):
-		body.Closed, f.Errors = true, []fault{{"code", f.T("recover.late")}}
+		body.Closed, f.code, f.Errors = true, "recover.late", []fault{{"code", f.T("recover.late")}}
 	case got.Channel == recovery.Text && got.Tries >= h.Recovery.Config.Tries:
-		body.Closed, f.Errors = true, []fault{{"code", f.T("recover.tries")}}
+		body.Closed, f.code, f.Errors = true, "recover.tries", []fault{{"code", f.T("recover.tries")}}
 	case got.Sends < h.Recovery.Config.Sends:
 		body.Again = f.T("recover.again_mail")
 		if got.Channel == recovery.Text {
@@ -411,7 +411,7 @@ func (h *Handler) checkMore(f *frame, body *checkBody, got *recovery.Recovery) {
 	f.Notice = notice
 	if problem != "" {
 		body.Closed = c == nil || !c.Live(got.Now) || c.BlockedUntil != nil
-		f.Errors = []fault{{"code", problem}}
+		f.Errors, f.code = []fault{{"code", problem}}, "code.over"
 		if c != nil && c.BlockedUntil != nil {
 			f.retryAfter, again = retry(got.Now, *c.BlockedUntil), false
 		}
@@ -442,7 +442,7 @@ func (h *Handler) postCheck(w http.ResponseWriter, r *http.Request) error {
 	}
 	for typed, name := range map[error]string{factors.ErrCodeEmpty: "empty", factors.ErrCodeShort: "short", factors.ErrCodeLong: "long", factors.ErrCodeChars: "chars"} {
 		if errors.Is(err, typed) {
-			return h.check(w, r, got, http.StatusUnprocessableEntity, say.of(group, name, nil))
+			return h.check(w, r, got, http.StatusUnprocessableEntity, "code."+name, say.of(group, name, nil))
 		}
 	}
 	blocked, isBlocked := errors.AsType[*factors.BlockedError](err)
@@ -460,7 +460,7 @@ func (h *Handler) postCheck(w http.ResponseWriter, r *http.Request) error {
 	}
 	if isBlocked {
 		w.Header().Set("Retry-After", retry(again.Now, blocked.Until))
-		return h.check(w, r, again, http.StatusTooManyRequests, say.say("login.rate", values{"Time": say.clock(blocked.Until)}))
+		return h.check(w, r, again, http.StatusTooManyRequests, "login.rate", say.say("login.rate", values{"Time": say.clock(blocked.Until)}))
 	}
 	wrong := say.of(group, "wrong", nil)
 	if len(again.Proofs) > 0 && again.Challenge != nil {
@@ -468,7 +468,7 @@ func (h *Handler) postCheck(w http.ResponseWriter, r *http.Request) error {
 			wrong = say.of(group, "wrong_left", values{"Count": left})
 		}
 	}
-	return h.check(w, r, again, http.StatusUnprocessableEntity, wrong)
+	return h.check(w, r, again, http.StatusUnprocessableEntity, "code.wrong", wrong)
 }
 
 func (h *Handler) postAgain(w http.ResponseWriter, r *http.Request) error {
@@ -481,10 +481,10 @@ func (h *Handler) postAgain(w http.ResponseWriter, r *http.Request) error {
 	limited, isLimited := errors.AsType[*recovery.LimitError](err)
 	switch {
 	case isLimited && limited.Until.IsZero():
-		return h.check(w, r, got, http.StatusTooManyRequests, say.say("recover.sends", nil))
+		return h.check(w, r, got, http.StatusTooManyRequests, "recover.sends", say.say("recover.sends", nil))
 	case isLimited:
 		w.Header().Set("Retry-After", retry(got.Now, limited.Until))
-		return h.check(w, r, got, http.StatusTooManyRequests, say.say("recover.wait_again", values{"Count": max(1, int(limited.Until.Sub(got.Now).Seconds())+1)}))
+		return h.check(w, r, got, http.StatusTooManyRequests, "recover.wait_again", say.say("recover.wait_again", values{"Count": max(1, int(limited.Until.Sub(got.Now).Seconds())+1)}))
 	case errors.Is(err, recovery.ErrNoWay):
 		redirect(w, recoverWays)
 		return nil
@@ -526,7 +526,7 @@ func (h *Handler) getLink(w http.ResponseWriter, r *http.Request) error {
 	case recovery.Stop:
 		id = "link.stop"
 	}
-	f.Title, f.Body = f.T("link.title"), f.say.say(id, values{"Service": h.Service})
+	f.Title, f.Body = f.T("link.title"), linkBody{f.say.say(id, values{"Service": h.Service}), got.Kind}
 	return h.render(w, r, http.StatusOK, "recover_link", f)
 }
 
@@ -540,7 +540,7 @@ func (h *Handler) linked(r *http.Request) (*recovery.Recovery, string, error) {
 }
 
 func (h *Handler) postLink(w http.ResponseWriter, r *http.Request) error {
-	form, err := httpkit.ReadForm(w, r, h.origin)
+	form, err := h.readForm(w, r)
 	if err != nil {
 		return err
 	}
@@ -578,12 +578,12 @@ func (h *Handler) getRecoverWays(w http.ResponseWriter, r *http.Request) error {
 		redirect(w, recoverCheck)
 		return nil
 	}
-	return h.recoverWays(w, r, got, http.StatusOK)
+	return h.recoverWays(w, r, got, http.StatusOK, "")
 }
 
-func (h *Handler) recoverWays(w http.ResponseWriter, r *http.Request, got *recovery.Recovery, status int, wrong ...fault) error {
+func (h *Handler) recoverWays(w http.ResponseWriter, r *http.Request, got *recovery.Recovery, status int, code string, wrong ...fault) error {
 	f := h.recoverFrame(r, got, "ways")
-	f.Title, f.Errors = f.T("access.more_title"), wrong
+	f.Title, f.Errors, f.code = f.T("access.more_title"), wrong, code
 	body := waysBody{Intro: f.T("access.more")}
 	if got.Kind == recovery.Password {
 		body.Intro = f.T("forgot.more")
@@ -621,7 +621,7 @@ func (h *Handler) postRecoverWays(w http.ResponseWriter, r *http.Request) error 
 	say := h.texts.pick(r, "")
 	id, bad := uuid.Parse(form.Get("way"))
 	if bad != nil {
-		return h.recoverWays(w, r, got, http.StatusUnprocessableEntity, fault{"way", say.say("methods.choose", nil)})
+		return h.recoverWays(w, r, got, http.StatusUnprocessableEntity, "methods.choose", fault{"way", say.say("methods.choose", nil)})
 	}
 	err = h.Recovery.Ask(r.Context(), h.recoverCookie(r), id, say.tag.String())
 	limited, isLimited := errors.AsType[*recovery.LimitError](err)
@@ -635,9 +635,9 @@ func (h *Handler) postRecoverWays(w http.ResponseWriter, r *http.Request) error 
 			until = wait.Until
 		}
 		w.Header().Set("Retry-After", retry(got.Now, until))
-		return h.recoverWays(w, r, got, http.StatusTooManyRequests, fault{"way", say.say("send.limit", values{"Time": say.clock(until)})})
+		return h.recoverWays(w, r, got, http.StatusTooManyRequests, "send.limit", fault{"way", say.say("send.limit", values{"Time": say.clock(until)})})
 	case errors.Is(err, recovery.ErrNoWay):
-		return h.recoverWays(w, r, got, http.StatusUnprocessableEntity, fault{"way", say.say("access.not_now", nil)})
+		return h.recoverWays(w, r, got, http.StatusUnprocessableEntity, "access.not_now", fault{"way", say.say("access.not_now", nil)})
 	case err != nil:
 		return err
 	}
@@ -654,7 +654,7 @@ func (h *Handler) postWait(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := h.Recovery.Wait(r.Context(), h.recoverCookie(r)); errors.Is(err, recovery.ErrNoWay) {
 		say := h.texts.pick(r, "")
-		return h.recoverWays(w, r, got, http.StatusUnprocessableEntity, fault{"way", say.say("access.not_now", nil)})
+		return h.recoverWays(w, r, got, http.StatusUnprocessableEntity, "access.not_now", fault{"way", say.say("access.not_now", nil)})
 	} else if err != nil {
 		return err
 	}
@@ -665,6 +665,8 @@ func (h *Handler) postWait(w http.ResponseWriter, r *http.Request) error {
 type waitingBody struct {
 	Text  template.HTML
 	Ready bool
+	Until time.Time // until when there is nothing to be done; where Ready, until when there is
+	Path  string    // of the form
 }
 
 func (h *Handler) getWaiting(w http.ResponseWriter, r *http.Request) error {
@@ -674,10 +676,10 @@ func (h *Handler) getWaiting(w http.ResponseWriter, r *http.Request) error {
 	}
 	f := h.recoverFrame(r, got, "waiting")
 	f.Title = f.T("waiting.title")
-	body := waitingBody{Ready: !got.Now.Before(*got.DueAt)}
+	body := waitingBody{Ready: !got.Now.Before(*got.DueAt), Until: *got.DueAt, Path: recoverWaiting}
 	body.Text = f.say.say("waiting.until", values{"Time": f.say.moment(*got.DueAt)})
 	if body.Ready {
-		f.Title = f.T("waiting.ready_title")
+		f.Title, body.Until = f.T("waiting.ready_title"), got.ExpiresAt
 		body.Text = f.say.say("waiting.ready", values{"Time": f.say.moment(got.ExpiresAt)})
 	}
 	f.Body = body
@@ -702,7 +704,7 @@ func (h *Handler) postWaiting(w http.ResponseWriter, r *http.Request) error {
 
 // postRecoverCancel ends a recovery, by whoever has proved something in it.
 func (h *Handler) postRecoverCancel(w http.ResponseWriter, r *http.Request) error {
-	form, err := httpkit.ReadForm(w, r, h.origin)
+	form, err := h.readForm(w, r)
 	if err != nil {
 		return err
 	}
@@ -731,6 +733,7 @@ type newPasswordBody struct {
 	Why    template.HTML
 	Hint   template.HTML
 	Repair bool // in a session that repairs: its page is the way back
+	Least  int  // characters
 }
 
 func (h *Handler) getNewPassword(w http.ResponseWriter, r *http.Request) error {
@@ -738,13 +741,13 @@ func (h *Handler) getNewPassword(w http.ResponseWriter, r *http.Request) error {
 	if got == nil {
 		return err
 	}
-	return h.newPassword(w, r, got, http.StatusOK)
+	return h.newPassword(w, r, got, http.StatusOK, "")
 }
 
-func (h *Handler) newPassword(w http.ResponseWriter, r *http.Request, got *recovery.Recovery, status int, wrong ...fault) error {
+func (h *Handler) newPassword(w http.ResponseWriter, r *http.Request, got *recovery.Recovery, status int, code string, wrong ...fault) error {
 	f := h.recoverFrame(r, got, "password")
-	f.Title, f.Errors = f.T("forgot.new_title"), wrong
-	f.Body = newPasswordBody{Why: f.T("forgot.new_why"), Hint: f.say.say("password.hint", values{"Count": h.Recovery.MinPassword(got)}), Repair: got.Kind == recovery.Access}
+	f.Title, f.Errors, f.code = f.T("forgot.new_title"), wrong, code
+	f.Body = newPasswordBody{Why: f.T("forgot.new_why"), Hint: f.say.say("password.hint", values{"Count": h.Recovery.MinPassword(got)}), Repair: got.Kind == recovery.Access, Least: h.Recovery.MinPassword(got)}
 	return h.render(w, r, status, "recover_password", f)
 }
 
@@ -761,14 +764,14 @@ func (h *Handler) postNewPassword(w http.ResponseWriter, r *http.Request) error 
 	}
 	if errors.Is(err, authn.ErrOverloaded) {
 		w.Header().Set("Retry-After", retry(got.Now, got.Now.Add(authn.RetryAfter)))
-		return h.newPassword(w, r, got, http.StatusServiceUnavailable, fault{"password", say.say("login.busy", nil)})
+		return h.newPassword(w, r, got, http.StatusServiceUnavailable, "login.busy", fault{"password", say.say("login.busy", nil)})
 	}
 	for known, id := range map[error]string{authn.ErrPasswordShort: "short", authn.ErrPasswordLong: "long", authn.ErrPasswordCommon: "common", authn.ErrPasswordChars: "chars"} {
 		if errors.Is(err, known) {
 			if password == "" {
 				id = "empty"
 			}
-			return h.newPassword(w, r, got, http.StatusUnprocessableEntity, fault{"password", say.say("password."+id, values{"Count": authn.MaxPassword})})
+			return h.newPassword(w, r, got, http.StatusUnprocessableEntity, "password."+id, fault{"password", say.say("password."+id, values{"Count": authn.MaxPassword})})
 		}
 	}
 	switch {
@@ -790,6 +793,7 @@ type repairBody struct {
 	Kept, Lost []template.HTML
 	Choices    []choiceOf
 	Enough     bool
+	kept, lost []boundFacts
 }
 
 func (h *Handler) getRepair(w http.ResponseWriter, r *http.Request) error {
@@ -817,10 +821,10 @@ func (h *Handler) getRepair(w http.ResponseWriter, r *http.Request) error {
 		return f.say.say("factor."+a.Kind, values{"Hint": a.Hint})
 	}
 	for _, a := range repair.Kept {
-		body.Kept = append(body.Kept, label(a))
+		body.Kept, body.kept = append(body.Kept, label(a)), append(body.kept, boundFacts{a.Kind, a.Hint, a.Name})
 	}
 	for _, a := range repair.Lost {
-		body.Lost = append(body.Lost, label(a))
+		body.Lost, body.lost = append(body.Lost, label(a)), append(body.lost, boundFacts{a.Kind, a.Hint, a.Name})
 	}
 	body.Choices = h.choices(&enrolling{session: repair.Session, repair: true}, f.say, "")
 	f.Body = body
@@ -831,7 +835,7 @@ func (h *Handler) getRepair(w http.ResponseWriter, r *http.Request) error {
 func (h *Handler) lostRepair(w http.ResponseWriter, r *http.Request, got *recovery.Recovery) error {
 	f := h.recoverFrame(r, got, "repair")
 	f.Title = f.T("waiting.ready_title")
-	f.Body = waitingBody{Ready: true, Text: f.say.say("repair.elsewhere", values{"Time": f.say.clock(got.ExpiresAt)})}
+	f.Body = waitingBody{Ready: true, Until: got.ExpiresAt, Path: recoverRepair, Text: f.say.say("repair.elsewhere", values{"Time": f.say.clock(got.ExpiresAt)})}
 	return h.render(w, r, http.StatusOK, "recover_waiting", f)
 }
 
@@ -863,9 +867,10 @@ func (h *Handler) postRepair(w http.ResponseWriter, r *http.Request) error {
 // ---------------------------------------------------------------- how it ended
 
 type outcomeBody struct {
-	Text   template.HTML
-	SignIn string // where to sign in
-	Again  string // where to begin anew
+	outcome string
+	Text    template.HTML
+	SignIn  string // where to sign in
+	Again   string // where to begin anew
 }
 
 func (h *Handler) getOutcome(w http.ResponseWriter, r *http.Request) error {
@@ -901,6 +906,7 @@ func (h *Handler) getOutcome(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	f.Title, body.Text = say(id)
+	body.outcome, f.code = id, "outcome."+id
 	f.Body = body
 	return h.render(w, r, status, "recover_outcome", f)
 }
@@ -908,7 +914,7 @@ func (h *Handler) getOutcome(w http.ResponseWriter, r *http.Request) error {
 // recoverOver is for whoever has no recovery here, or one that is over, or goes on elsewhere.
 func (h *Handler) recoverOver(w http.ResponseWriter, r *http.Request) error {
 	f := h.bare(r, "")
-	f.Title = f.T("outcome.over")
-	f.Body = outcomeBody{Text: f.TC("outcome.over_body"), Again: recoverStart}
+	f.Title, f.code = f.T("outcome.over"), "outcome.over"
+	f.Body = outcomeBody{outcome: "over", Text: f.TC("outcome.over_body"), Again: recoverStart}
 	return h.render(w, r, http.StatusGone, "recover_outcome", f)
 }

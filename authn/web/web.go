@@ -241,7 +241,8 @@ func (h *Handler) Routes() http.Handler {
 	}
 	for pattern, page := range h.recoverPages() {
 		_, path, _ := strings.Cut(pattern, " ")
-		pages[pattern], known[path] = page, true
+		mux.Handle(pattern, speaksJSON(h.handle(page)))
+		known[path] = true
 	}
 	for name := range h.answerPages() {
 		path, page := "/login/"+name, answerPage{h, name}
