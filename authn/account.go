@@ -90,6 +90,7 @@ func Activities() []string {
 		"password.check", "password.set", "challenge.answer", "authenticator.bind", "authenticator.unbind", "authenticator.rename", "authenticator.prefer",
 		"browser.remember", "browser.forget", "session.end", "grant.issue", "consent.give", "consent.withdraw", "email.set", "account.export",
 		"subscriber.disable", "subscriber.enable", "subscriber.unlock", "recovery.start", "recovery.vouch", "recovery.end",
+		"transaction.approve", "transaction.refuse", "transaction.report",
 	}
 }
 

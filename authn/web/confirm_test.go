@@ -257,6 +257,7 @@ func TestConfirm(t *testing.T) {
 		code := w.paymentCode(t)
 		out := b.submit(t, p, "/confirm", url.Values{"answer": {"refuse"}})
 		out.want(t, "outcome", http.StatusOK, "You did not approve this payment", "Call The Bank", transaction.PublicID(w.transaction(t).ID))
+		b.do(t, http.MethodGet, "/account", nil).want(t, "account", http.StatusOK, "Payment for demo not approved")
 		b.submit(t, p, "/confirm", url.Values{"code": {code}, "answer": {"approve"}}).want(t, "afterwards", http.StatusOK, "You did not approve this payment") // TX-7
 		for range 2 {
 			if back := b.submit(t, out, "/confirm/back", nil); back.location != "https://rp.example/cb?error=access_denied&error_description=user_refused" {

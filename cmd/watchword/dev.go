@@ -95,7 +95,10 @@ func (p *Program) devCommand() *cobra.Command {
 			"application and a bank, and a carrier simulator whose inbox shows the texts and mails as they arrive. It prints the links to open. What happened is there\n" +
 			"again at the next start, unless --ephemeral.\n\n" +
 			"It writes watchword.yaml into its data directory: every other command administers this server with --config and that file.\n\n" +
-			"GET /messages?to=%2B12025550143 of the inbox gives the texts as JSON, the newest first, and GET /mails the mails. Numbers ending in 001 to 010 fail on purpose.",
+			"GET /messages?to=%2B12025550143 of the inbox gives the texts as JSON, the newest first, and GET /mails the mails. Numbers ending in 001 to 010 fail on purpose.\n\n" +
+			"The file of --ready is there while it runs: issuer, api, inbox, demo, bank and management are addresses, config is the file that commands take, username, password, phone\n" +
+			"and email are the demo user's, client_id, client_secret and redirect_uri the demo application's, bank_client_id and bank_key (a private JWK) the bank's, api_key and\n" +
+			"test_api_key the demo tenant's; pid is the process.",
 		Example: "  watchword dev\n  watchword dev --listen localhost:9000 --data ~/watchword\n  watchword dev --ephemeral --listen localhost:0 --ready /tmp/watchword.json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(p.configFiles) > 0 {
