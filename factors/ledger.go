@@ -288,8 +288,8 @@ func (l *Ledger) enqueue(q *postgres.Query, id uuid.UUID, b Binding, i Issued) (
 }
 
 // erase takes back what has not been sent, and erases every text, of the challenges in column challenge_id of part from, which has ended them.
-func (l *Ledger) erase(q *postgres.Query, from, verified string) {
-	l.Outbox.Cancel(q, from, verified)
+func (l *Ledger) erase(q *postgres.Query, from string) {
+	l.Outbox.Cancel(q, from)
 	if l.Mails != nil {
 		l.Mails.Cancel(q, from)
 	}
@@ -306,9 +306,9 @@ func (l *Ledger) erasing(challenge string) string {
 }
 
 // recent is an SQL condition: row c of challenges is not older than any that can be live, so that other days' partitions are not looked at. A code lives ten minutes, and further ones as long
-// as there are sends.
+// as there are sends: within the hour, by far.
 func recent(c string) string {
-	return fmt.Sprintf("%[1]screated_at > wall() - interval '1 day' AND %[1]screated_at < wall() + interval '1 hour'", c)
+	return fmt.Sprintf("%[1]screated_at > wall() - interval '6 hours' AND %[1]screated_at < wall() + interval '1 hour'", c)
 }
 
 func quietReason(i Issued, to Prompt) string {
@@ -564,7 +564,7 @@ func (l *Ledger) wrong(ctx context.Context, id uuid.UUID, b Binding, p paid) err
 	recordAnswer(ctx, q, "challenge_wrong", b, "false")
 	q.With("challenge_exhausted", `UPDATE challenges c SET ended_at = wall(), outcome = 'failed' FROM challenge_wrong w
 		WHERE c.id = w.id AND c.ended_at IS NULL AND c.attempts >= c.max_attempts RETURNING c.id AS challenge_id`)
-	l.erase(q, "challenge_exhausted", "")
+	l.erase(q, "challenge_exhausted")
 	if l.Failed != nil {
 		l.Failed(ctx, q, "challenge_exhausted")
 	}
@@ -598,20 +598,24 @@ func (l *Ledger) giveBack(ctx context.Context, id uuid.UUID, b Binding, p paid) 
 // of one which is not bound yet only binds it. It is found by its id: the condition on its end is written so that the index of those that have not ended, which a planner
 // without statistics takes for empty, is no choice.
 func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
-	if l.Guard != nil {
-		and += " AND " + l.Guard(q)
-	}
 	if b.Owner == uuid.Nil {
 		and += fmt.Sprintf(` AND NOT EXISTS (SELECT FROM authenticators x WHERE x.id = c.authenticator_id AND x.unbound_at IS NOT NULL
 		                   AND NOT (c.purpose = '%s' AND coalesce(x.pending_until > wall(), false)))`, Enrol)
 	}
-	q.With("challenge_live", fmt.Sprintf(`
+	q.With("challenge_locked", fmt.Sprintf(`
 		SELECT c.* FROM challenges c
-		 WHERE c.id = %s AND %s AND c.binding = %s AND coalesce(c.ended_at, 'infinity') = 'infinity' AND c.attempts < c.max_attempts AND c.expires_at > wall()
-		   AND (SELECT count(*) FROM challenges n WHERE n.subject = c.subject AND n.ended_at IS NULL
-		           AND n.expires_at > wall() AND n.created_at > c.created_at AND %s) < %s %s
+		 WHERE c.id = %s AND %s AND c.binding = %s AND coalesce(c.ended_at, 'infinity') = 'infinity' AND c.attempts < c.max_attempts AND c.expires_at > wall() %s
 		   FOR UPDATE OF c`,
-		q.Bind(id)+"::uuid", recent("c."), q.Bind(b.sum())+"::bytea", recent("n."), q.Bind(l.Limits.Live)+"::int", and))
+		q.Bind(id)+"::uuid", recent("c."), q.Bind(b.sum())+"::bytea", and))
+	guard := ""
+	if l.Guard != nil {
+		guard = " AND " + l.Guard(q)
+	}
+	// Not a part of the one before, which would have it once for each partition.
+	q.With("challenge_live", fmt.Sprintf(`
+		SELECT c.* FROM challenge_locked c
+		 WHERE (SELECT count(*) FROM challenges n WHERE n.subject = c.subject AND n.ended_at IS NULL
+		           AND n.expires_at > wall() AND n.created_at > c.created_at AND %s) < %s%s`, recent("n."), q.Bind(l.Limits.Live)+"::int", guard))
 }
 
 // remote is an SQL condition on challenge c, whose answer is not known to be right: only the vendor that made its code can check it.
@@ -676,7 +680,10 @@ func (l *Ledger) settle(ctx context.Context, q *postgres.Query, b Binding, c com
 		RETURNING a.id, a.subject, a.kind, a.hint, cardinality(a.codes_left) AS answers_left`)
 	}
 	q.With("challenge_closed", "SELECT id AS challenge_id, won FROM challenge_paid WHERE won OR attempts >= max_attempts AND NOT remote")
-	l.erase(q, "challenge_closed", "f.won")
+	l.Outbox.CancelOne(q, "challenge_closed", "f.won")
+	if l.Mails != nil {
+		l.Mails.Cancel(q, "challenge_closed")
+	}
 	q.With("challenge_told", "SELECT * FROM challenge_paid WHERE won OR NOT remote") // the others are recorded when somebody has looked
 	recordAnswer(ctx, q, "challenge_told", b, c.used)
 }
@@ -777,7 +784,7 @@ func (l *Ledger) cancel(q *postgres.Query, from, which string) {
 		UPDATE challenges c SET ended_at = wall(), outcome = 'canceled'
 		  FROM %s WHERE %s AND c.ended_at IS NULL
 		RETURNING c.id AS challenge_id, c.subject`, from, which))
-	l.erase(q, "challenge_canceled", "")
+	l.erase(q, "challenge_canceled")
 	recordEnd(q, "challenge_canceled", "canceled")
 }
 

@@ -142,7 +142,7 @@ func (c *carriage) end(t testing.TB, challenge uuid.UUID, verified bool) {
 	t.Helper()
 	q := new(postgres.Query)
 	q.With("ended", "SELECT "+q.Bind(challenge)+"::uuid AS challenge_id")
-	c.outbox.Cancel(q, "ended", fmt.Sprint(verified))
+	c.outbox.CancelOne(q, "ended", fmt.Sprint(verified))
 	q.Finally("SELECT 1")
 	if _, err := c.db.Run(t.Context(), q); err != nil {
 		t.Fatal(err)

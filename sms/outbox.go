@@ -217,20 +217,25 @@ func channelsOf(names []string) []Channel {
 	return channels
 }
 
-// Cancel adds part `sms_canceled_<from>` to q: of the challenges in column challenge_id of part from, whatever has not been handed to a
-// vendor never will be, and every text is erased. verified is "", or an SQL condition over row f of from, that the code was used: vendors may have to be told.
-func (o *Outbox) Cancel(q *postgres.Query, from, verified string) {
-	if verified == "" {
-		verified = "false"
-	} else {
-		verified = fmt.Sprintf("EXISTS (SELECT FROM %s f WHERE f.challenge_id = m.challenge_id AND %s)", from, verified)
-	}
-	// Found by values and by nothing else, so that no planner, least one that knows nothing of a new day, reads all of it for them.
+// Cancel adds part `sms_canceled_<from>` to q: of the challenges in column challenge_id of part from, whose codes were not used, whatever has not been handed to a
+// vendor never will be, and every text is erased.
+func (o *Outbox) Cancel(q *postgres.Query, from string) {
+	o.cancel(q, from, "m.challenge_id = ANY (ARRAY(SELECT challenge_id FROM "+from+"))", "false")
+}
+
+// CancelOne is Cancel for a part that has one row at most. SQL condition verified over row f of from says whether the code was used: vendors may have to be told.
+func (o *Outbox) CancelOne(q *postgres.Query, from, verified string) {
+	// A text is hardly older than its challenge's code lives. There is no bound on the other side, with which a planner that knows nothing of a new day might take the time for the way to the row.
+	o.cancel(q, from, "m.challenge_id = (SELECT challenge_id FROM "+from+") AND m.created_at > wall() - interval '6 hours'", "(SELECT "+verified+" FROM "+from+" f)")
+}
+
+// cancel finds rows by values and not by a join, so that no planner reads a day for them.
+func (o *Outbox) cancel(q *postgres.Query, from, which, verified string) {
 	q.With("sms_canceled_"+from, fmt.Sprintf(`
 		UPDATE messages m
-		   SET body = NULL, updated_at = wall(), lease_until = NULL, verified = m.verified OR %[1]s,
+		   SET body = NULL, updated_at = wall(), lease_until = NULL, verified = m.verified OR %s,
 		       state = CASE WHEN m.state = 'queued' THEN 'canceled' ELSE m.state END
-		 WHERE m.challenge_id = ANY (ARRAY(SELECT challenge_id FROM %[2]s)) AND (m.body IS NOT NULL OR m.state = 'queued')`, verified, from))
+		 WHERE %s AND (m.body IS NOT NULL OR m.state = 'queued')`, verified, which))
 }
 
 // CancelSQL is an SQL condition, always true, that does what [Outbox.Cancel] does to the challenge that SQL expression challenge names, whose code was not used.

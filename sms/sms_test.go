@@ -205,7 +205,7 @@ func (w *world) cancel(t testing.TB, challenge uuid.UUID) {
 	t.Helper()
 	q := new(postgres.Query)
 	q.With("ended", "SELECT "+q.Bind(challenge)+"::uuid AS challenge_id")
-	w.outbox.Cancel(q, "ended", "false")
+	w.outbox.Cancel(q, "ended")
 	q.Finally("SELECT 1")
 	if _, err := w.db.Run(t.Context(), q); err != nil {
 		t.Fatal(err)

@@ -36,6 +36,9 @@ var oldRows = flag.Int("pairs.old", 0, "verifications of the past in BenchmarkPa
 // pairRate is how many pairs are begun in a second; how long a request took then counts from the moment at which it should have begun. 0: as many as there can be, by eight at once.
 var pairRate = flag.Float64("pairs.rate", 0, "pairs a second that BenchmarkPair begins")
 
+// pairConns bounds the connections that pairs share.
+var pairConns = flag.Int("pairs.conns", 16, "connections to the database in BenchmarkPair")
+
 // seedOld stores n verifications of the last two days with their challenges, by COPY, and as many texts.
 func (w *world) seedOld(b *testing.B, n int) {
 	b.Helper()
@@ -104,8 +107,9 @@ func BenchmarkPair(b *testing.B) {
 	if err := w.gateway.Tenants.Update(b.Context(), "shop", gateway.Settings{Service: "Shop", Day: 50_000_000}); err != nil {
 		b.Fatal(err)
 	}
+	w.db.SetMaxOpenConns(*pairConns)
 	w.gateway.Limits.Everyone.Burst = 100_000_000
-	w.gateway.Outbox.Wake = func() {} // a server runs a worker of its own
+	w.gateway.Outbox.Wake = func() {}                                              // a server runs a worker of its own
 	w.gateway.Happened = func(_ context.Context, q *postgres.Query, from string) { // as the program does
 		events.Add(q, from, events.Event{}, events.Expressions{Type: from + ".event", Owner: events.TenantSQL(from + ".tenant"), ID: from + ".public_id", Status: "split_part(" + from + ".event, '.', 2)",
 			Reason: from + ".reason", Channel: from + ".channel", Hint: from + ".hint", ClientRef: "nullif(" + from + ".client_ref, '')"})

@@ -2,7 +2,7 @@
 // that use could succeed.
 //
 // What only grows is partitioned by day and whole partitions are dropped, so that the cost of a statement does not depend on how long
-// the server has been running. Partitions are made days ahead; a row that finds none goes to a default partition, and is
+// the server has been running. Partitions are made a day ahead; a row that finds none goes to a default partition, and is
 // deleted from there. One replica at a time does the work, over a connection of its own to the server itself: the lock that it works under and
 // its settings belong to a session, which a transaction pooler would hand to others.
 package retention
@@ -78,7 +78,7 @@ func swept() []string {
 	}
 }
 
-// ahead is how many days of partitions exist before they are needed.
+// ahead is how many days have partitions, today included: it is looked after every hour, and every statement pays for each.
 const ahead = 2
 
 // advisory is the lock that one replica works under; the number has no other meaning.
