@@ -139,13 +139,7 @@ func (f *registrationFlags) apply(p *Program, flags *pflag.FlagSet, s *services,
 	}
 	if flags.Changed("grant-type") {
 		r.GrantTypes = nil
-		for _, grant := range f.grants {
-			r.GrantTypes = append(r.GrantTypes, "")
-			if grant == "ciba" {
-				grant = string(oidc.GrantTypeCIBA)
-			}
-			set(&r.GrantTypes[len(r.GrantTypes)-1], grant)
-		}
+		grant(r, f.grants...)
 	}
 	if f.profile == oidc.ProfileFAPI2 { // it has no meaning without these; whoever says --dpop=false is told so
 		r.RequirePush, r.DPoPBound = true, true
@@ -195,6 +189,17 @@ func grants(r *oidc.Registration) (names []string) {
 
 // set gives a string of the protocol library's a value: its types are not named outside package oidc.
 func set[T ~string](to *T, value string) { *to = T(value) }
+
+// grant allows grants by the names that --grant-type has.
+func grant(r *oidc.Registration, names ...string) {
+	for _, name := range names {
+		r.GrantTypes = append(r.GrantTypes, "")
+		if name == "ciba" {
+			name = string(oidc.GrantTypeCIBA)
+		}
+		set(&r.GrantTypes[len(r.GrantTypes)-1], name)
+	}
+}
 
 // read gives the content of a file, or of the standard input for "-".
 func (p *Program) read(name string) ([]byte, error) {

@@ -459,10 +459,7 @@ func (s *services) furnish(ctx context.Context, dir, issuer, demo, inbox string)
 		Name: "Demo application", HomeURI: demo + "/", RedirectURIs: []string{w.RedirectURI}, PostLogoutRedirectURIs: []string{app.PostLogoutURI(demo)},
 		FirstParty: true, AllowHTTP: true,
 	}
-	for _, grant := range []string{"authorization_code", "refresh_token", "client_credentials"} {
-		r.GrantTypes = append(r.GrantTypes, "")
-		set(&r.GrantTypes[len(r.GrantTypes)-1], grant)
-	}
+	grant(&r, "authorization_code", "refresh_token", "client_credentials")
 	secret, err := s.clients.Create(ctx, demoClient, r)
 	secretFile := filepath.Join(dir, "demo-secret")
 	if errors.Is(err, oidc.ErrClientExists) { // of an earlier start, perhaps on other ports
@@ -498,10 +495,7 @@ func (s *services) furnishBank(ctx context.Context, dir string, w *world, addres
 		Scopes: []string{"openid", "profile", api.Scope}, FirstParty: true, AllowHTTP: true,
 	}
 	set(&r.AuthMethod, "private_key_jwt")
-	for _, grant := range []string{"authorization_code", "client_credentials", string(oidc.GrantTypeCIBA)} {
-		r.GrantTypes = append(r.GrantTypes, "")
-		set(&r.GrantTypes[len(r.GrantTypes)-1], grant)
-	}
+	grant(&r, "authorization_code", "client_credentials", "ciba")
 	_, err = s.clients.Create(ctx, bankClient, r)
 	if errors.Is(err, oidc.ErrClientExists) {
 		err = s.clients.Update(ctx, bankClient, r)

@@ -25,7 +25,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
 
 	"github.com/watchword-auth/watchword/authn"
 	"github.com/watchword-auth/watchword/authn/authntest"
@@ -105,8 +104,9 @@ func newMortal(t *testing.T) *mortal {
 	if err := m.services.keys.Ensure(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	m.secret, err = m.clients.Create(t.Context(), "bank", oidc.Registration{Name: "The Bank", RedirectURIs: []string{nowhere}, FirstParty: true, AllowHTTP: true, Scopes: append(oidc.Scopes(), api.Scope),
-		GrantTypes: []zoidc.GrantType{zoidc.GrantTypeCode, zoidc.GrantTypeClientCredentials, oidc.GrantTypeCIBA}, DetailTypes: []string{"payment_initiation"}})
+	bank := oidc.Registration{Name: "The Bank", RedirectURIs: []string{nowhere}, FirstParty: true, AllowHTTP: true, Scopes: append(oidc.Scopes(), api.Scope), DetailTypes: []string{"payment_initiation"}}
+	grant(&bank, "authorization_code", "client_credentials", "ciba")
+	m.secret, err = m.clients.Create(t.Context(), "bank", bank)
 	if err != nil {
 		t.Fatal(err)
 	}
