@@ -463,10 +463,10 @@ type row struct {
 	Challenge       []byte         `db:"challenge"`
 }
 
-// columns of row t.
-func (s *Service) columns(q *postgres.Query) string {
+// columns of row t, and the state of its challenge by an SQL expression.
+func columns(challenge string) string {
 	return `t.id, t.created_at, t.expires_at, t.client_id, t.subscriber_id, t.door, t.hash, t.content, t.challenge_id, t.authenticator_id, t.kind, t.result_id, t.state, t.reason, t.decided_at, t.decision,
-		t.acr, t.amr, t.auth_time, t.reported_at, ` + s.Ledger.StateSQL(q, "t.challenge_id") + ` AS challenge`
+		t.acr, t.amr, t.auth_time, t.reported_at, ` + challenge + ` AS challenge`
 }
 
 func (s *Service) transaction(row *row) (*Transaction, error) {
@@ -515,7 +515,17 @@ func (s *Service) transaction(row *row) (*Transaction, error) {
 }
 
 // Get reads a transaction of an application, in one round trip. What expired is stored as expired before it is told, which takes two more, once: nothing that was told ever changes.
+// Of its challenge it reads tries, times and outcome, for two days.
 func (s *Service) Get(ctx context.Context, client string, id uuid.UUID) (*Transaction, error) {
+	return s.get(ctx, client, id, func(*postgres.Query) string { return s.Ledger.BriefSQL("t.challenge_id") })
+}
+
+// GetWithText is [Service.Get] with what became of the text, and until when nobody is asked: for pages, which show that.
+func (s *Service) GetWithText(ctx context.Context, client string, id uuid.UUID) (*Transaction, error) {
+	return s.get(ctx, client, id, func(q *postgres.Query) string { return s.Ledger.StateSQL(q, "t.challenge_id") })
+}
+
+func (s *Service) get(ctx context.Context, client string, id uuid.UUID, challenge func(*postgres.Query) string) (*Transaction, error) {
 	which := func(q *postgres.Query) string {
 		return fmt.Sprintf("t.id = %s AND t.client_id = %s", q.Bind(id)+"::uuid", q.Bind(client)+"::text")
 	}
@@ -525,7 +535,7 @@ func (s *Service) Get(ctx context.Context, client string, id uuid.UUID) (*Transa
 			Due bool `db:"due"`
 		}
 		q := new(postgres.Query)
-		q.Finally(fmt.Sprintf("SELECT %s, t.state = 'pending' AND t.expires_at <= wall() AS due FROM transactions t WHERE %s", s.columns(q), which(q)))
+		q.Finally(fmt.Sprintf("SELECT %s, t.state = 'pending' AND t.expires_at <= wall() AS due FROM transactions t WHERE %s", columns(challenge(q)), which(q)))
 		if err := s.DB.Get(ctx, &found, q); errors.Is(err, postgres.ErrNotFound) {
 			return nil, ErrUnknown
 		} else if err != nil {
@@ -555,7 +565,7 @@ func (s *Service) List(ctx context.Context, client string, before time.Time, lim
 		of = " AND t.client_id = " + q.Bind(client) + "::text"
 	}
 	q.Finally(fmt.Sprintf("SELECT %s FROM transactions t WHERE t.created_at < coalesce(%s, 'infinity')%s ORDER BY t.created_at DESC LIMIT %s",
-		s.columns(q), q.Bind(until)+"::timestamptz", of, q.Bind(limit)+"::int"))
+		columns(s.Ledger.BriefSQL("t.challenge_id")), q.Bind(until)+"::timestamptz", of, q.Bind(limit)+"::int"))
 	var rows []row
 	if err := s.DB.Select(ctx, &rows, q); err != nil {
 		return nil, fmt.Errorf("list transactions: %w", err)
@@ -573,7 +583,7 @@ func (s *Service) List(ctx context.Context, client string, before time.Time, lim
 // Find reads any transaction. It is the operator's door.
 func (s *Service) Find(ctx context.Context, id uuid.UUID) (*Transaction, error) {
 	q := new(postgres.Query)
-	q.Finally("SELECT " + s.columns(q) + " FROM transactions t WHERE t.id = " + q.Bind(id) + "::uuid")
+	q.Finally("SELECT " + columns(s.Ledger.BriefSQL("t.challenge_id")) + " FROM transactions t WHERE t.id = " + q.Bind(id) + "::uuid")
 	var found row
 	if err := s.DB.Get(ctx, &found, q); errors.Is(err, postgres.ErrNotFound) {
 		return nil, ErrUnknown

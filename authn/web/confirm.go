@@ -127,7 +127,7 @@ func (h *Handler) payment(w http.ResponseWriter, r *http.Request) (*paying, erro
 	case asked(p.SignIn) == uuid.Nil:
 		return now, nil
 	}
-	now.Transaction, err = h.Payments.Get(r.Context(), now.in().RelyingParty.ID, asked(now.in()))
+	now.Transaction, err = h.Payments.GetWithText(r.Context(), now.in().RelyingParty.ID, asked(now.in()))
 	if err == nil && now.over && now.State == transaction.Pending {
 		return nil, authn.ErrSignInOver // it expires by itself
 	}
@@ -481,7 +481,7 @@ func (h *Handler) getConfirmState(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	t, err := h.Payments.Get(r.Context(), in.RelyingParty.ID, asked(in))
+	t, err := h.Payments.GetWithText(r.Context(), in.RelyingParty.ID, asked(in))
 	if err != nil {
 		return err
 	}

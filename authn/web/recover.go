@@ -411,8 +411,12 @@ func (h *Handler) checkMore(f *frame, body *checkBody, got *recovery.Recovery) {
 	f.Notice = notice
 	if problem != "" {
 		body.Closed = c == nil || !c.Live(got.Now) || c.BlockedUntil != nil
-		f.Errors, f.code = []fault{{"code", problem}}, "code.over"
+		f.Errors, f.code = []fault{{"code", problem}}, "send.failed"
+		if body.Closed {
+			f.code = "code.expired"
+		}
 		if c != nil && c.BlockedUntil != nil {
+			f.code = "code.locked"
 			f.retryAfter, again = retry(got.Now, *c.BlockedUntil), false
 		}
 	}

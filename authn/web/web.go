@@ -223,7 +223,7 @@ func (h *Handler) loadFiles() error {
 func (h *Handler) Routes() http.Handler {
 	mux, known := http.NewServeMux(), knownPaths()
 	pages := map[string]func(http.ResponseWriter, *http.Request) error{
-		"GET /login": h.getLogin, "POST /login": h.postLogin, "POST /login/cancel": h.postCancel,
+		"GET /{$}": h.getRoot, "GET /login": h.getLogin, "POST /login": h.postLogin, "POST /login/cancel": h.postCancel,
 		"GET /login/code": h.getCode, "POST /login/code": h.postCode, "POST /login/code/resend": h.postResend, "GET /login/code/state": h.getCodeState,
 		"GET /login/methods": h.getMethods, "POST /login/methods": h.postMethods, "GET /login/help": h.getHelp,
 		"GET /login/unmet": h.getUnmet, "POST /login/unmet": h.postUnmet,
@@ -269,9 +269,15 @@ func (h *Handler) Routes() http.Handler {
 	return mux
 }
 
+// getRoot leads whoever typed the address of this server to the one page here that begins by itself.
+func (h *Handler) getRoot(w http.ResponseWriter, _ *http.Request) error {
+	redirect(w, accountPath)
+	return nil
+}
+
 // knownPaths are those of pages: another method there is told from a page that does not exist.
 func knownPaths() map[string]bool {
-	return map[string]bool{"/login": true, "/login/cancel": true, "/login/code": true, "/login/code/resend": true, "/login/code/state": true,
+	return map[string]bool{"/": true, "/login": true, "/login/cancel": true, "/login/code": true, "/login/code/resend": true, "/login/code/state": true,
 		"/login/methods": true, "/login/help": true, "/login/unmet": true, "/consent": true, "/logout/confirm": true}
 }
 

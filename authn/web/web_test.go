@@ -267,7 +267,7 @@ func (b *browser) password(t *testing.T, p *page, password string) *page {
 func (w *world) challenge(t *testing.T) uuid.UUID {
 	t.Helper()
 	var id uuid.UUID
-	if err := w.DB.GetContext(t.Context(), &id, "SELECT id FROM challenges ORDER BY created_at DESC LIMIT 1"); err != nil {
+	if err := w.DB.GetContext(t.Context(), &id, "SELECT id FROM challenges ORDER BY created_at DESC, ended_at DESC LIMIT 1"); err != nil {
 		t.Fatal(err)
 	}
 	return id
@@ -854,6 +854,14 @@ func TestHeaders(t *testing.T) { // AZ-24, HT-8, SS-1, SS-12, WEB-1
 	}
 	if p := b.do(t, http.MethodPut, "/login", nil); p.status != http.StatusMethodNotAllowed {
 		t.Errorf("PUT: %d", p.status)
+	}
+	rec = httptest.NewRecorder()
+	w.pages.Routes().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+	if rec.Code != http.StatusSeeOther || rec.Header().Get("Location") != "/account" {
+		t.Errorf("the bare address: %d %q", rec.Code, rec.Header().Get("Location"))
+	}
+	if p := b.do(t, http.MethodPost, "/", url.Values{}); p.status != http.StatusMethodNotAllowed {
+		t.Errorf("POST /: %d", p.status)
 	}
 	if p := b.do(t, http.MethodGet, "/ADMIN", nil); p.status != http.StatusNotFound {
 		t.Errorf("HT-6: %d", p.status)
