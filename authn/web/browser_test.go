@@ -628,8 +628,8 @@ func show(t *testing.T, all []state) {
 			shown := ""
 			for n, state := range all {
 				page, _, _ := strings.Cut(state.name, " ")
-				if taste.ForcedColors && page == shown {
-					continue // the states of a page have their colors in common
+				if (taste.ForcedColors || taste.Width > 320 && *screens == "") && page == shown {
+					continue // the states of a page have their colors in common, and what fits into a small window fits into a large one
 				}
 				shown = page
 				tab.Forget()
