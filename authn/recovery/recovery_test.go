@@ -180,6 +180,18 @@ func wrong(code string) string {
 	return "000000"
 }
 
+// The longest life that recovery.life takes is lived to its end.
+func TestLongLink(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.engine.Config.Life = recovery.MaxLife
+	w.begin(t, recovery.Password, "alice", recovery.Mail)
+	w.DB.Advance(t, recovery.MaxLife-time.Minute)
+	if g := w.follow(t); g.Recovery.State != recovery.Granted {
+		t.Errorf("a link at the end of its life: %+v", g)
+	}
+}
+
 func TestPasswordByMail(t *testing.T) { // RC-3, RC-5, RC-6, RC-13, REC-2, REC-6
 	t.Parallel()
 	w := newWorld(t)

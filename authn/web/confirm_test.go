@@ -222,8 +222,8 @@ func TestConfirm(t *testing.T) {
 		b, p := w.atCode(t, "?pay=x")
 		code := w.Code(t, w.challenge(t))
 		p = b.submit(t, p, "/login/code", url.Values{"code": {code}})
-		if code == w.paymentCode(t) {
-			t.Skip("the same by chance")
+		if code == w.paymentCode(t) { // once in a million: then that code is right, and nothing can be told
+			return
 		}
 		b.submit(t, p, "/confirm", url.Values{"code": {code}, "answer": {"approve"}}).want(t, "page", http.StatusUnprocessableEntity, "The code is not right")
 	})
