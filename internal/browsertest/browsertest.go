@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
@@ -194,14 +195,21 @@ func (tab *Tab) URL() (address string) {
 	return address
 }
 
-// Await waits until the address begins with prefix.
+// navigated is the code that the browser answers with when the page that was asked is no longer there.
+const navigated = -32000
+
+// Await waits until the address begins with prefix. A page that gives way to the next while it is asked has no address to tell: Chromium answers
+// with navigated, and is asked again.
 func (tab *Tab) Await(prefix string) {
 	tab.t.Helper()
 	ctx, cancel := context.WithTimeout(tab.ctx, 20*time.Second)
 	defer cancel()
 	for {
 		var at string
-		if err := chromedp.Run(ctx, chromedp.Location(&at)); err != nil {
+		var between *cdproto.Error
+		if err := chromedp.Run(ctx, chromedp.Location(&at)); errors.As(err, &between) && between.Code == navigated {
+			continue
+		} else if err != nil {
 			tab.t.Fatalf("browser: the address never began with %s: %v", prefix, err)
 		}
 		if strings.HasPrefix(at, prefix) {
