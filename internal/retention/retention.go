@@ -2,7 +2,7 @@
 // that use could succeed.
 //
 // What only grows is partitioned by day and whole partitions are dropped, so that the cost of a statement does not depend on how long
-// the server has been running. Partitions are made a day ahead; a row that finds none goes to a default partition, and is
+// the server has been running. Partitions are made hours ahead; a row that finds none goes to a default partition, and is
 // deleted from there. One replica at a time does the work, over a connection of its own to the server itself: the lock that it works under and
 // its settings belong to a session, which a transaction pooler would hand to others.
 package retention
@@ -78,8 +78,8 @@ func swept() []string {
 	}
 }
 
-// ahead is how many days have partitions, today included: it is looked after every hour, and every statement pays for each.
-const ahead = 2
+// ahead is how long before its day a partition is made: early enough for some tries, an hour apart, and no earlier, for every statement pays for each.
+const ahead = 3 * time.Hour
 
 // advisory is the lock that one replica works under; the number has no other meaning.
 const advisory = 7_730_114_202
@@ -109,7 +109,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
-// Once makes the partitions of the coming days and removes what is over, unless another replica is at it.
+// Once makes the partitions of today and of the day that is about to begin, and removes what is over, unless another replica is at it.
 func (k *Keeper) Once(ctx context.Context) (err error) {
 	direct, err := sql.Open("postgres", k.DB.DirectDSN())
 	if err != nil {
@@ -135,13 +135,13 @@ func (k *Keeper) Once(ctx context.Context) (err error) {
 	if _, err := conn.ExecContext(ctx, `SET application_name = 'watchword'; SET lock_timeout = '1s'; SET statement_timeout = '1min'`); err != nil {
 		return err
 	}
-	var today time.Time
-	if err := conn.QueryRowContext(ctx, `SELECT date_trunc('day', wall() AT TIME ZONE 'UTC')`).Scan(&today); err != nil {
+	var today, soon time.Time
+	if err := conn.QueryRowContext(ctx, `SELECT date_trunc('day', wall() AT TIME ZONE 'UTC'), date_trunc('day', (wall() + make_interval(secs => $1)) AT TIME ZONE 'UTC')`, ahead.Seconds()).Scan(&today, &soon); err != nil {
 		return err
 	}
 	var problems []error
 	for _, p := range Partitions() {
-		problems = append(problems, p.extend(ctx, conn, today), p.trim(ctx, conn, today))
+		problems = append(problems, p.extend(ctx, conn, today, soon), p.trim(ctx, conn, today))
 	}
 	for _, statement := range swept() {
 		if _, err := conn.ExecContext(ctx, statement); err != nil {
@@ -153,10 +153,9 @@ func (k *Keeper) Once(ctx context.Context) (err error) {
 
 func (p Partitioned) name(day time.Time) string { return p.Table + "_" + day.Format("20060102") }
 
-// extend makes the partitions of today and the days ahead.
-func (p Partitioned) extend(ctx context.Context, conn *sql.Conn, today time.Time) error {
-	for i := range ahead {
-		day := today.AddDate(0, 0, i)
+// extend makes the partitions of days that are missing, from one to another.
+func (p Partitioned) extend(ctx context.Context, conn *sql.Conn, from, to time.Time) error {
+	for day := from; !day.After(to); day = day.AddDate(0, 0, 1) {
 		var exists bool
 		if err := conn.QueryRowContext(ctx, `SELECT to_regclass($1) IS NOT NULL`, p.name(day)).Scan(&exists); err != nil {
 			return err
