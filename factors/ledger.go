@@ -216,14 +216,11 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 	}
 	id := uuid.New()
 	subject, browser, purpose := q.Bind(b.Subject)+"::uuid", q.Bind(b.Browser[:])+"::bytea", q.Bind(string(b.Purpose))+"::text"
+	challenge := q.Bind(id) + "::uuid"
 	q.With("challenge_superseded", fmt.Sprintf(`
-		UPDATE challenges SET ended_at = wall(), outcome = 'superseded'
-		 WHERE subject = %[1]s AND ended_at IS NULL AND %[6]s AND EXISTS (SELECT FROM %[3]s)
-		   AND (browser = %[2]s AND purpose = %[4]s OR created_at <= (
-		        SELECT created_at FROM challenges WHERE subject = %[1]s AND ended_at IS NULL AND expires_at > wall() AND %[6]s
-		         ORDER BY created_at DESC OFFSET %[5]s LIMIT 1))
-		RETURNING id AS challenge_id, subject, %[7]s AS erased`,
-		subject, browser, from, purpose, q.Bind(l.Limits.Live-1)+"::int", recent(""), l.erasing("id")))
+		SELECT s.challenge_id, s.subject FROM challenges_supersede(%[1]s, %[2]s, %[4]s, %[5]s, %[7]s) s
+		 WHERE EXISTS (SELECT FROM %[3]s) AND EXISTS (SELECT FROM challenges WHERE subject = %[1]s AND ended_at IS NULL AND %[6]s)`,
+		subject, browser, from, purpose, q.Bind(l.Limits.Live)+"::int", recent(""), challenge))
 	recordEnd(q, "challenge_superseded", "superseded")
 	var mac []byte
 	if issued.Code != "" {
@@ -241,7 +238,7 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		       wall() + make_interval(secs => %[9]s)
 		  FROM %[12]s
 		RETURNING id, id AS challenge_id, created_at, expires_at, next_send_at, max_attempts, sends`,
-		q.Bind(id)+"::uuid", subject, q.Bind(a.ID)+"::uuid", q.Bind(a.Kind)+"::text", purpose,
+		challenge, subject, q.Bind(a.ID)+"::uuid", q.Bind(a.Kind)+"::text", purpose,
 		q.Bind(b.sum())+"::bytea", browser, q.Bind(mac)+"::bytea", life, q.Bind(l.Limits.Attempts)+"::int",
 		q.Bind(l.Limits.Cooldown.Seconds())+"::float8", sends))
 	audit.Record(ctx, q, "challenge_opened", audit.Event{Name: "challenge.open", Outcome: audit.Success, Actor: "subscriber",
@@ -293,16 +290,6 @@ func (l *Ledger) erase(q *postgres.Query, from string) {
 	if l.Mails != nil {
 		l.Mails.Cancel(q, from)
 	}
-}
-
-// erasing is an SQL condition, always true, that does what erase does to the challenge that SQL expression challenge names, where that is hardly ever to be done: unlike parts of a statement a function
-// costs nothing until it is called.
-func (l *Ledger) erasing(challenge string) string {
-	erase := sms.CancelSQL(challenge)
-	if l.Mails != nil {
-		erase += " AND " + mail.CancelSQL(challenge)
-	}
-	return erase
 }
 
 // recent is an SQL condition: row c of challenges is not older than any that can be live, so that other days' partitions are not looked at. A code lives ten minutes, and further ones as long
@@ -603,7 +590,7 @@ func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
 		                   AND NOT (c.purpose = '%s' AND coalesce(x.pending_until > wall(), false)))`, Enrol)
 	}
 	q.With("challenge_locked", fmt.Sprintf(`
-		SELECT c.* FROM challenges c
+		SELECT c.id, c.created_at, c.subject, c.authenticator_id, c.macs, c.mac_expiries, c.sends, c.next_send_at, c.expires_at FROM challenges c
 		 WHERE c.id = %s AND %s AND c.binding = %s AND coalesce(c.ended_at, 'infinity') = 'infinity' AND c.attempts < c.max_attempts AND c.expires_at > wall() %s
 		   FOR UPDATE OF c`,
 		q.Bind(id)+"::uuid", recent("c."), q.Bind(b.sum())+"::bytea", and))
@@ -722,10 +709,10 @@ func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effec
 		returning = "NULL::jsonb"
 	}
 	q.Finally(fmt.Sprintf(`
-		SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_paid) AS paid,
-		       EXISTS (SELECT FROM challenge_won) AS won, EXISTS (SELECT FROM challenge_paid WHERE remote AND NOT won) AS remote, coalesce((SELECT failures FROM streak_paid), 0) AS failures, %s AS returned, %s AS used,
-		       coalesce(%s, (SELECT retry_at FROM limit_taken)) AS blocked_until`,
-		returning, used, l.streak(b).BlockedUntil(q, "(SELECT uuid_send(subject) FROM challenge_live)")))
+		SELECT c.id IS NOT NULL AS live, p.id IS NOT NULL AS paid, coalesce(p.won, false) AS won, coalesce(p.remote AND NOT p.won, false) AS remote, coalesce(s.failures, 0) AS failures,
+		       %s AS returned, %s AS used, CASE WHEN p.id IS NULL THEN coalesce(%s, (SELECT retry_at FROM limit_taken)) END AS blocked_until
+		  FROM (SELECT 1) one LEFT JOIN challenge_live c ON true LEFT JOIN challenge_paid p ON true LEFT JOIN streak_paid s ON true`,
+		returning, used, l.streak(b).BlockedUntil(q, "uuid_send(c.subject)")))
 	var got struct {
 		Live     bool   `db:"live"`
 		Paid     bool   `db:"paid"`
@@ -813,11 +800,7 @@ func (l *Ledger) StateSQL(q *postgres.Query, id string) string {
 }
 
 // BriefSQL is [Ledger.StateSQL] without what is known of messages and blocks: attempts, times and outcome. Challenges that are older than two days are not looked for.
-func (l *Ledger) BriefSQL(id string) string {
-	return fmt.Sprintf(`(SELECT jsonb_build_object('id', c.id, 'kind', c.kind, 'purpose', c.purpose, 'attempts', c.attempts, 'max_attempts', c.max_attempts, 'sends', c.sends,
-		'next_send_at', c.next_send_at, 'expires_at', c.expires_at, 'ended_at', c.ended_at, 'outcome', coalesce(c.outcome, '')) FROM challenges c
-		WHERE c.id = %s AND c.created_at > wall() - interval '2 days' AND c.created_at < wall() + interval '1 hour')`, id)
-}
+func (l *Ledger) BriefSQL(id string) string { return "challenge_brief(" + id + ")" }
 
 func (l *Ledger) mac(id uuid.UUID, b Binding, code string) []byte {
 	return l.Keys.Hash(macLabel, id[:], b.sum(), []byte(code))

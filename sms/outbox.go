@@ -238,9 +238,6 @@ func (o *Outbox) cancel(q *postgres.Query, from, which, verified string) {
 		 WHERE %s AND (m.body IS NOT NULL OR m.state = 'queued')`, verified, which))
 }
 
-// CancelSQL is an SQL condition, always true, that does what [Outbox.Cancel] does to the challenge that SQL expression challenge names, whose code was not used.
-func CancelSQL(challenge string) string { return "messages_cancel(" + challenge + ")" }
-
 // DeliverySQL is an SQL expression of type jsonb for what is known of the newest message of the challenge that SQL expression challenge
 // names: its state, the class of its failure, the channel that it took and, when the number has opted out, of which sender. NULL when there is none.
 func DeliverySQL(challenge string) string {

@@ -577,8 +577,8 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 		Standing bool            `json:"standing"`
 		Found    bool            `json:"found"`
 		Payment  *string         `json:"payment"`
-		State    json.RawMessage `json:"state"`
-		Attempts *int            `json:"attempts"`
+		Left     *int            `json:"left"`  // attempts, if one was paid
+		State    json.RawMessage `json:"state"` // if none was
 		Now      time.Time       `json:"now"`
 	}
 	binding := factors.Binding{Purpose: c.purpose(), Owner: c.Tenant.ID, Context: payment}
@@ -589,8 +589,8 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 			g.happenedTo(ctx, q, "challenge_closed", "owned v", "CASE WHEN challenge_closed.won THEN '"+EventApproved+"' ELSE '"+EventFailed+"' END",
 				"CASE WHEN NOT challenge_closed.won THEN 'attempts_exhausted' END", "''")
 		}
-		return fmt.Sprintf("jsonb_build_object('standing', %s, 'found', EXISTS %s, 'payment', %s, 'state', %s, 'attempts', (SELECT attempts FROM challenge_paid), 'now', wall())",
-			c.standing(q), "(SELECT FROM owned)", "(SELECT encode(payment, 'hex') FROM owned)", l.BriefSQL("(SELECT id FROM owned)"))
+		return fmt.Sprintf(`(SELECT jsonb_build_object('standing', %s, 'found', o.id IS NOT NULL, 'left', p.max_attempts - p.attempts, 'payment', encode(o.payment, 'hex'),
+			'state', CASE WHEN p.id IS NULL AND o.id IS NOT NULL THEN %s END, 'now', wall()) FROM (SELECT 1) one LEFT JOIN owned o ON true LEFT JOIN challenge_paid p ON true)`, c.standing(q), l.BriefSQL("o.id"))
 	})
 	blocked, isBlocked := errors.AsType[*factors.BlockedError](answered)
 	if answered != nil && !isBlocked && !errors.Is(answered, factors.ErrMismatch) && !errors.Is(answered, factors.ErrOver) {
@@ -605,20 +605,15 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 	if !got.Found {
 		return nil, problem(NotFound)
 	}
+	if got.Left != nil {
+		return &verdict{valid: answered == nil, left: *got.Left, ended: answered != nil && *got.Left == 0}, nil
+	}
+	if isBlocked {
+		return nil, problem(TooMany).Scoped("account").Wait(blocked.Until.Sub(got.Now))
+	}
 	s, err := factors.DecodeState(got.State)
 	if err != nil || s == nil {
 		return nil, errors.Join(errors.New("verification has no challenge"), err)
-	}
-	if got.Attempts != nil {
-		s.Attempts = *got.Attempts
-	}
-	switch {
-	case answered == nil:
-		return &verdict{valid: true, left: s.AttemptsLeft()}, nil
-	case isBlocked:
-		return nil, problem(TooMany).Scoped("account").Wait(blocked.Until.Sub(got.Now))
-	case errors.Is(answered, factors.ErrMismatch):
-		return &verdict{left: s.AttemptsLeft(), ended: s.AttemptsLeft() == 0}, nil
 	}
 	if p := over(s, got.Now); p != nil {
 		return nil, p

@@ -193,7 +193,7 @@ type told struct {
 // hintDigits of a number are told at most.
 const hintDigits = 2
 
-// Add adds parts `event_<part>` and `event_queued_<part>` to q: e is stored once for each row of part, and queued for whoever wants to be told. What is bound is the same for every
+// Add adds part `event_<part>` to q: e is stored once for each row of part, and queued for whoever wants to be told. What is bound is the same for every
 // call with the same expressions, so that the statement is prepared once.
 //
 //	events.Add(q, "approved", events.Event{Type: events.VerificationApproved, Status: "approved"},
@@ -234,15 +234,11 @@ func Add(q *postgres.Query, part string, e Event, over Expressions) {
 		content += " || jsonb_strip_nulls(jsonb_build_object(" + strings.Join(pairs, ", ") + "))"
 	}
 	q.With("event_"+part, fmt.Sprintf(`
-		INSERT INTO events (owner, type, data)
+		INSERT INTO events AS e (owner, type, data)
 		SELECT happened.owner, happened.type, happened.data FROM (SELECT %s AS owner, %s AS type, %s AS data FROM %s) happened
 		 WHERE happened.owner IS NOT NULL AND happened.type IS NOT NULL
-		RETURNING id, created_at, owner, type`, owner, kind, content, part))
-	// Where something of the same endpoint is due already the workers have been told, and look again after each call. Telling is what commits wait for one another for.
-	q.With("event_queued_"+part, `
-		INSERT INTO webhook_queue AS n (endpoint_id, event_id, event_at)
-		SELECT w.id, e.id, e.created_at FROM event_`+part+` e JOIN webhook_endpoints w ON w.owner = e.owner AND `+open("w")+` AND `+wants("w", "e.type")+`
-		RETURNING CASE WHEN NOT EXISTS (SELECT FROM webhook_queue q WHERE q.endpoint_id = n.endpoint_id AND q.due_at <= wall() AND q.claim IS NULL) THEN pg_notify('`+channel+`', '')::text END`)
+		RETURNING id, created_at, owner, type, (SELECT count(webhook_enqueue(w.id, e.id, e.created_at)) FROM webhook_endpoints w WHERE w.owner = e.owner AND %s AND %s) AS queued`,
+		owner, kind, content, part, open("w"), wants("w", "e.type")))
 }
 
 // channel that workers are told by.

@@ -66,8 +66,9 @@ func TakeUnless(q *postgres.Query, from, won string, hits ...Hit) {
 
 // asking is what kinds of windows are hit, on which the statement depends.
 type asking struct {
-	own, shared int  // so many
-	tight       bool // some have a tighter burst
+	own, shared int    // so many
+	tight       bool   // some have a tighter burst
+	arrays      string // SQL expressions of their names, keys and periods
 }
 
 // ask adds what is wanted (part limit_asked), which shard of each shared window (limit_shard), and whether there is room (limit_full).
@@ -87,8 +88,9 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 			a.own++
 		}
 	}
-	arrays := fmt.Sprintf("%s::text[], %s::bytea[], %s::bigint[], %s::float8[]", q.Bind(pq.Array(names)), q.Bind(pq.Array(keys)), q.Bind(pq.Array(bursts)), q.Bind(pq.Array(periods)))
-	columns, of := "name, key, seconds, full_burst AS burst", "name, key, full_burst, seconds"
+	a.arrays = fmt.Sprintf("%s::text[], %s::bytea[], %s::float8[]", q.Bind(pq.Array(names)), q.Bind(pq.Array(keys)), q.Bind(pq.Array(periods)))
+	arrays := a.arrays + ", " + q.Bind(pq.Array(bursts)) + "::bigint[]"
+	columns, of := "name, key, seconds, full_burst AS burst", "name, key, seconds, full_burst"
 	if a.tight {
 		columns = fmt.Sprintf("name, key, seconds, full_burst, CASE WHEN tight > 0 AND tight < full_burst AND %s THEN tight ELSE full_burst END AS burst", breakerOpen("l.name"))
 		arrays, of = arrays+", "+q.Bind(pq.Array(tights))+"::bigint[]", of+", tight"
@@ -180,18 +182,19 @@ func (a asking) take(q *postgres.Query, spent string, columns ...string) {
 		 WHERE %[4]s
 		RETURNING w.name, w.key`, slots, quota("l.shard"), kept("w", "excluded.slot"), room("w", "excluded.quota", "excluded.slot"), a.own))
 	}
-	hit := "SELECT name, key FROM limit_hit"
-	counted := "(SELECT count(*) FROM limit_hit)"
+	hit := "limit_hit"
 	if a.shared > 0 {
-		hit += " UNION ALL SELECT name, key FROM limit_hit_shared"
-		counted += " + (SELECT count(*) FROM limit_hit_shared)"
+		hit = "(SELECT name, key FROM limit_hit UNION ALL SELECT name, key FROM limit_hit_shared) h"
 	}
-	// Somebody else was faster.
-	q.With("limit_missed", "SELECT name, seconds FROM limit_asked a WHERE NOT EXISTS (SELECT FROM ("+hit+") h WHERE h.name = a.name AND h.key = a.key) ORDER BY seconds LIMIT 1")
+	q.With("limit_spent", "SELECT count(*) AS hits, array_agg(name) AS names, array_agg(key) AS keys FROM "+hit)
+	// Where one has been missed somebody else was faster.
+	all, missed := a.own+a.shared, fmt.Sprintf("limit_missed(%s, s.names, s.keys)", a.arrays)
+	names, periods := strings.Split(a.arrays, ", ")[0], strings.Split(a.arrays, ", ")[2]
 	q.With("limit_taken", fmt.Sprintf(`
-		SELECT %[1]s = %[2]d AND %[2]d > 0 AS allowed,
-		       coalesce(f.retry_at, (SELECT wall() + least(interval '1 minute', make_interval(secs => seconds)) FROM limit_missed)) AS retry_at,
-		       coalesce(f.name, (SELECT name FROM limit_missed)) AS full_window%[3]s FROM limit_full f`, counted, a.own+a.shared, strings.Join(append([]string{""}, columns...), ", ")))
+		SELECT s.hits = %[1]d AND %[1]d > 0 AS allowed,
+		       CASE WHEN s.hits < %[1]d THEN coalesce(f.retry_at, wall() + least(interval '1 minute', make_interval(secs => (%[4]s)[%[2]s]))) END AS retry_at,
+		       CASE WHEN s.hits < %[1]d THEN coalesce(f.name, (%[3]s)[%[2]s]) END AS full_window%[5]s FROM limit_full f, limit_spent s`,
+		all, missed, names, periods, strings.Join(append([]string{""}, columns...), ", ")))
 }
 
 // Refund adds part `limit_refunded` to q: the newest hit of each of hits is taken back, for as long as part from has a row.
@@ -225,18 +228,6 @@ type Streak struct {
 	Ceiling int
 }
 
-// blocked is SQL for the end of the block that the n-th failure in a row brings, or NULL.
-func (s Streak) blocked(n string) string {
-	delay := "NULL"
-	if s.DelayFrom > 0 {
-		delay = fmt.Sprintf("CASE WHEN %[1]s >= %[2]d THEN wall() + make_interval(secs => power(2, least(%[1]s - %[2]d, 10))) END", n, s.DelayFrom)
-	}
-	// Past the first block, each failure that is not a delay's own brings the next block.
-	return fmt.Sprintf(`CASE WHEN %[1]s >= %[2]d THEN 'infinity'::timestamptz
-		WHEN %[1]s %% %[3]s = 0 THEN wall() + least(make_interval(secs => %[4]f * power(2, least(%[1]s / %[3]s - 1, 20))), make_interval(secs => %[5]f))
-		ELSE %[6]s END`, n, s.Ceiling, s.limit(), s.Block.Seconds(), s.MaxBlock.Seconds(), delay)
-}
-
 // limit is an SQL expression for the limit that holds.
 func (s Streak) limit() string {
 	if s.Tightly == "" {
@@ -256,40 +247,15 @@ func (s Streak) Stage(n string) string {
 
 // Pay adds part `streak_paid` to q: it counts one failure for the key that SQL expression key gives, for as long as
 // part from has a row and the key is not blocked, and returns `key`, `failures` and `blocked_until` as they are after it. Whoever succeeds
-// takes the failure back with [Streak.Clear], whoever was not tried at all with [Streak.Refund]. No row: blocked, and nothing was counted.
-func (s Streak) Pay(q *postgres.Query, from, key string) {
-	q.With("streak_paid", s.pay(q, from, key, "true", "false"))
-}
+// takes the failure back with [Streak.Clear], whoever was not tried at all with [Streak.Refund]. No row: blocked, and nothing was counted. The statement has to read the part.
+func (s Streak) Pay(q *postgres.Query, from, key string) { s.PayUnless(q, from, key, "false", false) }
 
 // PayUnless is Pay for callers whose statement knows at once whether the try succeeds: where won, an SQL condition over
-// part from, is true the streak ends instead, if clears is true, and stays as it is otherwise. Part from has one row at most. Who succeeds without having
+// part from, is true the streak ends instead, if clears is true, and stays as it is otherwise. Who succeeds without having
 // failed leaves no row behind.
 func (s Streak) PayUnless(q *postgres.Query, from, key, won string, clears bool) {
-	scope := q.Bind(s.Scope) + "::text"
-	// The row is found by a value and not by a join, so that no planner takes all rows of the scope for the few that are worth reading.
-	same := fmt.Sprintf("s.scope = %s AND s.key = (SELECT %s FROM %s WHERE (%s))", scope, key, from, won)
-	q.With("streak_seen", "SELECT s.blocked_until FROM streaks s WHERE "+same+" FOR UPDATE OF s")
-	q.With("streak_failed", s.pay(q, from+" WHERE NOT ("+won+")", key, "true", "false"))
-	if clears {
-		q.With("streak_ended", "DELETE FROM streaks s WHERE "+same+" AND EXISTS (SELECT FROM streak_seen n WHERE n.blocked_until IS NULL OR n.blocked_until <= wall())")
-	}
-	q.With("streak_paid", fmt.Sprintf(`
-		SELECT key, failures, blocked_until FROM streak_failed
-		 UNION ALL SELECT %s, 0, NULL FROM %s WHERE (%s) AND NOT EXISTS (SELECT FROM streak_seen WHERE blocked_until > wall())`, key, from, won))
-}
-
-func (s Streak) pay(q *postgres.Query, from, key, failed, clears string) string {
-	scope := q.Bind(s.Scope)
-	return fmt.Sprintf(`
-		INSERT INTO streaks AS s (scope, key, failures, blocked_until, updated_at)
-		SELECT %[1]s, %[2]s, CASE WHEN %[4]s THEN 1 ELSE 0 END, CASE WHEN %[4]s THEN %[6]s END, wall() FROM %[3]s
-		ON CONFLICT (scope, key) DO UPDATE
-		   SET failures = CASE WHEN excluded.failures = 1 THEN s.failures + 1 WHEN %[5]s THEN 0 ELSE s.failures END,
-		       blocked_until = CASE WHEN excluded.failures = 1 THEN %[7]s END,
-		       updated_at = wall()
-		 WHERE s.blocked_until IS NULL OR s.blocked_until <= wall()
-		RETURNING s.key, s.failures, s.blocked_until`,
-		scope, key, from, failed, clears, s.blocked("1"), s.blocked("(s.failures + 1)"))
+	q.With("streak_paid", fmt.Sprintf("SELECT k.key, p.failures, p.blocked_until FROM (SELECT %s AS key, %s AS won FROM %s) k, streak_pay(%s::text, k.key, k.won, %v, %d, %s, %f, %f, %d) p",
+		key, won, from, q.Bind(s.Scope), clears, s.DelayFrom, s.limit(), s.Block.Seconds(), s.MaxBlock.Seconds(), s.Ceiling))
 }
 
 // Refund adds part `streak_refunded` to q: the failure that [Streak.Pay] counted as the failures-th is taken back, with the block that it brought,
@@ -310,8 +276,7 @@ func (s Streak) Clear(q *postgres.Query, from, key string) {
 // BlockedUntil is an SQL expression for the end of the key's block, or NULL. Of a block for good it is a time that [Endless] knows: no reader of
 // times knows infinity.
 func (s Streak) BlockedUntil(q *postgres.Query, key string) string {
-	return fmt.Sprintf(`(SELECT least(s.blocked_until, '%s') FROM streaks s WHERE s.scope = %s AND s.key = %s AND s.blocked_until > wall())`,
-		endless.Format(time.RFC3339), q.Bind(s.Scope), key)
+	return fmt.Sprintf("streak_until(%s::text, %s, '%s')", q.Bind(s.Scope), key, endless.Format(time.RFC3339))
 }
 
 // endless is the end of blocks that have none.

@@ -180,9 +180,6 @@ func (o *Outbox) Cancel(q *postgres.Query, from string) {
 		  FROM %s f WHERE m.challenge_id = f.challenge_id AND m.state = 'queued'`, canceled, from))
 }
 
-// CancelSQL is an SQL condition, always true, that does what [Outbox.Cancel] does to the challenge that SQL expression challenge names.
-func CancelSQL(challenge string) string { return "mails_cancel(" + challenge + ")" }
-
 // DeliveriesSQL is an SQL expression of type jsonb for all mails of the challenge that SQL expression challenge names, the oldest first: the id, the state, the class of the failure,
 // and when it was stored and changed.
 func DeliveriesSQL(challenge string) string {
