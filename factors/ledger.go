@@ -469,7 +469,7 @@ func (l *Ledger) Answer(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 		candidates := l.Keys.Hashes(macLabel, id[:], b.sum(), []byte(answer))
 		c.right = "EXISTS (SELECT FROM unnest(c.macs, c.mac_expiries) AS m(mac, until) WHERE m.until > wall() AND m.mac = ANY(" + q.Bind(pq.Array(candidates)) + "::bytea[]))"
 	}
-	l.pay(ctx, q, b, c)
+	l.pay(ctx, q, id, b, c)
 	returned, paid, err := l.finish(ctx, q, b, effect, c.used)
 	if paid == nil || l.Checks == nil {
 		return returned, err
@@ -593,7 +593,7 @@ func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
 		SELECT c.id, c.created_at, c.subject, c.authenticator_id, c.macs, c.mac_expiries, c.sends, c.next_send_at, c.expires_at FROM challenges c
 		 WHERE c.id = %s AND %s AND c.binding = %s AND coalesce(c.ended_at, 'infinity') = 'infinity' AND c.attempts < c.max_attempts AND c.expires_at > wall() %s
 		   FOR UPDATE OF c`,
-		q.Bind(id)+"::uuid", recent("c."), q.Bind(b.sum())+"::bytea", and))
+		q.BindOnce("challenge", id)+"::uuid", recent("c."), q.Bind(b.sum())+"::bytea", and))
 	guard := ""
 	if l.Guard != nil {
 		guard = " AND " + l.Guard(q)
@@ -615,7 +615,7 @@ func (l *Ledger) remote() string {
 
 // pay adds what one attempt does: it is counted on the challenge and on the subject, and where the comparison finds the answer right, the challenge
 // is consumed instead of the failure being counted.
-func (l *Ledger) pay(ctx context.Context, q *postgres.Query, b Binding, c comparison) {
+func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Binding, c comparison) {
 	if hits := l.sourceHit(ctx); len(hits) > 0 {
 		limits.TakeUnless(q, "challenge_live c", c.right, hits...)
 		q.With("challenge_tried", "SELECT c.id, c.created_at, c.subject, t.won AS is_right FROM challenge_live c, limit_taken t WHERE t.allowed")
@@ -631,7 +631,7 @@ func (l *Ledger) pay(ctx context.Context, q *postgres.Query, b Binding, c compar
 		       ended_at = CASE WHEN r.is_right OR NOT r.remote AND c.attempts + 1 >= c.max_attempts THEN wall() END,
 		       outcome = CASE WHEN r.is_right THEN 'verified' WHEN NOT r.remote AND c.attempts + 1 >= c.max_attempts THEN 'failed' END
 		  FROM challenge_right r
-		 WHERE c.id = (SELECT id FROM challenge_right) AND c.created_at = (SELECT created_at FROM challenge_right) AND `+recent("c.")+`
+		 WHERE c.id = `+q.BindOnce("challenge", id)+`::uuid AND c.created_at = (SELECT created_at FROM challenge_right) AND `+recent("c.")+`
 		   AND coalesce(c.ended_at, 'infinity') = 'infinity' AND c.attempts < c.max_attempts AND EXISTS (SELECT FROM streak_paid)
 		RETURNING c.id, c.subject, c.authenticator_id, c.attempts, c.max_attempts, r.is_right AS won, r.remote`) // a vendor has not looked yet when the last attempt is paid
 	q.With("challenge_failed", `SELECT r.subject, p.failures, p.blocked_until AS until FROM streak_paid p, challenge_right r WHERE NOT r.is_right AND NOT r.remote`)

@@ -17,32 +17,32 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- streak_pay counts a failure in a row, before it is known whether it is one, or says that won: then the failures in a row are over, if clears is true, and stay as they are otherwise. No row: blocked, and
--- nothing was counted. Who succeeds without having failed leaves no row behind.
+-- streak_count is how many failures in a row a key has, and until when it is blocked for them.
+CREATE TYPE streak_count AS (failures integer, blocked_until timestamptz);
+
+-- streak_pay counts a failure in a row, before it is known whether it is one, or is told that won: then the failures in a row are over, if clears is true, and stay as they are otherwise. NULL: blocked, and
+-- nothing was counted. Who succeeds without having failed leaves no row behind, and need not call it.
 -- +goose StatementBegin
-CREATE FUNCTION streak_pay(of_scope text, of_key bytea, won boolean, clears boolean, delay_from integer, every integer, block float8, max_block float8, ceiling integer)
-    RETURNS TABLE (failures integer, blocked_until timestamptz) ROWS 1 LANGUAGE plpgsql AS $$
-#variable_conflict use_column
+CREATE FUNCTION streak_pay(of_scope text, of_key bytea, won boolean, clears boolean, delay_from integer, every integer, block float8, max_block float8, ceiling integer) RETURNS streak_count LANGUAGE plpgsql AS $$
 DECLARE
-    until timestamptz;
+    counted streak_count;
 BEGIN
     IF won THEN
-        SELECT s.blocked_until INTO until FROM streaks s WHERE s.scope = of_scope AND s.key = of_key FOR UPDATE;
-        IF until > wall() THEN
-            RETURN;
-        ELSIF FOUND AND clears THEN
+        SELECT 0, s.blocked_until INTO counted FROM streaks s WHERE s.scope = of_scope AND s.key = of_key FOR UPDATE;
+        IF counted.blocked_until > wall() THEN
+            RETURN NULL;
+        ELSIF clears THEN
             DELETE FROM streaks s WHERE s.scope = of_scope AND s.key = of_key;
         END IF;
-        RETURN QUERY SELECT 0, NULL::timestamptz;
-        RETURN;
+        RETURN ROW(0, NULL)::streak_count;
     END IF;
-    RETURN QUERY
-        INSERT INTO streaks AS s (scope, key, failures, blocked_until, updated_at)
-        VALUES (of_scope, of_key, 1, streak_blocked(1, delay_from, every, block, max_block, ceiling), wall())
-        ON CONFLICT (scope, key) DO UPDATE
-           SET failures = s.failures + 1, blocked_until = streak_blocked(s.failures + 1, delay_from, every, block, max_block, ceiling), updated_at = wall()
-         WHERE s.blocked_until IS NULL OR s.blocked_until <= wall()
-        RETURNING s.failures, s.blocked_until;
+    INSERT INTO streaks AS s (scope, key, failures, blocked_until, updated_at)
+    VALUES (of_scope, of_key, 1, streak_blocked(1, delay_from, every, block, max_block, ceiling), wall())
+    ON CONFLICT (scope, key) DO UPDATE
+       SET failures = s.failures + 1, blocked_until = streak_blocked(s.failures + 1, delay_from, every, block, max_block, ceiling), updated_at = wall()
+     WHERE s.blocked_until IS NULL OR s.blocked_until <= wall()
+    RETURNING s.failures, s.blocked_until INTO counted;
+    RETURN counted;
 END $$;
 -- +goose StatementEnd
 
@@ -117,4 +117,5 @@ DROP FUNCTION challenges_supersede(uuid, bytea, text, integer, uuid);
 DROP FUNCTION limit_missed(text[], bytea[], float8[], text[], bytea[]);
 DROP FUNCTION streak_until(text, bytea, timestamptz);
 DROP FUNCTION streak_pay(text, bytea, boolean, boolean, integer, integer, float8, float8, integer);
+DROP TYPE streak_count;
 DROP FUNCTION streak_blocked(integer, integer, integer, float8, float8, integer);

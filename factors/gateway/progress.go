@@ -35,19 +35,19 @@ func Events() []string {
 
 // happened tells of what part from brings about: it has the challenges in column id, and event, reason and channel are SQL expressions over it.
 func (g *Gateway) happened(ctx context.Context, q *postgres.Query, from, id, event, reason, channel string) {
-	g.happenedTo(ctx, q, from, "LATERAL (SELECT * FROM verifications v WHERE v.id = "+id+" LIMIT 1) v", event, reason, channel)
+	g.happenedTo(ctx, q, from, "LATERAL (SELECT * FROM verifications v WHERE v.id = "+id+" LIMIT 1) v", "(SELECT t.name FROM tenants t WHERE t.id = v.tenant_id)", event, reason, channel)
 }
 
-// happenedTo is happened where the statement has the verification already: of is v of the FROM clause.
-func (g *Gateway) happenedTo(ctx context.Context, q *postgres.Query, from, of, event, reason, channel string) {
+// happenedTo is happened where the statement has the verification already, which is v of the FROM clause, and knows whose it is.
+func (g *Gateway) happenedTo(ctx context.Context, q *postgres.Query, from, of, tenant, event, reason, channel string) {
 	if g.Happened == nil {
 		return
 	}
 	part := "happened_" + from
 	q.With(part, fmt.Sprintf(`
-		SELECT v.id, %s AS public_id, t.name AS tenant, v.client_ref, nullif(v.hint, '') AS hint, %s AS event, nullif(%s, '') AS reason, nullif(%s, '') AS channel
-		  FROM %s CROSS JOIN %s JOIN tenants t ON t.id = v.tenant_id WHERE NOT v.test`,
-		writeIDSQL(verificationPrefix, "v.id"), event, reason, channel, from, of))
+		SELECT v.id, %s AS public_id, %s AS tenant, v.client_ref, nullif(v.hint, '') AS hint, %s AS event, nullif(%s, '') AS reason, nullif(%s, '') AS channel
+		  FROM %s CROSS JOIN %s WHERE NOT v.test`,
+		writeIDSQL(verificationPrefix, "v.id"), tenant, event, reason, channel, from, of))
 	g.Happened(ctx, q, part)
 }
 

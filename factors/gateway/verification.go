@@ -585,8 +585,8 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 	returned, answered := l.Answer(ctx, id, factors.Authenticator{Kind: Kind}, binding, code, func(q *postgres.Query, won string) string {
 		q.With("owned", c.owned(q, id))
 		claim.Settle(q, won, 200, "jsonb_build_object('left', (SELECT max_attempts - attempts FROM challenge_paid))")
-		if !c.Test {
-			g.happenedTo(ctx, q, "challenge_closed", "owned v", "CASE WHEN challenge_closed.won THEN '"+EventApproved+"' ELSE '"+EventFailed+"' END",
+		if !c.Test && g.Happened != nil { // what is bound has to be used
+			g.happenedTo(ctx, q, "challenge_closed", "owned v", q.Bind(c.Tenant.Name)+"::text", "CASE WHEN challenge_closed.won THEN '"+EventApproved+"' ELSE '"+EventFailed+"' END",
 				"CASE WHEN NOT challenge_closed.won THEN 'attempts_exhausted' END", "''")
 		}
 		return fmt.Sprintf(`(SELECT jsonb_build_object('standing', %s, 'found', o.id IS NOT NULL, 'left', p.max_attempts - p.attempts, 'payment', encode(o.payment, 'hex'),

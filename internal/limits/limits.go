@@ -254,8 +254,14 @@ func (s Streak) Pay(q *postgres.Query, from, key string) { s.PayUnless(q, from, 
 // part from, is true the streak ends instead, if clears is true, and stays as it is otherwise. Who succeeds without having
 // failed leaves no row behind.
 func (s Streak) PayUnless(q *postgres.Query, from, key, won string, clears bool) {
-	q.With("streak_paid", fmt.Sprintf("SELECT k.key, p.failures, p.blocked_until FROM (SELECT %s AS key, %s AS won FROM %s) k, streak_pay(%s::text, k.key, k.won, %v, %d, %s, %f, %f, %d) p",
-		key, won, from, q.Bind(s.Scope), clears, s.DelayFrom, s.limit(), s.Block.Seconds(), s.MaxBlock.Seconds(), s.Ceiling))
+	scope := q.Bind(s.Scope) + "::text"
+	q.With("streak_paid", fmt.Sprintf(`
+		SELECT p.key, (p.counted).failures, (p.counted).blocked_until FROM (
+		       SELECT k.key, CASE WHEN k.won AND NOT EXISTS (SELECT FROM streaks s WHERE s.scope = %[1]s AND s.key = k.key) THEN ROW(0, NULL)::streak_count
+		                     ELSE streak_pay(%[1]s, k.key, k.won, %[5]v, %[6]d, %[7]s, %[8]f, %[9]f, %[10]d) END AS counted
+		         FROM (SELECT %[2]s AS key, %[3]s AS won FROM %[4]s) k OFFSET 0) p
+		 WHERE (p.counted).failures IS NOT NULL`,
+		scope, key, won, from, clears, s.DelayFrom, s.limit(), s.Block.Seconds(), s.MaxBlock.Seconds(), s.Ceiling))
 }
 
 // Refund adds part `streak_refunded` to q: the failure that [Streak.Pay] counted as the failures-th is taken back, with the block that it brought,
