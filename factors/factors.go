@@ -35,6 +35,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/watchword-auth/watchword/internal/limits"
 	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/sms"
 )
@@ -188,6 +189,8 @@ type Prompt struct {
 	MustSend bool
 	// Later says that nothing is sent before somebody asks for it: the challenge begins without a code.
 	Later bool
+	// Prepaid, when set, is given the limits that the message counts in, and gives back those that are still to be taken: see limits.Purse.
+	Prepaid func([]limits.Hit) []limits.Hit
 	// Approves is what the code approves, for purpose [Transaction].
 	Approves *sms.Approval
 }

@@ -207,7 +207,11 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 	case !issued.sent(): // whoever makes the code hands it over, or there is none to hand over
 		q.With(sends, fmt.Sprintf("SELECT %v AS allowed, NULL::timestamptz AS retry_at FROM %s", issued.Code != "", from))
 	case to.MustSend:
-		limits.Take(q, from, l.sendHits(ctx, b, l.recipient(issued))...)
+		hits := l.sendHits(ctx, b, l.recipient(issued))
+		if to.Prepaid != nil {
+			hits = to.Prepaid(hits)
+		}
+		limits.Take(q, from, hits...)
 		q.With(sends, "SELECT allowed, retry_at FROM limit_taken WHERE allowed")
 		from = sends
 	default:

@@ -108,7 +108,33 @@ END $$;
 DROP INDEX windows_by_expiry;
 ALTER TABLE windows SET (fillfactor = 70);
 
+-- Hits of shared windows may be taken ahead, several at once.
+DROP FUNCTION shared_window_shard(text, bytea, bigint, bigint, integer);
+-- +goose StatementBegin
+CREATE FUNCTION shared_window_shard(of_name text, of_key bytea, burst bigint, now_slot bigint, shards integer, wanted bigint) RETURNS smallint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN coalesce(
+        (SELECT n FROM generate_series(0, shards - 1) n WHERE burst / shards + (n < burst % shards)::int >= wanted
+            AND NOT EXISTS (SELECT FROM shared_windows w WHERE w.name = of_name AND w.key = of_key AND w.shard = n) ORDER BY random() LIMIT 1),
+        (SELECT w.shard FROM shared_windows w WHERE w.name = of_name AND w.key = of_key
+            AND CASE WHEN w.slot < now_slot THEN shared_window_sum(w.counts, now_slot - w.slot) ELSE w.used END + wanted <= burst / shards + (w.shard < burst % shards)::int
+          ORDER BY random() LIMIT 1));
+END $$;
+-- +goose StatementEnd
+
 -- +goose Down
+DROP FUNCTION shared_window_shard(text, bytea, bigint, bigint, integer, bigint);
+-- +goose StatementBegin
+CREATE FUNCTION shared_window_shard(of_name text, of_key bytea, burst bigint, now_slot bigint, shards integer) RETURNS smallint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN coalesce(
+        (SELECT n FROM generate_series(0, shards - 1) n WHERE burst / shards + (n < burst % shards)::int > 0
+            AND NOT EXISTS (SELECT FROM shared_windows w WHERE w.name = of_name AND w.key = of_key AND w.shard = n) ORDER BY random() LIMIT 1),
+        (SELECT w.shard FROM shared_windows w WHERE w.name = of_name AND w.key = of_key
+            AND CASE WHEN w.slot < now_slot THEN shared_window_sum(w.counts, now_slot - w.slot) ELSE w.used END < burst / shards + (w.shard < burst % shards)::int
+          ORDER BY random() LIMIT 1));
+END $$;
+-- +goose StatementEnd
 ALTER TABLE windows RESET (fillfactor);
 CREATE INDEX windows_by_expiry ON windows (expires_at);
 DROP FUNCTION webhook_enqueue(uuid, uuid, timestamptz);

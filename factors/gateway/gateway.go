@@ -56,6 +56,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/watchword-auth/watchword/factors"
+	"github.com/watchword-auth/watchword/internal/limits"
 	"github.com/watchword-auth/watchword/internal/mail"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/internal/rest"
@@ -119,6 +120,7 @@ type Gateway struct {
 	Config
 	Tenants *Tenants
 
+	purse    limits.Purse
 	mu       sync.Mutex
 	limiters map[uuid.UUID]*rate.Limiter
 	used     map[uuid.UUID]bool // keys, since that was stored last

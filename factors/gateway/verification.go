@@ -319,9 +319,10 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 	q.With("asked", "SELECT "+refused+" AS refused FROM caller"+claim.Held(q))
 	q.With("may_send", "SELECT 1 FROM asked WHERE refused IS NULL")
 	a := factors.Authenticator{Subject: uuid.UUID(recipient[:16]), Kind: Kind}
+	draw := g.purse.Draw()
 	id, err := l.Open(ctx, q, "may_send", a, factors.Binding{
 		Purpose: c.purpose(), Subject: a.Subject, Browser: uuid.NewSHA1(c.Tenant.ID, []byte(o.ref)), Owner: c.Tenant.ID, Context: o.payment,
-	}, factors.Prompt{MustSend: true})
+	}, factors.Prompt{MustSend: true, Prepaid: draw.Pay})
 	if err != nil {
 		return nil, err
 	}
@@ -364,6 +365,7 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 	if err := g.DB.Get(ctx, &got, q); err != nil {
 		return nil, fmt.Errorf("create verification: %w", err)
 	}
+	draw.Settle(got.ID != nil)
 	switch {
 	case got.ID != nil:
 		return &created{ID: *got.ID, CreatedAt: *got.CreatedAt, ExpiresAt: *got.ExpiresAt, NextSendAt: *got.NextSendAt, MaxAttempts: *got.MaxAttempts}, nil

@@ -43,6 +43,8 @@ const (
 type Hit struct {
 	Window Window
 	Key    []byte
+
+	ahead int // so many more are taken: see [Purse]
 }
 
 // Take adds parts to q that take one hit of each of hits if all have room, for as long as part from has a row.
@@ -78,10 +80,11 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 		return cmp.Or(strings.Compare(x.Window.Name, y.Window.Name), bytes.Compare(x.Key, y.Key))
 	})
 	names, keys, shared := make([]string, len(hits)), make([][]byte, len(hits)), make([]bool, len(hits))
-	bursts, tights, periods := make([]int64, len(hits)), make([]int64, len(hits)), make([]float64, len(hits))
+	bursts, tights, periods, wanted := make([]int64, len(hits)), make([]int64, len(hits)), make([]float64, len(hits)), make([]int64, len(hits))
 	for i, h := range hits {
 		names[i], keys[i], shared[i] = h.Window.Name, h.Key, h.Window.Shared
 		bursts[i], tights[i], periods[i] = int64(h.Window.Burst), int64(h.Window.Tight), h.Window.Period.Seconds()
+		wanted[i] = int64(1 + h.ahead)
 		if a.tight = a.tight || h.Window.Tight > 0; h.Window.Shared {
 			a.shared++
 		} else {
@@ -96,8 +99,9 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 		arrays, of = arrays+", "+q.Bind(pq.Array(tights))+"::bigint[]", of+", tight"
 	}
 	if a.shared > 0 {
-		columns += fmt.Sprintf(", shared, floor(extract(epoch FROM wall()) / (seconds / %d))::bigint AS slot", slots)
-		arrays, of = arrays+", "+q.Bind(pq.Array(shared))+"::bool[]", of+", shared"
+		// What is taken ahead is used within a second: it counts as of then.
+		columns += fmt.Sprintf(", shared, wanted, floor((extract(epoch FROM wall()) + %v) / (seconds / %d))::bigint AS slot", aheadLife.Seconds(), slots)
+		arrays, of = fmt.Sprintf("%s, %s::bool[], %s::bigint[]", arrays, q.Bind(pq.Array(shared)), q.Bind(pq.Array(wanted))), of+", shared, wanted"
 	}
 	q.With("limit_asked", fmt.Sprintf("SELECT %s FROM unnest(%s) AS l(%s) WHERE EXISTS (SELECT FROM %s)", columns, arrays, of, from))
 	var full []string
@@ -111,10 +115,10 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 	if a.shared > 0 {
 		// A shard that nobody holds is taken; else one that does not exist yet; else one is waited for. NULL: none has room.
 		q.With("limit_shard", fmt.Sprintf(`
-		SELECT l.*, coalesce(free.shard, shared_window_shard(l.name, l.key, l.burst, l.slot, %[1]d)) AS shard
+		SELECT l.*, coalesce(free.shard, shared_window_shard(l.name, l.key, l.burst, l.slot, %[1]d, l.wanted)) AS shard
 		  FROM limit_asked l LEFT JOIN LATERAL (
 		       SELECT w.shard FROM shared_windows w WHERE w.name = l.name AND w.key = l.key AND %[2]s LIMIT 1 FOR UPDATE OF w SKIP LOCKED) free ON true WHERE l.shared`,
-			shards, room("w", quota("w.shard"), "l.slot")))
+			shards, room("w", quota("w.shard"), "l.slot", "l.wanted")))
 		full = append(full, fmt.Sprintf(`
 		SELECT l.name, coalesce(shared_window_retry(l.name, l.key, l.burst, l.seconds / %[2]d, %[1]d, %[2]d), wall() + make_interval(secs => l.seconds)) AS retry_at
 		  FROM limit_shard l WHERE l.shard IS NULL`, shards, slots))
@@ -136,9 +140,9 @@ func kept(w, slot string) string {
 	return fmt.Sprintf("(array_fill(0, ARRAY[least(%[2]s - %[1]s.slot - 1, %[3]d)::int]) || %[1]s.counts)[:%[3]d]", w, slot, slots)
 }
 
-// room is an SQL condition: row w has room in slot. The sum that it holds is that of its own slot, and never too small later.
-func room(w, quota, slot string) string {
-	return fmt.Sprintf("CASE WHEN %[1]s.used < %[2]s THEN true WHEN %[1]s.slot < %[3]s THEN shared_window_sum(%[1]s.counts, %[3]s - %[1]s.slot) < %[2]s ELSE false END", w, quota, slot)
+// room is an SQL condition: row w has room for so many in slot. The sum that it holds is that of its own slot, and never too small later.
+func room(w, quota, slot, wanted string) string {
+	return fmt.Sprintf("CASE WHEN %[1]s.used + %[4]s <= %[2]s THEN true WHEN %[1]s.slot < %[3]s THEN shared_window_sum(%[1]s.counts, %[3]s - %[1]s.slot) + %[4]s <= %[2]s ELSE false END", w, quota, slot, wanted)
 }
 
 // take adds the conditional writes. spent is an SQL expression for the times that it adds to each window: the row is locked and judged even if
@@ -173,14 +177,14 @@ func (a asking) take(q *postgres.Query, spent string, columns ...string) {
 	if a.shared > 0 { // After the others, so that what they refuse is not spent here.
 		q.With("limit_hit_shared", fmt.Sprintf(`
 		INSERT INTO shared_windows AS w (name, key, shard, slot, counts, used, quota, expires_at)
-		SELECT name, key, shard, slot, 1 || array_fill(0, ARRAY[%[1]d]), 1, %[2]s, wall() + make_interval(secs => 2 * seconds)
+		SELECT name, key, shard, slot, wanted::int || array_fill(0, ARRAY[%[1]d]), wanted, %[2]s, wall() + make_interval(secs => 2 * seconds)
 		  FROM limit_shard l WHERE (SELECT retry_at FROM limit_full) IS NULL AND (SELECT count(*) FROM limit_hit) = %[5]d
 		ON CONFLICT (name, key, shard) DO UPDATE
-		   SET counts = CASE WHEN w.slot < excluded.slot THEN 1 || %[3]s ELSE (w.counts[1] + 1) || w.counts[2:] END,
-		       used = CASE WHEN w.slot < excluded.slot THEN 1 + shared_window_sum(w.counts, excluded.slot - w.slot) ELSE w.used + 1 END,
+		   SET counts = CASE WHEN w.slot < excluded.slot THEN excluded.counts[1] || %[3]s ELSE (w.counts[1] + excluded.counts[1]) || w.counts[2:] END,
+		       used = CASE WHEN w.slot < excluded.slot THEN excluded.used + shared_window_sum(w.counts, excluded.slot - w.slot) ELSE w.used + excluded.used END,
 		       slot = greatest(w.slot, excluded.slot), quota = excluded.quota, expires_at = excluded.expires_at
 		 WHERE %[4]s
-		RETURNING w.name, w.key`, slots, quota("l.shard"), kept("w", "excluded.slot"), room("w", "excluded.quota", "excluded.slot"), a.own))
+		RETURNING w.name, w.key`, slots, quota("l.shard"), kept("w", "excluded.slot"), room("w", "excluded.quota", "excluded.slot", "excluded.used"), a.own))
 	}
 	hit := "limit_hit"
 	if a.shared > 0 {

@@ -46,7 +46,7 @@ func TestOnce(t *testing.T) {
 	insert() // before any partition: the default one takes it
 	once()
 	once() // again is harmless
-	tomorrow := db.Now(t).UTC().Truncate(24 * time.Hour).AddDate(0, 0, 1)
+	tomorrow := db.Now(t).UTC().Truncate(24*time.Hour).AddDate(0, 0, 1)
 	db.Advance(t, tomorrow.Add(-time.Hour).Sub(db.Now(t)))
 	once() // the day that is about to begin
 	db.Advance(t, 24*time.Hour)
