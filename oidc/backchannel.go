@@ -26,6 +26,7 @@ import (
 	"github.com/watchword-auth/watchword/authn/backchannel"
 	"github.com/watchword-auth/watchword/authn/transaction"
 	"github.com/watchword-auth/watchword/internal/audit"
+	"github.com/watchword-auth/watchword/internal/httpkit"
 	"github.com/watchword-auth/watchword/internal/payment"
 	"github.com/watchword-auth/watchword/internal/postgres"
 	"github.com/watchword-auth/watchword/sms"
@@ -422,7 +423,7 @@ func (p *Provider) token(library http.Handler) http.Handler {
 	})
 }
 
-// redeemAnswer is the token request of CIBA Core 1.0 section 10.1: one round trip while there is no answer.
+// redeemAnswer is the token request of CIBA Core 1.0 section 10.1: one round trip while there is no answer, for which it may wait.
 func (p *Provider) redeemAnswer(r *http.Request) (*op.Response, error) {
 	ctx := r.Context()
 	given, e := credentials(r)
@@ -443,7 +444,18 @@ func (p *Provider) redeemAnswer(r *http.Request) (*op.Response, error) {
 	if secret == "" || len(secret) > maxToken {
 		return nil, errInvalidRequest("auth_req_id is missing")
 	}
+	watch := p.Backchannel.Waiting.Watch(secret)
+	defer watch.Leave()
 	polled, err := p.Backchannel.Poll(ctx, c.ID, secret, c.spend)
+	if err == nil && polled.State == backchannel.Pending && !polled.Early && watch.Take() {
+		var look bool
+		after, cancel := httpkit.Wait(ctx, func(ctx context.Context) { look = watch.Wait(ctx, polled.Left) })
+		defer cancel()
+		if look {
+			ctx = after
+			polled, err = p.lookAgain(ctx, c, secret)
+		}
+	}
 	switch {
 	case errors.Is(err, backchannel.ErrUnknown):
 		return nil, errInvalidGrant()
@@ -465,6 +477,18 @@ func (p *Provider) redeemAnswer(r *http.Request) (*op.Response, error) {
 	default:
 		return nil, &zoidc.Error{ErrorType: zoidc.ExpiredToken}
 	}
+}
+
+// lookAgain looks at a question that has ended while a poll waited for that. The poll is as good as its client was when it began: if the client has been changed meanwhile, its secret or keys perhaps, it has to come again.
+func (p *Provider) lookAgain(ctx context.Context, c *caller, secret string) (*backchannel.Polled, error) {
+	now, err := p.Clients.Get(ctx, c.ID)
+	if errors.Is(err, ErrNoClient) || err == nil && !now.UpdatedAt.Equal(c.UpdatedAt) {
+		return &backchannel.Polled{State: backchannel.Pending}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.Backchannel.Look(ctx, c.ID, secret)
 }
 
 // redeemApproval gives the tokens of an approval, once, in one statement.

@@ -116,8 +116,8 @@ func (s *Service) Refuse(ctx context.Context, id uuid.UUID, session *authn.Sessi
 	return err
 }
 
-// rung is an SQL expression that wakes tellers for row x if its application wants to be told.
-const rung = "CASE WHEN x.notify IS NOT NULL THEN pg_notify('" + channel + "', '')::text END AS rung"
+// rung are SQL expressions that wake who waits for the answer of row x, and tellers if its application wants to be told.
+const rung = "pg_notify('" + answers + "', encode(x.hash, 'hex'))::text AS heard, CASE WHEN x.notify IS NOT NULL THEN pg_notify('" + channel + "', '')::text END AS rung"
 
 // Follow is what a transaction.Service calls when transactions end: the questions about them end with them.
 func (s *Service) Follow(q *postgres.Query, part string) {
@@ -158,30 +158,42 @@ func (s *Service) Run(ctx context.Context, log func(error)) error {
 // Polled is what an application learns.
 type Polled struct {
 	State    State
-	Early    bool   // it asked too early, and has to wait 5 s longer from now on: CIBA Core 1.0 section 11
-	Redeemed bool   // the approval was used
-	Reason   string // of a payment that was denied: [transaction.State.Refusal]
-	Payload  []byte // of an approval: as in [Question]
+	Left     time.Duration // of a pending question: its time
+	Early    bool          // it asked too early, and has to wait 5 s longer from now on: CIBA Core 1.0 section 11
+	Redeemed bool          // the approval was used
+	Reason   string        // of a payment that was denied: [transaction.State.Refusal]
+	Payload  []byte        // of an approval: as in [Question]
 }
 
 // Poll looks at a question of an application, in one round trip. Its error is [ErrUnknown]. spend adds what the request uses up.
 //
 // What is over is stored as expired before that is told: an answer that began in time may be about to commit. An approval can be used for a minute after the question's time.
 func (s *Service) Poll(ctx context.Context, client, secret string, spend func(*postgres.Query)) (*Polled, error) {
+	return s.poll(ctx, client, secret, func(q *postgres.Query, hash string) {
+		if spend != nil {
+			spend(q)
+		}
+		pause := q.Bind(int(s.Config.Pause.Seconds())) + "::int"
+		q.With("paced", fmt.Sprintf(`
+			INSERT INTO backchannel_polls AS p (hash, polled_at, pause, early) SELECT %s, wall(), %s, false FROM found WHERE state = 'pending'
+			ON CONFLICT (hash) DO UPDATE SET polled_at = wall(), early = %[3]s, pause = p.pause + CASE WHEN %[3]s THEN 5 ELSE 0 END
+			RETURNING early`, hash, pause, tooEarly))
+	})
+}
+
+// Look is [Service.Poll] at the end of a poll that has waited: it is the same one, which has its place in the pace already.
+func (s *Service) Look(ctx context.Context, client, secret string) (*Polled, error) {
+	return s.poll(ctx, client, secret, func(q *postgres.Query, _ string) { q.With("paced", "SELECT false AS early WHERE false") })
+}
+
+func (s *Service) poll(ctx context.Context, client, secret string, pace func(q *postgres.Query, hash string)) (*Polled, error) {
 	q := new(postgres.Query)
-	if spend != nil {
-		spend(q)
-	}
 	hash := q.Bind(hashed(secret)) + "::bytea"
-	q.With("found", fmt.Sprintf(`SELECT x.id, x.hash, x.state, x.state = 'pending' AND x.expires_at <= wall() AS due, x.state = 'approved' AND NOT %s AS late, x.redeemed_at IS NOT NULL AS redeemed, x.transaction_id,
-		       CASE WHEN x.state = 'approved' THEN x.payload END AS payload, `+ended+` AS ended
+	q.With("found", fmt.Sprintf(`SELECT x.id, x.state, x.state = 'pending' AND x.expires_at <= wall() AS due, x.state = 'approved' AND NOT %s AS late, x.redeemed_at IS NOT NULL AS redeemed, x.transaction_id,
+		       extract(epoch FROM x.expires_at - wall())::float8 AS remains, CASE WHEN x.state = 'approved' THEN x.payload END AS payload, `+ended+` AS ended
 		FROM backchannel_requests x WHERE x.hash = %s AND x.client_id = %s`, inTime, hash, q.Bind(client)+"::text"))
-	pause := q.Bind(int(s.Config.Pause.Seconds())) + "::int"
-	q.With("paced", fmt.Sprintf(`
-		INSERT INTO backchannel_polls AS p (hash, polled_at, pause, early) SELECT hash, wall(), %s, false FROM found WHERE state = 'pending'
-		ON CONFLICT (hash) DO UPDATE SET polled_at = wall(), early = %[2]s, pause = p.pause + CASE WHEN %[2]s THEN 5 ELSE 0 END
-		RETURNING early`, pause, tooEarly))
-	q.Finally("SELECT id, state, due, late, redeemed, transaction_id, payload, ended, coalesce((SELECT early FROM paced), false) AS early FROM found")
+	pace(q, hash)
+	q.Finally("SELECT id, state, due, late, redeemed, transaction_id, remains, payload, ended, coalesce((SELECT early FROM paced), false) AS early FROM found")
 	var row struct {
 		ID          uuid.UUID         `db:"id"`
 		State       State             `db:"state"`
@@ -190,6 +202,7 @@ func (s *Service) Poll(ctx context.Context, client, secret string, spend func(*p
 		Redeemed    bool              `db:"redeemed"`
 		Early       bool              `db:"early"`
 		Transaction *uuid.UUID        `db:"transaction_id"`
+		Remains     float64           `db:"remains"` // seconds
 		Payload     []byte            `db:"payload"`
 		Ended       transaction.State `db:"ended"`
 	}
@@ -204,7 +217,8 @@ func (s *Service) Poll(ctx context.Context, client, secret string, spend func(*p
 	if row.Late {
 		row.State = Expired
 	}
-	return &Polled{State: row.State, Early: row.Early, Redeemed: row.Redeemed, Reason: row.Ended.Refusal(), Payload: row.Payload}, nil
+	left := time.Duration(row.Remains * float64(time.Second))
+	return &Polled{State: row.State, Left: left, Early: row.Early, Redeemed: row.Redeemed, Reason: row.Ended.Refusal(), Payload: row.Payload}, nil
 }
 
 // settle stores that a question is over, unless it has been answered, and says which.

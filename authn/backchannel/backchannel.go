@@ -13,8 +13,8 @@
 //
 // # How the application learns of it
 //
-// It asks again and again ([Service.Poll]), one round trip each, and for what comes of an approval it asks once ([Service.Redeem]). It may be told when to ask: a [Teller] calls it then.
-// The question about a payment ends in the statement that ends the transaction ([Service.Follow]).
+// It asks again and again ([Service.Poll]), one round trip each, and for what comes of an approval it asks once ([Service.Redeem]). While there is no answer it may wait for it ([Waiting]), so that
+// it asks seldom and learns at once. It may be told when to ask: a [Teller] calls it then. The question about a payment ends in the statement that ends the transaction ([Service.Follow]).
 //
 // # How much
 //
@@ -86,6 +86,8 @@ type Service struct {
 	Texts   *sms.Texts
 	Issuer  string // what links begin with, without a trailing slash
 	Config  Config
+	// Waiting is who waits for answers. Nil: nobody does.
+	Waiting *Waiting
 }
 
 // State of a question, as its application learns of it.
@@ -400,7 +402,8 @@ func (s *Service) insert(ctx context.Context, q *postgres.Query, from string, qu
 		transactionID, requirement = "f.id", "jsonb_set(b.requirement, '{backchannel,transaction}', to_jsonb(f.id))"
 	}
 	// First what is over gives its slot back, however late whoever sees to that may be.
-	q.With("backchannel_room", "UPDATE backchannel_requests SET state = 'expired', decided_at = wall() WHERE subscriber_id = "+subscriber+" AND state = 'pending' AND expires_at <= wall() RETURNING id")
+	q.With("backchannel_room", "UPDATE backchannel_requests x SET state = 'expired', decided_at = wall(), notify_at = CASE WHEN x.notify IS NOT NULL THEN wall() END WHERE x.subscriber_id = "+subscriber+
+		" AND x.state = 'pending' AND x.expires_at <= wall() RETURNING x.id, "+rung)
 	q.With("backchannel_asked", fmt.Sprintf(`
 		INSERT INTO backchannel_requests (id, hash, expires_at, client_id, subscriber_id, relying_party, requirement, payload, locales, login_hint, transaction_id, notify, single, slot)
 		SELECT %s, %s, f.expires_at, %s, f.subscriber_id, b.relying_party, %s, b.payload, b.locales, b.login_hint, %s, %s, %s,

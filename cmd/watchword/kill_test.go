@@ -128,7 +128,7 @@ func newMortal(t *testing.T) *mortal {
 
 func (m *mortal) settings() []string {
 	return []string{"issuer=" + m.issuer, "keys.dir=" + m.keys, "listen=127.0.0.1:0", "management_listen=localhost:0", "trusted_proxies=127.0.0.0/8", "sms.vendors.simulator.url=" + m.sms,
-		"mail.host=127.0.0.1", "mail.port=" + m.post, "mail.tls=none", "mail.from=no-reply@login.example", "payments.phone_hold=0s", "recovery.fresh_phone=0s"}
+		"mail.host=127.0.0.1", "mail.port=" + m.post, "mail.tls=none", "mail.from=no-reply@login.example", "payments.phone_hold=0s", "recovery.fresh_phone=0s", "ciba.hold=0s"}
 }
 
 // front leads to the server that lives. Where it dies the connection is cut: nobody learns more of a death than that.

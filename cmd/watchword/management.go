@@ -122,6 +122,13 @@ func (m *metrics) verified(operation, outcome string, test bool) {
 	m.api.WithLabelValues(operation, outcome, map[bool]string{true: "test", false: "live"}[test]).Inc()
 }
 
+// waiting adds how many polls wait.
+func (m *metrics) waiting(held func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "watchword", Name: "ciba_polls_waiting", Help: "Polls that wait for somebody's answer.",
+	}, func() float64 { return float64(held()) }))
+}
+
 // watch adds what is asked for when it is looked at.
 func (m *metrics) watch(db *postgres.DB, routing *sms.Routing, postman *mail.Worker) {
 	if postman != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -88,22 +87,27 @@ func served(countries []string) []string {
 func (srv *server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+		r, cancel := httpkit.Bound(w, r, requestTimeout)
 		defer cancel()
-		r = r.WithContext(ctx)
+		ctx := r.Context()
 		answer := &answer{ResponseWriter: w, status: http.StatusOK}
 		defer func() {
 			srv.requests.Add(1)
-			route, took := route(r), time.Since(began)
+			waited := httpkit.Waited(ctx) // for a person: it says nothing of this server
+			route, took := route(r), time.Since(began)-waited
 			method := r.Method
 			if !strings.Contains(" GET HEAD POST PUT PATCH DELETE OPTIONS ", " "+method+" ") {
 				method = "other" // whoever invents methods must not invent labels
 			}
 			srv.metrics.requests.WithLabelValues(route, method, strconv.Itoa(answer.status)).Observe(took.Seconds())
 			from := audit.From(ctx)
-			srv.log.LogAttrs(ctx, slog.LevelInfo, "request", slog.String("method", method), slog.String("route", route), slog.Int("status", answer.status),
+			attrs := append(make([]slog.Attr, 0, 8), slog.String("method", method), slog.String("route", route), slog.Int("status", answer.status),
 				slog.Int64("bytes", answer.bytes), slog.Float64("duration_ms", float64(took.Microseconds())/1000),
 				slog.String("source", from.Source.String()), slog.String("request_id", from.RequestID))
+			if waited > 0 {
+				attrs = append(attrs, slog.Float64("waited_ms", float64(waited.Microseconds())/1000))
+			}
+			srv.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
 		}()
 		next.ServeHTTP(answer, r)
 	})

@@ -174,6 +174,10 @@ func newServer(s *services, log *slog.Logger) (*server, error) {
 	}
 	srv.events = s.deliverer(log)
 	srv.events.Observe = srv.metrics.called
+	if s.asking.Waiting != nil {
+		s.asking.Waiting.Log = log
+		srv.metrics.waiting(s.asking.Waiting.Held)
+	}
 	srv.metrics.watch(s.db, s.delivery.routing, srv.postman)
 	var err error
 	srv.keeper = &retention.Keeper{DB: s.db, Log: log}
@@ -267,6 +271,9 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 		return srv.asking.Run(ctx, func(err error) { srv.log.ErrorContext(ctx, "questions do not expire", "error", err) })
 	}
 	works["answers in the background"] = (&backchannel.Teller{DB: srv.db, Keys: srv.ring, Client: srv.guard.Client(), Log: srv.log}).Run
+	if srv.asking.Waiting != nil {
+		works["polls that wait"] = srv.asking.Waiting.Run
+	}
 	if srv.postman != nil {
 		works["mail worker"] = srv.postman.Run
 	}
@@ -284,6 +291,9 @@ func (srv *server) run(ctx context.Context, public, manage net.Listener) error {
 
 	front := srv.httpServer(background, srv.public)
 	front.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if srv.asking.Waiting != nil {
+		front.RegisterOnShutdown(srv.asking.Waiting.Drain) // whoever waits is told to come again, which is to another replica
+	}
 	back := srv.httpServer(background, management(srv.metrics, srv.ready))
 	failed := make(chan error, 2)
 	go func() {

@@ -44,6 +44,7 @@ type Config struct {
 	SMS      SMS      `key:"sms"`
 	Gateway  Gateway  `key:"gateway"`
 	Payments Payments `key:"payments"`
+	CIBA     CIBA     `key:"ciba"`
 	Mail     Mail     `key:"mail"`
 	Password Password `key:"password"`
 	Session  Session  `key:"session"`
@@ -119,6 +120,11 @@ type Gateway struct {
 // Payments that people confirm.
 type Payments struct {
 	PhoneHold time.Duration `key:"phone_hold" default:"24h" min:"0s" max:"720h" doc:"How long a phone has to have been bound before payments can be confirmed with it: whoever has just taken over an account cannot move money. Shorter than 24h is for trying things out."`
+}
+
+// CIBA is how applications ask in the background.
+type CIBA struct {
+	Hold time.Duration `key:"hold" default:"25s" min:"0s" max:"25s" doc:"How long a poll waits for the person's answer before it is told authorization_pending (CIBA Core 1.0, 10.1). Reverse proxies have to wait longer. 0s: every poll is answered at once."`
 }
 
 // Password bounds what checking passwords may cost.

@@ -36,11 +36,12 @@ func main() {
 	workers := flag.Int("workers", 8, "how many act at once")
 	length := flag.Duration("length", 5*time.Second, "how long each request is repeated")
 	what := flag.String("what", "all", "sign-in, otp, ciba, confirm or all")
-	open := flag.Int("open", 10000, "questions that are open at once and polled every 5 s, for ciba")
+	open := flag.Int("open", 10000, "questions that are open at once and polled, for ciba")
+	hold := flag.Duration("hold", 25*time.Second, "how long polls wait for answers, for ciba; 0: they are answered at once, and come every 5 s")
 	confirmations := flag.Int("confirmations", 2000, "payments that are confirmed; the simulator keeps 5000 texts")
 	pairs := flag.Int("pairs", 4000, "codes that are sent and verified; the simulator keeps 5000 texts")
 	flag.Parse()
-	if err := run(*binary, *what, *people, *pairs, *confirmations, *workers, *open, *length); err != nil {
+	if err := run(*binary, *what, *people, *pairs, *confirmations, *workers, *open, *length, *hold); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
@@ -59,7 +60,7 @@ type server struct {
 	binary, dir string
 }
 
-func run(binary, what string, people, pairs, confirmations, workers, open int, length time.Duration) (err error) {
+func run(binary, what string, people, pairs, confirmations, workers, open int, length, hold time.Duration) (err error) {
 	dir, err := os.MkdirTemp("", "watchword-load-")
 	if err != nil {
 		return err
@@ -71,7 +72,7 @@ func run(binary, what string, people, pairs, confirmations, workers, open int, l
 	s := &server{binary: binary, dir: dir}
 	ready := filepath.Join(dir, "ready.json")
 	var log bytes.Buffer
-	cmd := exec.Command(binary, "dev", "--listen", "localhost:0", "--data", filepath.Join(dir, "data"), "--ready", ready, "--set", "trusted_proxies=127.0.0.0/8", "--set", "gateway.daily_budget=1000000", "--set", "gateway.rate=100000", "--set", "sms.daily_budget=1000000", "--set", "payments.phone_hold=0s") //nolint:gosec,noctx // named by who runs it, and stopped below
+	cmd := exec.Command(binary, "dev", "--listen", "localhost:0", "--data", filepath.Join(dir, "data"), "--ready", ready, "--set", "trusted_proxies=127.0.0.0/8", "--set", "gateway.daily_budget=1000000", "--set", "gateway.rate=100000", "--set", "sms.daily_budget=1000000", "--set", "payments.phone_hold=0s", "--set", "ciba.hold="+hold.String()) //nolint:gosec,noctx // named by who runs it, and stopped below
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		return err
@@ -97,7 +98,7 @@ func run(binary, what string, people, pairs, confirmations, workers, open int, l
 		}
 	}
 	if what == "ciba" || what == "all" {
-		if err := s.ciba(cmd.Process.Pid, open, max(workers, 32), length); err != nil {
+		if err := s.ciba(cmd.Process.Pid, open, max(workers, 32), length, hold); err != nil {
 			return err
 		}
 	}
