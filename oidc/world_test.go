@@ -55,6 +55,7 @@ type world struct {
 	bankKey  jose.JSONWebKey // of client bank, which authenticates with it
 	logs     *logtest.Buffer
 	change   func(*oidc.Config) // of every provider made from now on
+	holding  time.Duration      // how long polls wait at every provider made from now on; 0: as long as they may
 }
 
 func newWorld(t testing.TB, more ...factors.Factor) *world {
@@ -135,6 +136,7 @@ func (w *world) asking(t testing.TB, signIns *authn.Service) *backchannel.Servic
 		t.Fatal(err)
 	}
 	s := &backchannel.Service{DB: signIns.DB, Keys: w.World.Keys, SignIns: signIns, Outbox: signIns.Ledger.Outbox, Texts: texts, Issuer: "https://login.example", Config: backchannel.DefaultConfig()}
+	s.Waiting = &backchannel.Waiting{DB: signIns.DB, Hold: cmp.Or(w.holding, backchannel.MaxHold), Most: backchannel.MostHeld, Log: slog.New(slog.DiscardHandler)} // nobody waits before it hears: see hears
 	keys := &oidc.Keys{DB: signIns.DB, Seal: w.World.Keys}
 	if err := keys.Refresh(t.Context()); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -216,6 +217,74 @@ func TestServeDrain(t *testing.T) {
 	if code := <-s.code; code != exitOK {
 		t.Errorf("exit code %d\n%s", code, s.err)
 	}
+}
+
+// HT-11: a poll that waits for a person is let go.
+func TestServeDrainOfPolls(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	till := oidc.Registration{Name: "Till"}
+	grant(&till, "ciba")
+	secret, err := (&oidc.Clients{DB: s.db.DB}).Create(t.Context(), "till", till)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.db.ExecContext(t.Context(), `
+		WITH alice AS (INSERT INTO subscribers (id, username, profile) VALUES (gen_random_uuid(), 'alice', '') RETURNING id)
+		INSERT INTO backchannel_requests (id, hash, expires_at, client_id, subscriber_id, relying_party, requirement, payload, locales, slot, single)
+		SELECT gen_random_uuid(), sha256('question'), wall() + interval '1 hour', 'till', id, '{}', '{}', '{}', 'en', 0, false FROM alice`); err != nil {
+		t.Fatal(err)
+	}
+	type told struct {
+		status int
+		body   string
+		err    error
+	}
+	answer := make(chan told, 1)
+	poll := func() {
+		form := url.Values{"grant_type": {string(oidc.GrantTypeCIBA)}, "auth_req_id": {"question"}}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.public+"/oauth/token", strings.NewReader(form.Encode()))
+		if err != nil {
+			answer <- told{err: err}
+			return
+		}
+		r.Host = strings.TrimPrefix(testIssuer, "http://")
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.SetBasicAuth("till", secret)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			answer <- told{err: err}
+			return
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		answer <- told{resp.StatusCode, string(body), err}
+	}
+	go poll()
+	for over := time.After(20 * time.Second); ; {
+		if _, metrics := fetch(t, s.manage+"/metrics"); strings.Contains(metrics, "watchword_ciba_polls_waiting 1\n") {
+			break
+		}
+		select {
+		case got := <-answer: // before the server had begun to listen
+			t.Logf("%+v", got)
+			if _, err := s.db.ExecContext(t.Context(), "DELETE FROM backchannel_polls"); err != nil {
+				t.Fatal(err)
+			}
+			go poll()
+		case <-over:
+			t.Fatal("no poll waits")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	s.cancel()
+	if got := <-answer; got.status != http.StatusBadRequest || !strings.Contains(got.body, "authorization_pending") {
+		t.Errorf("told %+v", got)
+	}
+	if code := <-s.code; code != exitOK {
+		t.Errorf("exit code %d\n%s", code, s.err)
+	}
+	s.err.line(t, `"waited_ms":`)
 }
 
 // REL-6: readiness hangs on the database, liveness does not; when the database is back so is the server.
