@@ -563,7 +563,7 @@ func TestNodeTill(t *testing.T) {
 	var got struct {
 		ExpiresIn      int `json:"expires_in"`
 		Interval       int
-		Pending        string
+		Waited         bool
 		Early          string
 		Asked          string
 		After          string
@@ -584,7 +584,7 @@ func TestNodeTill(t *testing.T) {
 	for _, value := range got.Secrets {
 		s.secret(value, "token or code")
 	}
-	if got.ExpiresIn != 300 || got.Interval != 5 || got.Pending != "authorization_pending" || got.Early != "slow_down" || got.Again != "invalid_grant" || got.TokenType != "dpop" {
+	if got.ExpiresIn != 300 || got.Interval != 5 || !got.Waited || got.Early != "slow_down" || got.Again != "invalid_grant" || got.TokenType != "dpop" {
 		t.Errorf("told %+v", got)
 	}
 	if !strings.Contains(got.Asked, "The Till asks you to confirm that it is you") || !strings.Contains(got.Asked, "W4SCT") || !strings.Contains(got.After, "You have confirmed") {

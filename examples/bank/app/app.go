@@ -73,14 +73,11 @@ type payment struct {
 	Result                                   string // signed
 
 	customer string // sub of who pays
-	request  string // auth_req_id
-	pause    time.Duration
-	askedAt  time.Time
 }
 
 // session is one browser.
 type session struct {
-	mu sync.Mutex // held while a request of the browser is served
+	mu sync.Mutex // held while a request of the browser is served, or an answer is
 	// Of a request that is under way.
 	state, nonce, verifier string
 	paying                 *payment // that the request is for; nil: to sign in
@@ -410,9 +407,6 @@ func (b *bank) show(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer done()
-	if paying.Door == doorBackground && paying.State == "asked" {
-		b.poll(r.Context(), s, paying)
-	}
 	b.render(w, http.StatusOK, &view{Issuer: b.cfg.Issuer, Session: s, Payment: paying})
 }
 

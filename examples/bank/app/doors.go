@@ -133,35 +133,35 @@ func (b *bank) wait(ctx context.Context, s *session, paying *payment) error {
 	if err := p.post(ctx, p.metadata.Background, form, &got); err != nil {
 		return err
 	}
-	paying.request, paying.pause, paying.askedAt = got.Request, time.Duration(max(got.Interval, 1))*time.Second, time.Now()
+	go b.await(context.WithoutCancel(ctx), p, s, paying, got.Request, time.Duration(max(got.Interval, 1))*time.Second)
 	return nil
 }
 
-// poll asks whether the customer has answered, no oftener than it may.
-func (b *bank) poll(ctx context.Context, s *session, paying *payment) {
-	if time.Since(paying.askedAt) < paying.pause {
+// await polls until the customer has answered: Watchword holds a poll until then, or until it has to come again, which it may no oftener than every pause.
+func (b *bank) await(ctx context.Context, p *provider, s *session, paying *payment, request string, pause time.Duration) {
+	for {
+		asked := time.Now()
+		claims, err := b.tokens(ctx, p, url.Values{"grant_type": {"urn:openid:params:grant-type:ciba"}, "auth_req_id": {request}}, "")
+		refused := new(refusal)
+		if errors.As(err, &refused) && (refused.Code == "authorization_pending" || refused.Code == "slow_down") {
+			if refused.Code == "slow_down" {
+				pause += 5 * time.Second
+			}
+			<-time.After(time.Until(asked.Add(pause)))
+			continue
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if err == nil && claims.Subject != s.subject {
+			err = errors.New("somebody else answered")
+		}
+		if err == nil {
+			err = b.execute(ctx, p, paying, claims)
+		}
+		if err != nil {
+			paying.State, paying.Problem = "not approved", err.Error()
+		}
 		return
-	}
-	paying.askedAt = time.Now()
-	p, err := b.issuer(ctx)
-	if err != nil {
-		return
-	}
-	claims, err := b.tokens(ctx, p, url.Values{"grant_type": {"urn:openid:params:grant-type:ciba"}, "auth_req_id": {paying.request}}, "")
-	if err == nil && claims.Subject != s.subject {
-		err = errors.New("somebody else answered")
-	}
-	if err == nil {
-		err = b.execute(ctx, p, paying, claims)
-	}
-	refused := new(refusal)
-	switch {
-	case err == nil:
-	case errors.As(err, &refused) && refused.Code == "authorization_pending":
-	case errors.As(err, &refused) && refused.Code == "slow_down":
-		paying.pause += 5 * time.Second
-	default:
-		paying.State, paying.Problem = "not approved", err.Error()
 	}
 }
 

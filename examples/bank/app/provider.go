@@ -145,7 +145,7 @@ func (p *provider) send(ctx context.Context, method, target, kind string, body i
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	client := http.Client{Timeout: 10 * time.Second}
+	client := http.Client{Timeout: 35 * time.Second} // polls are held for up to 30: CIBA Core 1.0 section 10.1
 	res, err := client.Do(req)
 	if err != nil {
 		return err

@@ -23,10 +23,12 @@ async function poll() {
     throw problem;
   }
 }
-const pending = await poll();
-const early = await poll();
+let told = false;
+const answer = poll(); // which waits for the person
+answer.finally(() => (told = true));
 
 const link = (await newestText(inbox, phone, /https?:\S+\/ciba\/\S+$/))[0];
+const early = await poll();
 const { browse, submit } = browser("https://till.example/");
 await browse(link); // a preview, say
 let page = await browse(link);
@@ -35,10 +37,11 @@ const code = await newestCode(inbox, phone);
 page = await submit(page, "/login/code", { code });
 const words = (html) => html.replaceAll(/<[^>]*>/g, " ").replaceAll(/\s+/g, " ");
 const before = words(page.html);
+const waited = !told;
 page = await submit(page, "/consent", { answer: "allow" });
-const tokens = await poll();
+const tokens = await answer;
 const again = await poll();
-const told = await oauth.processIntrospectionResponse(as, client, await oauth.introspectionRequest(as, client, auth, tokens.access_token, options));
+const introspected = await oauth.processIntrospectionResponse(as, client, await oauth.introspectionRequest(as, client, auth, tokens.access_token, options));
 const claims = oauth.getValidatedIdTokenClaims(tokens);
 
 // The payment: a token of its own, bound to the key, for the API.
@@ -65,7 +68,7 @@ const approved = await call("POST", `/v1/transactions/${payment.id}/verify`, { c
 const read = await call("GET", `/v1/transactions/${payment.id}`);
 
 console.log(JSON.stringify({
-  expires_in: asked.expires_in, interval: asked.interval, pending: pending.error, early: early.error, asked: before, after: words(page.html), again: again.error, link, claims, told,
+  expires_in: asked.expires_in, interval: asked.interval, waited, early: early.error, asked: before, after: words(page.html), again: again.error, link, claims, told: introspected,
   jkt: await DPoP.calculateThumbprint(), token_type: tokens.token_type, payment, wrong, changed, approved, read,
   secrets: [tokens.access_token, tokens.id_token, own.access_token, asked.auth_req_id, code, wanted, right],
 }));
