@@ -136,7 +136,7 @@ func (w *world) asking(t testing.TB, signIns *authn.Service) *backchannel.Servic
 		t.Fatal(err)
 	}
 	s := &backchannel.Service{DB: signIns.DB, Keys: w.World.Keys, SignIns: signIns, Outbox: signIns.Ledger.Outbox, Texts: texts, Issuer: "https://login.example", Config: backchannel.DefaultConfig()}
-	s.Waiting = &backchannel.Waiting{DB: signIns.DB, Hold: cmp.Or(w.holding, backchannel.MaxHold), Most: backchannel.MostHeld, Log: slog.New(slog.DiscardHandler)} // nobody waits before it hears: see hears
+	s.Waiting = &backchannel.Waiting{DB: signIns.DB, Hold: cmp.Or(w.holding, backchannel.MaxHold), Most: backchannel.MostHeld, Now: time.Now, Log: slog.New(slog.DiscardHandler)} // nobody waits before it hears: see hears
 	keys := &oidc.Keys{DB: signIns.DB, Seal: w.World.Keys}
 	if err := keys.Refresh(t.Context()); err != nil {
 		t.Fatal(err)

@@ -44,6 +44,7 @@ type Waiting struct {
 	DB   *postgres.DB
 	Hold time.Duration // how long one waits
 	Most int           // how many wait at once; more are answered at once
+	Now  func() time.Time
 	Log  *slog.Logger
 
 	mu      sync.Mutex
@@ -80,7 +81,7 @@ func (w *Waiting) Watch(secret string) *Watch {
 	if !w.hearing || w.drained {
 		return nil
 	}
-	p := &Watch{waiting: w, hash: sha256.Sum256([]byte(secret)), hold: time.NewTimer(w.Hold - time.Duration(time.Now().UnixNano())%min(together, w.Hold)), released: make(chan struct{})}
+	p := &Watch{waiting: w, hash: sha256.Sum256([]byte(secret)), hold: time.NewTimer(w.Hold - time.Duration(w.Now().UnixNano())%min(together, w.Hold)), released: make(chan struct{})}
 	if p.on = w.watched[p.hash]; p.on == nil {
 		if w.watched == nil {
 			w.watched = map[[sha256.Size]byte]*watched{}

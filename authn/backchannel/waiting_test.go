@@ -32,7 +32,7 @@ func until(t testing.TB, what string, is func() bool) {
 // waiting is another process, in which polls wait.
 func (w *world) waiting(t testing.TB, change ...func(*backchannel.Waiting)) *backchannel.Waiting {
 	t.Helper()
-	waiting := &backchannel.Waiting{DB: w.DB.Open(t), Hold: backchannel.MaxHold, Most: backchannel.MostHeld, Log: slog.New(slog.DiscardHandler)}
+	waiting := &backchannel.Waiting{DB: w.DB.Open(t), Hold: backchannel.MaxHold, Most: backchannel.MostHeld, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
 		c(waiting)
 	}
@@ -239,7 +239,7 @@ func TestWaitingHearsNothing(t *testing.T) { // REL-6
 	if err := w.DB.GetContext(t.Context(), &name, "SELECT current_database()"); err != nil {
 		t.Fatal(err)
 	}
-	silent := &backchannel.Waiting{DB: w.DB.DB, Hold: backchannel.MaxHold, Most: backchannel.MostHeld}
+	silent := &backchannel.Waiting{DB: w.DB.DB, Hold: backchannel.MaxHold, Most: backchannel.MostHeld, Now: time.Now}
 	if watch := silent.Watch("before it listens"); watch.Take() {
 		t.Error("somebody waits where nothing is heard")
 	}

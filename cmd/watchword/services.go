@@ -143,7 +143,7 @@ func assembled(cfg *config.Config, sending bool) (_ *services, err error) {
 	}
 	s.asking = &backchannel.Service{DB: db, Keys: ring, SignIns: s.signIns, Confirm: s.confirm, Outbox: carry.outbox, Texts: carry.texts, Issuer: cfg.Issuer, Config: backchannel.DefaultConfig()}
 	if cfg.CIBA.Hold > 0 {
-		s.asking.Waiting = &backchannel.Waiting{DB: db, Hold: cfg.CIBA.Hold, Most: backchannel.MostHeld}
+		s.asking.Waiting = &backchannel.Waiting{DB: db, Hold: cfg.CIBA.Hold, Most: backchannel.MostHeld, Now: time.Now}
 	}
 	s.confirm.Ended, s.confirm.Suspended = s.asking.Follow, s.asking.Suspend
 	return s, setPolicy(&s.signIns.Config.Policy, cfg, levels, s.signIns.Kinds())

@@ -99,7 +99,7 @@ func (s *server) steady(ctx context.Context, pid int, postmaster string, till *t
 		return err
 	}
 	began := time.Now()
-	answers := times(period * ((max(length, time.Minute) + period - 1) / period))
+	answers := times((max(length, time.Minute) + period - 1).Truncate(period))
 	took := time.Since(began).Seconds()
 	after, err := spent(strconv.Itoa(pid), false)
 	if err != nil {
