@@ -356,7 +356,7 @@ func (srv *server) supervise(ctx context.Context, name string, run func(context.
 // again and again. From maxMemory on it is collected earlier. GOGC and GOMEMLIMIT have their way.
 const (
 	gcPercent = 400
-	maxMemory = 1 << 30
+	maxMemory = 2 << 30
 )
 
 func collectLess() {
