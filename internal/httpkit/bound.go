@@ -32,11 +32,13 @@ func Wait(ctx context.Context, wait func(context.Context)) (context.Context, con
 		return context.WithCancel(ctx)
 	}
 	free := unbound{b.connection, ctx}
+	controller := http.NewResponseController(b.w)
+	controller.SetWriteDeadline(time.Time{}) //nolint:errcheck // where there is none none is in the way. With HTTP/2 the stream would end with it
 	began := time.Now() //nolint:forbidigo // of a connection, as the deadlines of net/http
 	wait(free)
 	now := time.Now() //nolint:forbidigo // as above
 	b.waited += now.Sub(began)
-	http.NewResponseController(b.w).SetWriteDeadline(now.Add(2 * b.length)) //nolint:errcheck // where there is none none is in the way
+	controller.SetWriteDeadline(now.Add(2 * b.length)) //nolint:errcheck // where there is none none is in the way
 	return context.WithTimeout(free, b.length)
 }
 

@@ -3,6 +3,7 @@ package httpkit_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,16 @@ type valueKey struct{}
 // What waits for a person outlives the bound of a request and the server's own; what follows has a bound again.
 func TestWait(t *testing.T) {
 	t.Parallel()
+	for _, protocol := range []int{1, 2} { // of HTTP/2 the server lets a whole stream go, not only what is written too late
+		t.Run(fmt.Sprintf("HTTP %d", protocol), func(t *testing.T) {
+			t.Parallel()
+			testWait(t, protocol == 2)
+		})
+	}
+}
+
+func testWait(t *testing.T, http2 bool) {
+	t.Helper()
 	const length = 100 * time.Millisecond
 	problems := make(chan error, 10)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -46,13 +57,20 @@ func TestWait(t *testing.T) {
 		problems <- nil
 	}))
 	server.Config.WriteTimeout = 2 * length
-	server.Start()
+	if server.EnableHTTP2 = http2; http2 {
+		server.StartTLS()
+	} else {
+		server.Start()
+	}
 	defer server.Close()
 	resp, err := server.Client().Get(server.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	if (resp.ProtoMajor == 2) != http2 {
+		t.Fatal(resp.Proto)
+	}
 	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "answer" {
 		t.Errorf("%q, %v", body, err)
 	}
