@@ -286,6 +286,21 @@ func TestChannelTimeout(t *testing.T) {
 			t.Errorf("%d wait for room that comes too late", n)
 		}
 	})
+	t.Run("not when it has had all its sends", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.create(t, w.live, number(1), ways)
+		w.drain(t)
+		if _, err := w.db.ExecContext(t.Context(), "UPDATE challenges SET sends = 5, next_send_at = wall()"); err != nil {
+			t.Fatal(err)
+		}
+		w.db.Advance(t, 61*time.Second)
+		both(t, w)
+		is(t, w, "sms")
+		if n := w.count(t, "SELECT count(*) FROM verifications WHERE next_at IS NOT NULL"); n != 0 {
+			t.Errorf("%d wait for a send that there is none of any more", n)
+		}
+	})
 	t.Run("after the pause of a resend", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)

@@ -49,7 +49,7 @@ type Hit struct {
 
 // Take adds parts to q that take one hit of each of hits if all have room, for as long as part from has a row.
 // Part `limit_taken` then has one row with `allowed` (bool), `retry_at` (the earliest time at which all have
-// room again; NULL when allowed) and `full_window` (the name of the window that has none). Parts that depend on it select `FROM limit_taken WHERE allowed`.
+// room again; NULL when allowed, or when part from has no row) and `full_window` (the name of the window that has none). Parts that depend on it select `FROM limit_taken WHERE allowed`.
 //
 // Under a race the conditional write of each window decides, so that no window is ever overspent; a hit in a window
 // whose neighbour refused in that same instant is then spent for nothing.
@@ -191,13 +191,14 @@ func (a asking) take(q *postgres.Query, spent string, columns ...string) {
 		hit = "(SELECT name, key FROM limit_hit UNION ALL SELECT name, key FROM limit_hit_shared) h"
 	}
 	q.With("limit_spent", "SELECT count(*) AS hits, array_agg(name) AS names, array_agg(key) AS keys FROM "+hit)
-	// Where one has been missed somebody else was faster.
+	// Where one has been missed somebody else was faster, unless nothing was asked for.
 	all, missed := a.own+a.shared, fmt.Sprintf("limit_missed(%s, s.names, s.keys)", a.arrays)
 	names, periods := strings.Split(a.arrays, ", ")[0], strings.Split(a.arrays, ", ")[2]
 	q.With("limit_taken", fmt.Sprintf(`
 		SELECT s.hits = %[1]d AND %[1]d > 0 AS allowed,
-		       CASE WHEN s.hits < %[1]d THEN coalesce(f.retry_at, wall() + least(interval '1 minute', make_interval(secs => (%[4]s)[%[2]s]))) END AS retry_at,
-		       CASE WHEN s.hits < %[1]d THEN coalesce(f.name, (%[3]s)[%[2]s]) END AS full_window%[5]s FROM limit_full f, limit_spent s`,
+		       CASE WHEN s.hits < %[1]d AND a.asked THEN coalesce(f.retry_at, wall() + least(interval '1 minute', make_interval(secs => (%[4]s)[%[2]s]))) END AS retry_at,
+		       CASE WHEN s.hits < %[1]d AND a.asked THEN coalesce(f.name, (%[3]s)[%[2]s]) END AS full_window%[5]s
+		  FROM limit_full f, limit_spent s, (SELECT EXISTS (SELECT FROM limit_asked) AS asked) a`,
 		all, missed, names, periods, strings.Join(append([]string{""}, columns...), ", ")))
 }
 
@@ -256,7 +257,7 @@ func (s Streak) Pay(q *postgres.Query, from, key string) { s.PayUnless(q, from, 
 
 // PayUnless is Pay for callers whose statement knows at once whether the try succeeds: where won, an SQL condition over
 // part from, is true the streak ends instead, if clears is true, and stays as it is otherwise. Who succeeds without having
-// failed leaves no row behind.
+// failed leaves no row behind. No other part of the statement may then change the key's row: it would be changed twice, which PostgreSQL refuses.
 func (s Streak) PayUnless(q *postgres.Query, from, key, won string, clears bool) {
 	scope := q.Bind(s.Scope) + "::text"
 	q.With("streak_paid", fmt.Sprintf(`

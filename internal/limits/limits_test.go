@@ -81,6 +81,29 @@ func TestWindowsTogetherOrNotAtAll(t *testing.T) {
 	}
 }
 
+// Where nothing is asked for nothing is refused: there is no time to come back at, and no window to blame.
+func TestTakeNothing(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	for _, shared := range []bool{false, true} {
+		q := new(postgres.Query)
+		q.With("nobody", "SELECT 1 WHERE false")
+		limits.Take(q, "nobody", limits.Hit{Window: limits.Window{Name: "own", Burst: 3, Period: time.Hour}, Key: []byte("a")},
+			limits.Hit{Window: limits.Window{Name: "other", Burst: 3, Period: time.Hour, Shared: shared}, Key: []byte("a")})
+		q.Finally("SELECT allowed, retry_at, full_window FROM limit_taken")
+		var got struct {
+			taken
+			Full *string `db:"full_window"`
+		}
+		if err := db.Get(t.Context(), &got, q); err != nil {
+			t.Fatal(err)
+		}
+		if got.Allowed || got.RetryAt != nil || got.Full != nil {
+			t.Errorf("shared %v: %+v, want neither allowed nor refused", shared, got)
+		}
+	}
+}
+
 func TestTakeUnless(t *testing.T) { // THR-5: who is right spends nothing, and needs room all the same
 	t.Parallel()
 	db := pgtest.New(t)
