@@ -365,7 +365,11 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 	if err := g.DB.Get(ctx, &got, q); err != nil {
 		return nil, fmt.Errorf("create verification: %w", err)
 	}
-	draw.Settle(got.ID != nil)
+	window := ""
+	if got.Full != nil {
+		window = *got.Full
+	}
+	draw.Settle(got.ID != nil, window)
 	switch {
 	case got.ID != nil:
 		return &created{ID: *got.ID, CreatedAt: *got.CreatedAt, ExpiresAt: *got.ExpiresAt, NextSendAt: *got.NextSendAt, MaxAttempts: *got.MaxAttempts}, nil
@@ -375,10 +379,6 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 		return nil, problem(RequestInProgress).Wait(time.Second)
 	case got.Refused != nil:
 		return nil, refusal(sms.Class(*got.Refused))
-	}
-	window := ""
-	if got.Full != nil {
-		window = *got.Full
 	}
 	return nil, full429(window, got.RetryAt, got.Now)
 }

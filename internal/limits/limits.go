@@ -99,8 +99,7 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 		arrays, of = arrays+", "+q.Bind(pq.Array(tights))+"::bigint[]", of+", tight"
 	}
 	if a.shared > 0 {
-		// What is taken ahead is used within a second: it counts as of then.
-		columns += fmt.Sprintf(", shared, wanted, floor((extract(epoch FROM wall()) + %v) / (seconds / %d))::bigint AS slot", aheadLife.Seconds(), slots)
+		columns += fmt.Sprintf(", shared, wanted, floor(extract(epoch FROM wall()) / (seconds / %d))::bigint AS slot", slots)
 		arrays, of = fmt.Sprintf("%s, %s::bool[], %s::bigint[]", arrays, q.Bind(pq.Array(shared)), q.Bind(pq.Array(wanted))), of+", shared, wanted"
 	}
 	q.With("limit_asked", fmt.Sprintf("SELECT %s FROM unnest(%s) AS l(%s) WHERE EXISTS (SELECT FROM %s)", columns, arrays, of, from))
