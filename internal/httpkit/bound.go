@@ -34,7 +34,7 @@ func Wait(ctx context.Context, wait func(context.Context)) (context.Context, con
 	free := unbound{b.connection, ctx}
 	controller := http.NewResponseController(b.w)
 	controller.SetWriteDeadline(time.Time{}) //nolint:errcheck // where there is none none is in the way. With HTTP/2 the stream would end with it
-	began := time.Now() //nolint:forbidigo // of a connection, as the deadlines of net/http
+	began := time.Now()                      //nolint:forbidigo // of a connection, as the deadlines of net/http
 	wait(free)
 	now := time.Now() //nolint:forbidigo // as above
 	b.waited += now.Sub(began)

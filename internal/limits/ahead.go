@@ -58,7 +58,7 @@ func (p *Purse) Draw() *Draw { return &Draw{purse: p} }
 
 // Pay gives those of hits that the statement has to take: the others were taken ahead. Some it has to take more than once, for what follows. [Draw.Settle] must come after it.
 func (d *Draw) Pay(hits []Hit) []Hit {
-	now := time.Now()
+	now := time.Now() //nolint:forbidigo // what is taken ahead lives in one process, and no longer than a second by its clock
 	d.purse.mu.Lock()
 	defer d.purse.mu.Unlock()
 	d.began = now
@@ -136,7 +136,7 @@ func (p *Purse) stash(key purseKey, now time.Time) *stash {
 // refused, what was taken out is put back, and of a window that had no room for more nothing is taken ahead for a while. Of a statement that nobody knows the outcome of nothing must be told: what it took out is
 // spent.
 func (d *Draw) Settle(allowed bool, full string) {
-	now := time.Now()
+	now := time.Now() //nolint:forbidigo // what is taken ahead lives in one process, and no longer than a second by its clock
 	d.purse.mu.Lock()
 	defer d.purse.mu.Unlock()
 	if allowed {
