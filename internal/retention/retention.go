@@ -78,8 +78,9 @@ func swept() []string {
 	}
 }
 
-// ahead is how long before its day a partition is made: early enough for some tries, an hour apart, and no earlier, for every statement pays for each.
-const ahead = 3 * time.Hour
+// ahead is how long before its day a partition is made: longer than a dump of the database takes, which locks out whoever makes one, and no earlier, for every statement pays for each. A day that begins without
+// its partition never gets one.
+const ahead = 12 * time.Hour
 
 // advisory is the lock that one replica works under; the number has no other meaning.
 const advisory = 7_730_114_202

@@ -74,6 +74,38 @@ func TestOnce(t *testing.T) {
 	}
 }
 
+// A dump holds every table from its beginning to its end, and no partition can be made meanwhile. A day that begins in it has one already.
+func TestDump(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	keeper := &retention.Keeper{DB: db.DB, Log: slog.New(slog.DiscardHandler)}
+	midnight := db.Now(t).UTC().Truncate(24*time.Hour).AddDate(0, 0, 2)
+	db.Advance(t, midnight.Add(-5*time.Hour).Sub(db.Now(t)))
+	if err := keeper.Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	dump, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dump.Rollback() //nolint:errcheck // its end
+	if _, err := dump.ExecContext(t.Context(), "LOCK TABLE audit_events_default IN ACCESS SHARE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	db.Advance(t, 4*time.Hour)
+	if err := keeper.Once(t.Context()); err != nil {
+		t.Error(err)
+	}
+	db.Advance(t, 2*time.Hour)
+	if _, err := db.ExecContext(t.Context(), `INSERT INTO audit_events (event, outcome) VALUES ('x', 'success')`); err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := db.GetContext(t.Context(), &n, "SELECT count(*) FROM audit_events_default"); err != nil || n != 0 {
+		t.Errorf("%d records are where nothing is ever dropped, %v", n, err)
+	}
+}
+
 // Whatever stands behind the address for statements, a lock that outlives its statement is the server's own.
 func TestBehindAPooler(t *testing.T) {
 	t.Parallel()
