@@ -54,7 +54,6 @@ func Partitions() []Partitioned {
 // swept are deleted row by row: they are few, or must outlive a day.
 func swept() []string {
 	return []string{
-		`DELETE FROM windows WHERE expires_at < wall() - interval '1 hour'`,
 		`DELETE FROM shared_windows WHERE expires_at < wall() - interval '1 hour'`,
 		`DELETE FROM idempotency_keys WHERE started_at < wall() - interval '25 hours'`, // answers are given again for a day
 		`DELETE FROM recoveries WHERE created_at < wall() - interval '90 days'`,        // as long as operators may ask how somebody got in
@@ -75,6 +74,23 @@ func swept() []string {
 		// A name that nobody has is counted too. Counts of people stay: they say how many failures there were in a row.
 		`DELETE FROM streaks s WHERE updated_at < wall() - interval '30 days' AND (blocked_until IS NULL OR blocked_until < wall())
 		   AND NOT EXISTS (SELECT FROM subscribers u WHERE uuid_send(u.id) = s.key)`,
+	}
+}
+
+// windowBatch is how many windows go in one statement.
+const windowBatch = 20_000
+
+// sweepWindows removes windows that are over, some at a time: they are as many as numbers were texted in a day, and no index knows when they end.
+func sweepWindows(ctx context.Context, conn *sql.Conn) error {
+	const over = "expires_at < wall() - interval '1 hour'"
+	for {
+		gone, err := conn.ExecContext(ctx, fmt.Sprintf("DELETE FROM windows WHERE %s AND ctid = ANY (ARRAY(SELECT ctid FROM windows WHERE %[1]s LIMIT %d))", over, windowBatch))
+		if err != nil {
+			return fmt.Errorf("sweep windows: %w", err)
+		}
+		if n, err := gone.RowsAffected(); err != nil || n == 0 {
+			return err
+		}
 	}
 }
 
@@ -149,6 +165,7 @@ func (k *Keeper) Once(ctx context.Context) (err error) {
 			problems = append(problems, fmt.Errorf("sweep: %w", err))
 		}
 	}
+	problems = append(problems, sweepWindows(ctx, conn))
 	return errors.Join(problems...)
 }
 

@@ -209,3 +209,20 @@ func TestAuditChain(t *testing.T) {
 		}
 	}
 }
+
+// Windows that are over go however many they are, and no others.
+func TestWindows(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	if _, err := db.ExecContext(t.Context(), `INSERT INTO windows (name, key, hits, expires_at)
+		SELECT 'number', int4send(n), '{}', wall() - interval '61 minutes' * sign(n) FROM generate_series(0, 45000) n`); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&retention.Keeper{DB: db.DB, Log: slog.New(slog.DiscardHandler)}).Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var left int
+	if err := db.GetContext(t.Context(), &left, "SELECT count(*) FROM windows"); err != nil || left != 1 {
+		t.Fatalf("%d windows are left, %v; want the one that is not over", left, err)
+	}
+}
