@@ -297,7 +297,7 @@ func (l *Ledger) erase(q *postgres.Query, from string) {
 }
 
 // recent is an SQL condition: row c of challenges is not older than any that can be live, so that other days' partitions are not looked at. A code lives ten minutes, and further ones as long
-// as there are sends: within the hour, by far.
+// as there are sends: within the hour, by far. Function challenges_supersede has the same bound.
 func recent(c string) string {
 	return fmt.Sprintf("%[1]screated_at > wall() - interval '6 hours' AND %[1]screated_at < wall() + interval '1 hour'", c)
 }

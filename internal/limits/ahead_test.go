@@ -56,6 +56,9 @@ func TestPurseBound(t *testing.T) { // SND-4
 	}
 }
 
+// pass lets time pass in a bubble of testing/synctest: its clock jumps, and nobody waits.
+func pass(d time.Duration) { time.Sleep(d) }
+
 var own = limits.Hit{Window: limits.Window{Name: "own", Burst: 1}}
 
 // hits are so many of the budget in one second, each allowed; it says how many had to be taken.
@@ -75,7 +78,7 @@ func TestPurse(t *testing.T) {
 		if got := hits(&p, 100); got != 100 {
 			t.Fatalf("%d of 100 hits were taken in the first second, want each: nobody knows yet how many there will be", got)
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if got := hits(&p, 60); got != 10 { // six at a time: a thousandth of the burst
 			t.Fatalf("%d of 60 hits were taken, want one of six", got)
 		}
@@ -93,24 +96,24 @@ func TestPurse(t *testing.T) {
 			t.Fatalf("%d of 5 hits were taken, want none: the refused one was put back", got)
 		}
 		hits(&p, 1)
-		time.Sleep(1001 * time.Millisecond)
+		pass(1001 * time.Millisecond)
 		if got := hits(&p, 1); got != 1 {
 			t.Fatal("a hit that was taken ahead is good after its second")
 		}
 		tight := p.Draw()
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		hits(&p, 100)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		tight.Pay([]limits.Hit{budget})
 		tight.Settle(false, "everyone") // there was no room for six
 		if got := hits(&p, 60); got != 60 {
 			t.Fatalf("%d of 60 hits were taken where there is hardly any room, want each", got)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if got := hits(&p, 7); got != 7 {
 			t.Fatalf("%d of 7 hits were taken where there are few in a second, want each", got)
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if got := hits(&p, 7); got != 7 {
 			t.Fatalf("%d of 7 hits were taken where there are few in a second, want each", got)
 		}
@@ -124,119 +127,96 @@ func TestPurseWaste(t *testing.T) { // SND-4
 		d = p.Draw()
 		return d, len(d.Pay([]limits.Hit{own, budget})) == 2
 	}
-	t.Run("refused", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			var p limits.Purse
-			for range 100 {
-				d, _ := begin(&p)
-				d.Settle(false, "own")
-			}
-			time.Sleep(time.Second)
-			if got := hits(&p, 20); got != 20 {
-				t.Errorf("%d of 20 hits were taken, want each: none has been allowed before", got)
-			}
+	during := func(name string, allowed int, test func(t *testing.T, p *limits.Purse)) { // the second after one in which so many were allowed
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				p := new(limits.Purse)
+				hits(p, allowed)
+				pass(time.Second)
+				test(t, p)
+			})
 		})
-	})
-	t.Run("refused for another window", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			var p limits.Purse
-			hits(&p, 100)
-			time.Sleep(time.Second)
-			d, _ := begin(&p)
+	}
+	during("refused", 0, func(t *testing.T, p *limits.Purse) {
+		for range 100 {
+			d, _ := begin(p)
 			d.Settle(false, "own")
-			if got := hits(&p, 60); got != 10 {
-				t.Errorf("%d of 60 hits were taken, want one of six: this window was not full", got)
-			}
-		})
+		}
+		pass(time.Second)
+		if got := hits(p, 20); got != 20 {
+			t.Errorf("%d of 20 hits were taken, want each: none has been allowed before", got)
+		}
 	})
-	t.Run("at once", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			var p limits.Purse
-			hits(&p, 100)
-			time.Sleep(time.Second)
-			var all []*limits.Draw
-			for range 50 {
-				d, _ := begin(&p)
-				all = append(all, d)
-			}
-			for _, d := range all {
-				d.Settle(true, "")
-			}
-			spared := 0
-			for range 100 {
-				if _, taken := begin(&p); !taken {
-					spared++
-				}
-			}
-			if spared == 0 || spared > 100/8 {
-				t.Errorf("50 who found nothing took %d ahead, want an eighth of a second's hits at most", spared)
-			}
-		})
+	during("refused for another window", 100, func(t *testing.T, p *limits.Purse) {
+		d, _ := begin(p)
+		d.Settle(false, "own")
+		if got := hits(p, 60); got != 10 {
+			t.Errorf("%d of 60 hits were taken, want one of six: this window was not full", got)
+		}
 	})
-	t.Run("gone", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			var p limits.Purse
-			hits(&p, 100)
-			time.Sleep(time.Second)
-			lost := 0
-			for range 1000 { // one that ends, and others that take out what it has taken ahead
-				d, _ := begin(&p)
-				d.Settle(true, "")
-				for {
-					if _, taken := begin(&p); taken {
-						break
-					}
-					lost++
-				}
-			}
-			if lost > 100 {
-				t.Errorf("%d hits were lost in a second, want no more than were allowed in the one before", lost)
-			}
-		})
-	})
-	t.Run("put back late", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			var p limits.Purse
-			hits(&p, 100)
-			time.Sleep(time.Second)
-			hits(&p, 1)
-			slow, taken := begin(&p)
-			if taken {
-				t.Fatal("what was taken ahead is not there")
-			}
-			hits(&p, 60)
-			time.Sleep(1100 * time.Millisecond)
-			if got := hits(&p, 6); got != 1 {
-				t.Fatalf("%d of 6 hits were taken, want one", got)
-			}
-			slow.Settle(false, "own")
-			if got := hits(&p, 1); got != 1 {
-				t.Error("a hit that was taken ahead is good after its second")
-			}
-		})
-	})
-	t.Run("slow", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			var p limits.Purse
-			hits(&p, 100)
-			time.Sleep(time.Second)
-			d, _ := begin(&p)
-			time.Sleep(600 * time.Millisecond)
+	during("at once", 100, func(t *testing.T, p *limits.Purse) {
+		var all []*limits.Draw
+		for range 50 {
+			d, _ := begin(p)
+			all = append(all, d)
+		}
+		for _, d := range all {
 			d.Settle(true, "")
-			time.Sleep(300 * time.Millisecond)
-			if got := hits(&p, 1); got != 0 {
-				t.Fatal("what was taken ahead is not there within its second")
+		}
+		spared := 0
+		for range 100 {
+			if _, taken := begin(p); !taken {
+				spared++
 			}
-			time.Sleep(200 * time.Millisecond)
-			if _, taken := begin(&p); !taken {
-				t.Error("a hit is good for a second from when the statement has ended, not from when it was taken")
+		}
+		if spared == 0 || spared > 100/8 {
+			t.Errorf("50 who found nothing took %d ahead, want an eighth of a second's hits at most", spared)
+		}
+	})
+	during("gone", 100, func(t *testing.T, p *limits.Purse) {
+		lost := 0
+		for range 1000 { // one that ends, and others that take out what it has taken ahead
+			d, _ := begin(p)
+			d.Settle(true, "")
+			for {
+				if _, taken := begin(p); taken {
+					break
+				}
+				lost++
 			}
-		})
+		}
+		if lost > 100 {
+			t.Errorf("%d hits were lost in a second, want no more than were allowed in the one before", lost)
+		}
+	})
+	during("put back late", 100, func(t *testing.T, p *limits.Purse) {
+		hits(p, 1)
+		slow, taken := begin(p)
+		if taken {
+			t.Fatal("what was taken ahead is not there")
+		}
+		hits(p, 60)
+		pass(1100 * time.Millisecond)
+		if got := hits(p, 6); got != 1 {
+			t.Fatalf("%d of 6 hits were taken, want one", got)
+		}
+		slow.Settle(false, "own")
+		if got := hits(p, 1); got != 1 {
+			t.Error("a hit that was taken ahead is good after its second")
+		}
+	})
+	during("slow", 100, func(t *testing.T, p *limits.Purse) {
+		d, _ := begin(p)
+		pass(600 * time.Millisecond)
+		d.Settle(true, "")
+		pass(300 * time.Millisecond)
+		if got := hits(p, 1); got != 0 {
+			t.Fatal("what was taken ahead is not there within its second")
+		}
+		pass(200 * time.Millisecond)
+		if _, taken := begin(p); !taken {
+			t.Error("a hit is good for a second from when the statement has ended, not from when it was taken")
+		}
 	})
 }
