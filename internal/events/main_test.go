@@ -61,6 +61,42 @@ func work(job string) error {
 	return w.Run(context.Background())
 }
 
+// Workers are told of the first event that is due for an endpoint, and of no further one: telling is what commits wait for one another for.
+func TestTold(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.endpoint(t, events.Operator, newReceiver(t).URL)
+	ctx, stop := context.WithCancel(context.Background())
+	connected, heard, ended := make(chan struct{}, 8), make(chan string, 8), make(chan error, 1)
+	go func() {
+		ended <- postgres.Hear(ctx, b.db.DSN, "webhook_queue", time.Hour, postgres.Hearing{
+			Heard: func(payload string) { heard <- payload }, Connected: func() { connected <- struct{}{} }, Lost: func() {}, Due: func() {},
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	<-connected
+	b.emit(t, events.Operator, events.VendorDegraded, "first")
+	b.emit(t, events.Operator, events.VendorDegraded, "second")
+	if _, err := b.db.ExecContext(t.Context(), "SELECT pg_notify('webhook_queue', 'last')"); err != nil {
+		t.Fatal(err)
+	}
+	times := 0
+	for payload := range heard {
+		if payload == "last" {
+			break
+		}
+		times++
+	}
+	if times != 1 {
+		t.Errorf("told %d times of two events, want once", times)
+	}
+}
+
 // A worker's process is killed at every moment. Every event arrives, and under one id however often.
 func TestKilled(t *testing.T) { // F-76
 	t.Parallel()

@@ -228,6 +228,44 @@ func pay(t *testing.T, db *postgres.DB) (paid, bool) {
 	return got, true
 }
 
+// A right answer is no way around a block. It ends the failures in a row where it may, and leaves them as they are elsewhere.
+func TestStreakWon(t *testing.T) { // LIM-3
+	t.Parallel()
+	db := pgtest.New(t)
+	right := func(clears bool) (got []int) {
+		q := new(postgres.Query)
+		q.With("asked", "SELECT "+q.Bind([]byte("key"))+"::bytea AS key")
+		password.PayUnless(q, "asked", "asked.key", "true", clears)
+		q.Finally("SELECT failures FROM streak_paid")
+		if err := db.Select(t.Context(), &got, q); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	counted := func() (n int) {
+		if err := db.GetContext(t.Context(), &n, "SELECT coalesce(sum(failures), 0) FROM streaks"); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if got := right(true); len(got) != 1 || got[0] != 0 || counted() != 0 {
+		t.Fatalf("of who never failed: %v, %d failures", got, counted())
+	}
+	for range 5 {
+		pay(t, db.DB) // the fifth brings a delay
+	}
+	if got := right(true); len(got) != 0 || counted() != 5 {
+		t.Fatalf("while blocked: %v, %d failures, want nothing counted and nothing ended", got, counted())
+	}
+	db.Advance(t, time.Second)
+	if got := right(false); len(got) != 1 || got[0] != 0 || counted() != 5 {
+		t.Fatalf("without ending them: %v, %d failures", got, counted())
+	}
+	if got := right(true); len(got) != 1 || got[0] != 0 || counted() != 0 {
+		t.Fatalf("after the block: %v, %d failures, want none", got, counted())
+	}
+}
+
 func TestStreak(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
