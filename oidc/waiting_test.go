@@ -13,23 +13,9 @@ import (
 
 	"github.com/watchword-auth/watchword/authn/backchannel"
 	"github.com/watchword-auth/watchword/authn/transaction"
+	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/oidc"
 )
-
-// patience is much longer than anything here takes, and shorter than polls wait.
-const patience = 20 * time.Second
-
-// until waits for something that another goroutine is about to do.
-func until(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for over := time.After(patience); !is(); {
-		select {
-		case <-over:
-			t.Fatal("never: " + what)
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
 
 // hears has polls wait at a provider, and gives who does.
 func (w *world) hears(t testing.TB, p *oidc.Provider) *backchannel.Waiting {
@@ -45,7 +31,7 @@ func (w *world) hears(t testing.TB, p *oidc.Provider) *backchannel.Waiting {
 			t.Error(err)
 		}
 	})
-	until(t, "something is heard", func() bool {
+	pgtest.Until(t, "something is heard", func() bool {
 		watch := waiting.Watch("of nobody")
 		defer watch.Leave()
 		return watch != nil
@@ -59,7 +45,7 @@ func (w *world) polls(t testing.TB, p *oidc.Provider, server *httptest.Server, c
 	before := p.Backchannel.Waiting.Held()
 	answer := make(chan *tokens, 1)
 	go func() { answer <- w.tokenAt(t, server.URL, client, ciba(asked.RequestID), change...) }()
-	until(t, "a poll waits", func() bool {
+	pgtest.Until(t, "a poll waits", func() bool {
 		select {
 		case got := <-answer:
 			t.Fatalf("a poll does not wait: %d %s", got.status, got.raw)
@@ -75,7 +61,7 @@ func answered(t testing.TB, answer <-chan *tokens) *tokens {
 	select {
 	case got := <-answer:
 		return got
-	case <-time.After(patience):
+	case <-time.After(pgtest.Patience):
 		t.Fatal("a poll is not answered")
 		return nil
 	}
@@ -214,7 +200,7 @@ func TestPollGivesWay(t *testing.T) { // CI-4, CI-5
 		t.Errorf("neither got tokens: %s, %s", got.raw, other.raw)
 	}
 	notTokens(t, "the other", other, "invalid_grant")
-	until(t, "nobody waits", func() bool { return waiting.Held() == 0 })
+	pgtest.Until(t, "nobody waits", func() bool { return waiting.Held() == 0 })
 }
 
 // Whoever has gone gets no tokens that nobody reads: they are there for the next poll.
@@ -239,12 +225,12 @@ func TestPollGone(t *testing.T) {
 		}
 		gone <- err
 	}()
-	until(t, "a poll waits", func() bool { return waiting.Held() == 1 })
+	pgtest.Until(t, "a poll waits", func() bool { return waiting.Held() == 1 })
 	leave()
 	if err := <-gone; err == nil {
 		t.Fatal("answered")
 	}
-	until(t, "nobody waits", func() bool { return waiting.Held() == 0 })
+	pgtest.Until(t, "nobody waits", func() bool { return waiting.Held() == 0 })
 	w.allow(t)
 	w.later(t)
 	if got := w.token(t, "till", ciba(asked.RequestID)); got.status != http.StatusOK {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/watchword-auth/watchword/internal/pgtest"
 	"github.com/watchword-auth/watchword/sms"
 )
 
@@ -66,17 +67,6 @@ func refuse(vendor string, class sms.Class) func(sms.Leg) (sms.Accepted, error) 
 	}
 }
 
-// until waits for something, looking again and again.
-func until(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-		<-time.After(5 * time.Millisecond)
-	}
-}
-
 // F-45: a vendor that works again is used again, alone and beside another one that works.
 func TestVendorComesBack(t *testing.T) {
 	t.Parallel()
@@ -101,7 +91,7 @@ func TestVendorComesBack(t *testing.T) {
 			if taken := second.calls(); taken != 3*others {
 				t.Errorf("%d texts by the second vendor", taken)
 			}
-			until(t, "the first vendor carries texts again", func() bool {
+			pgtest.Until(t, "the first vendor carries texts again", func() bool {
 				before := first.calls()
 				c.db.Advance(t, 2*time.Second)
 				c.send(t, "+12025550143", uuid.New())
@@ -133,7 +123,7 @@ func TestGarbledReference(t *testing.T) {
 	for i := range 12 {
 		c.storeText(t, map[int]string{3: "nul", 7: "long"}[i], uuid.New())
 	}
-	until(t, "the others are sent", func() bool { return c.count(t, `SELECT count(*) FROM messages WHERE state = 'sent'`) == 10 })
+	pgtest.Until(t, "the others are sent", func() bool { return c.count(t, `SELECT count(*) FROM messages WHERE state = 'sent'`) == 10 })
 	stop()
 	if err := <-stopped; err != nil {
 		t.Fatal(err)
@@ -302,7 +292,7 @@ func TestRepeatWaitsForItsVendor(t *testing.T) {
 	}
 	lost = false
 	for _, id := range ids {
-		until(t, "the repeat is made", func() bool {
+		pgtest.Until(t, "the repeat is made", func() bool {
 			c.db.Advance(t, time.Second)
 			c.drain(t)
 			return c.state(t, id) == "sent" || strings.HasPrefix(c.state(t, id), "failed")

@@ -14,21 +14,6 @@ import (
 	"github.com/watchword-auth/watchword/internal/pgtest"
 )
 
-// patience is much longer than anything here takes, and shorter than polls wait.
-const patience = 20 * time.Second
-
-// until waits for something that another goroutine is about to do.
-func until(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for over := time.After(patience); !is(); {
-		select {
-		case <-over:
-			t.Fatal("never: " + what)
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
-
 // waiting is another process, in which polls wait.
 func (w *world) waiting(t testing.TB, change ...func(*backchannel.Waiting)) *backchannel.Waiting {
 	t.Helper()
@@ -45,7 +30,7 @@ func (w *world) waiting(t testing.TB, change ...func(*backchannel.Waiting)) *bac
 			t.Error(err)
 		}
 	})
-	until(t, "something is heard", func() bool { return hears(waiting) })
+	pgtest.Until(t, "something is heard", func() bool { return hears(waiting) })
 	return waiting
 }
 
@@ -77,7 +62,7 @@ func ended(t testing.TB, look <-chan bool, want bool) {
 		if got != want {
 			t.Errorf("told to look: %v", got)
 		}
-	case <-time.After(patience):
+	case <-time.After(pgtest.Patience):
 		t.Fatal("a poll waits on")
 	}
 }
@@ -154,7 +139,7 @@ func TestWaitingEnds(t *testing.T) { // CIB-2
 			first, second := waits(t, waiting, asked), waits(t, waiting, other)
 			tt.end(t, w, asked)
 			ended(t, first, true)
-			until(t, "one waits", func() bool { return waiting.Held() == 1 })
+			pgtest.Until(t, "one waits", func() bool { return waiting.Held() == 1 })
 			select {
 			case <-second:
 				t.Error("another question's poll was woken")
@@ -208,7 +193,7 @@ func TestWaitingRoom(t *testing.T) {
 	early.Leave()
 	second := waits(t, waiting, asked)
 	ended(t, first, false)
-	until(t, "one waits", func() bool { return waiting.Held() == 1 })
+	pgtest.Until(t, "one waits", func() bool { return waiting.Held() == 1 })
 	waits(t, waiting, &backchannel.Asked{Secret: "another"})
 	third := waiting.Watch("one too many")
 	defer third.Leave()
@@ -227,7 +212,7 @@ func TestWaitingRoom(t *testing.T) {
 	if waiting.Watch(asked.Secret) != nil {
 		t.Error("somebody may wait in a process that stops")
 	}
-	until(t, "nobody waits", func() bool { return waiting.Held() == 0 })
+	pgtest.Until(t, "nobody waits", func() bool { return waiting.Held() == 0 })
 }
 
 // Whoever hears nothing has nobody wait; what was missed is looked at when there is a connection again.
@@ -259,7 +244,7 @@ func TestWaitingHearsNothing(t *testing.T) { // REL-6
 			t.Fatal(err)
 		}
 	}
-	until(t, "nothing is heard", func() bool { return !hears(waiting) })
+	pgtest.Until(t, "nothing is heard", func() bool { return !hears(waiting) })
 	if late.Take() {
 		t.Error("a poll begins to wait where nothing is heard")
 	}
@@ -275,7 +260,7 @@ func TestWaitingHearsNothing(t *testing.T) { // REL-6
 		t.Fatal(err)
 	}
 	ended(t, look, true)
-	until(t, "something is heard", func() bool { return hears(waiting) })
+	pgtest.Until(t, "something is heard", func() bool { return hears(waiting) })
 	if waiting.Held() != 1 {
 		t.Errorf("%d wait, want the one whose question is open", waiting.Held())
 	}
