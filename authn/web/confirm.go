@@ -30,7 +30,7 @@ import (
 const confirmPath = "/confirm"
 
 // confirmWords names the page and the version of its wording, for the evidence. A text that says something else is another version.
-const confirmWords = "confirm.1"
+const confirmWords = "confirm.2"
 
 func (h *Handler) confirmPages() map[string]func(http.ResponseWriter, *http.Request) error {
 	if h.Payments == nil {
@@ -241,10 +241,14 @@ func (f *frame) label(t *transaction.Transaction) template.HTML {
 }
 
 // shown is what the page says of the payment, as people read it, for the evidence.
-func (f *frame) shown(t *transaction.Transaction) *transaction.Shown {
+func (f *frame) shown(p *paying) *transaction.Shown {
+	t := p.Transaction
 	lines := []string{f.Over, plain(f.verb(t, "confirm.title", "confirm.title_transfer", "confirm.title_standing_order", "confirm.title_direct_debit"))}
 	for _, fact := range f.facts(t) {
 		lines = append(lines, plain(fact.Term)+": "+fact.Value)
+	}
+	if message := message(p.in()); message != "" {
+		lines = append(lines, plain(f.TC("confirm.message"))+" "+message)
 	}
 	lines = append(lines, plain(f.T("confirm.differs")), plain(f.label(t)))
 	return &transaction.Shown{Channel: "page", Text: strings.Join(lines, "\n"), Locale: f.Lang, Template: confirmWords}
@@ -346,7 +350,7 @@ func (h *Handler) postPay(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	in, f := p.in(), h.confirmFrame(r, p)
-	shown := f.shown(p.Transaction)
+	shown := f.shown(p)
 	if form.Get("answer") == "refuse" {
 		_, err := h.Payments.Refuse(r.Context(), p.Client, p.ID, transaction.Outcome{Holder: in.Session.ID, Page: shown})
 		if err != nil && !errors.Is(err, transaction.ErrDecided) {
@@ -419,6 +423,9 @@ func repeated(t *transaction.Transaction, form url.Values) *transaction.Repeat {
 		payee.Name = form.Get("payee-" + strconv.Itoa(i))
 		again.Payees = append(again.Payees, payee)
 	}
+	if form.Has("payee-" + strconv.Itoa(len(t.Payees))) { // the page showed one more
+		again.Payees = nil
+	}
 	return again
 }
 
@@ -461,7 +468,7 @@ func (h *Handler) postReport(w http.ResponseWriter, r *http.Request) error {
 	}
 	in := p.in()
 	_, err = h.Payments.Report(r.Context(), p.Client, p.ID, transaction.Outcome{
-		Holder: in.Session.ID, Page: h.confirmFrame(r, p).shown(p.Transaction),
+		Holder: in.Session.ID, Page: h.confirmFrame(r, p).shown(p),
 		Along: func(q *postgres.Query, _ string) { h.Completer.SignOutWith(r.Context(), q, p.cookie, "fraud_reported") },
 	})
 	if err != nil && !errors.Is(err, transaction.ErrDecided) {

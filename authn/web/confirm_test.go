@@ -191,6 +191,7 @@ func TestConfirm(t *testing.T) {
 		"one letter":       {"payee-0": {"Bäckerei Müler & Söhne"}},
 		"another record":   {"record": {"AAAA"}},
 		"no payee":         {"payee-0": {""}},
+		"one more payee":   {"payee-1": {"Mallory"}},
 		"nothing":          {"amount": {""}, "currency": {""}, "payee-0": {""}, "record": {""}},
 	} {
 		t.Run("changed in the page "+what, func(t *testing.T) {

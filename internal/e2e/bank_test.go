@@ -116,14 +116,14 @@ func TestBankInTheBackground(t *testing.T) {
 	t.Parallel()
 	s := running
 	tab, who := s.customer(t, browsertest.Taste{})
-	ask := func() (bank string) {
+	ask := func() (bank, message string) {
 		t.Helper()
 		tab.Go(s.Bank + "/")
 		tab.Click("#pay-background")
 		if tab.Text("#state") != "asked" {
 			t.Fatalf("the bank does not wait:\n%s", tab.Text("body"))
 		}
-		bank = tab.URL()
+		bank, message = tab.URL(), tab.Text("#message")
 		if got := tab.Text("#account"); got != s.Issuer+"/account" {
 			t.Errorf("the bank leads its customer to %s", got)
 		}
@@ -132,12 +132,12 @@ func TestBankInTheBackground(t *testing.T) {
 		if !strings.HasPrefix(tab.URL(), s.Issuer+"/confirm?") {
 			t.Fatalf("the link led to %s\n%s", tab.URL(), tab.Text("body"))
 		}
-		for _, want := range []string{"EUR 129.90", "Bäckerei Müller", "••••3000", "Invoice 4711", "PAY-"} {
+		for _, want := range []string{"EUR 129.90", "Bäckerei Müller", "••••3000", "Invoice 4711", "The Bank shows you this as well: " + message} {
 			if got := tab.Text("main"); !strings.Contains(got, want) {
 				t.Errorf("the page does not show %q:\n%s", want, got)
 			}
 		}
-		return bank
+		return bank, message
 	}
 	settled := func(bank string) {
 		t.Helper()
@@ -149,8 +149,17 @@ func TestBankInTheBackground(t *testing.T) {
 			<-time.After(time.Second) // sooner than the page loads itself again
 		}
 	}
-	bank := ask()
-	code, err := s.text(t.Context(), who.Phone, 2)
+	bank, _ := ask()
+	tab.Click("button[value=refuse]")
+	tab.Click("form[action^='/confirm/back'] button")
+	settled(bank)
+	if tab.Text("#state") != "not approved" || tab.Text("#problem") != "access_denied user_refused" {
+		t.Errorf("refused: %s", tab.Text("body"))
+	}
+
+	bank, message := ask()
+	page := tab.URL()
+	code, err := s.text(t.Context(), who.Phone, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,13 +170,15 @@ func TestBankInTheBackground(t *testing.T) {
 	}
 	settled(bank)
 	approved(t, tab)
+	if !strings.Contains(tab.Text("body"), "The Bank shows you this as well: "+message) {
+		t.Errorf("the evidence lacks what the page said beside the payment: %s", tab.Text("body"))
+	}
 
-	bank = ask()
-	tab.Click("button[value=refuse]")
-	tab.Click("form[action^='/confirm/back'] button")
-	settled(bank)
-	if tab.Text("#state") != "not approved" || tab.Text("#problem") != "access_denied user_refused" {
-		t.Errorf("refused: %s", tab.Text("body"))
+	tab.Go(page) // what was approved can be reported, and the bank hears of it
+	tab.Click("form[action^='/confirm/report'] button")
+	tab.Go(bank)
+	if tab.Text("#state") != "approved" || !strings.HasPrefix(tab.Text("#problem"), "You said that you did not ask for this") {
+		t.Errorf("reported afterwards: %s", tab.Text("body"))
 	}
 	for _, problem := range tab.Problems() {
 		t.Error(problem)

@@ -407,6 +407,7 @@ func (b *bank) show(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer done()
+	b.again(r.Context(), paying)
 	b.render(w, http.StatusOK, &view{Issuer: b.cfg.Issuer, Session: s, Payment: paying})
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -19,6 +20,47 @@ type transaction struct {
 	Status string `json:"status"`
 	Reason string `json:"reason"`
 	Result string `json:"result"`
+	// ReportedAt is when the customer said that they had not asked for it, which they can say of what they had approved.
+	ReportedAt *time.Time `json:"reported_at"`
+}
+
+// Message is what the customer sees here and where they answer, to know that it is the same payment.
+func (p *payment) Message() string { return fmt.Sprintf("PAY-%d", p.Number) }
+
+// Because says to the customer what the words of the protocol, which developers find below, mean for a payment.
+func (p *payment) Because() string {
+	for _, meaning := range []struct{ words, sentence string }{
+		{"user_refused", "You did not approve it. No money has moved."},
+		{"user_reported", "You said that you did not ask for it. No money has moved. We look into it, and call you."},
+		{"transaction_failed", "What you were shown is not what we would have carried out, or the code was wrong too often. No money has moved. Begin again."},
+		{"transaction_mismatch", "What you were shown is not what we would have carried out. No money has moved. Begin again."},
+		{"expired", "It was not approved in time. No money has moved. Begin again."},
+		{"suspended", "It was stopped, because you said of another payment that you did not ask for it. No money has moved."},
+		{"otp_incorrect", "Compare the code with the text message."},
+	} {
+		if strings.Contains(p.Problem, meaning.words) {
+			return meaning.sentence
+		}
+	}
+	return ""
+}
+
+// again reads how a payment stands: answers get lost, payments expire, and what was approved may be reported afterwards. A bank that moves money has a webhook tell it.
+func (b *bank) again(ctx context.Context, paying *payment) {
+	p, err := b.issuer(ctx)
+	if err != nil || paying.Transaction == "" {
+		return
+	}
+	var now transaction
+	if p.call(ctx, http.MethodGet, "/v1/transactions/"+paying.Transaction, nil, &now) != nil {
+		return // it is shown as it was
+	}
+	if paying.State == "asked" && now.Status != "pending" && now.Status != "approved" {
+		paying.State, paying.Problem = "not approved", strings.TrimSpace(now.Status+" "+now.Reason)
+	}
+	if now.ReportedAt != nil {
+		paying.Problem = "You said that you did not ask for this. We look into it, and call you."
+	}
 }
 
 // order is the payment as the API takes it, and as it has to come again with the code.
@@ -95,7 +137,7 @@ func (b *bank) verify(ctx context.Context, paying *payment, r *http.Request) err
 	err = p.call(ctx, http.MethodPost, "/v1/transactions/"+paying.Transaction+"/verify", again, &got)
 	if refused := new(refusal); errors.As(err, &refused) {
 		if refused.Problem == "otp_incorrect" && refused.AttemptsLeft > 0 {
-			return fmt.Errorf("otp_incorrect: the code is not right; %d more tries", refused.AttemptsLeft)
+			return fmt.Errorf("otp_incorrect: the code is not right; attempts left: %d", refused.AttemptsLeft)
 		}
 		var now transaction // what became of the payment is read, not guessed
 		if p.call(ctx, http.MethodGet, "/v1/transactions/"+paying.Transaction, nil, &now) == nil && now.Status != "pending" {
@@ -129,7 +171,7 @@ func (b *bank) wait(ctx context.Context, s *session, paying *payment) error {
 		ExpiresIn int    `json:"expires_in"`
 		Interval  int    `json:"interval"`
 	}
-	form := url.Values{"scope": {"openid"}, "id_token_hint": {s.idToken}, "binding_message": {fmt.Sprintf("PAY-%d", paying.Number)}, "authorization_details": {details}}
+	form := url.Values{"scope": {"openid"}, "id_token_hint": {s.idToken}, "binding_message": {paying.Message()}, "authorization_details": {details}}
 	if err := p.post(ctx, p.metadata.Background, form, &got); err != nil {
 		return err
 	}
