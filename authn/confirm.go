@@ -39,16 +39,27 @@ func (s *Service) Ask(q *postgres.Query, in *SignIn, created string) {
 	q.With("sign_in_asks", fmt.Sprintf("UPDATE sign_ins SET transaction_id = c.id FROM %s c WHERE sign_ins.id = %s", created, q.Bind(in.ID)+"::uuid"))
 }
 
+// Asked stores that the person of a sign-in has been shown the transaction that its requirement names, which their decision led to. Only then may they read how it ended.
+func (s *Service) Asked(ctx context.Context, in *SignIn, cookie Cookie) error {
+	q := new(postgres.Query)
+	able := s.HoldSignIn(q, in, cookie, true)
+	q.Finally(fmt.Sprintf("UPDATE sign_ins SET transaction_id = %s WHERE id = %s AND %s", q.Bind(in.Requirement.Backchannel.Transaction)+"::uuid", q.Bind(in.ID)+"::uuid", able))
+	if _, err := s.DB.Run(ctx, q); err != nil {
+		return fmt.Errorf("store what a sign-in was asked: %w", err)
+	}
+	return nil
+}
+
 // CompleteAfter is [Service.Complete] for as long as part from has a row.
 func (s *Service) CompleteAfter(q *postgres.Query, in *SignIn, cookie Cookie, from string) {
 	s.complete(q, in, cookie, "AND EXISTS (SELECT FROM "+from+")")
 }
 
-// Past reads a sign-in of this browser that asked for a transaction, whatever became of it and of the session: its person may read how it ended until the sign-in's time is over. Nothing but
-// that may rest on it.
+// Past reads a sign-in of this browser whose person was shown a transaction, whatever became of it and of the session: they may read how it ended until the sign-in's time is over, and report it.
+// Whoever merely opened a link to it, or did not get as far as that, was shown none. Nothing else may rest on it.
 func (s *Service) Past(ctx context.Context, cookie Cookie, id uuid.UUID) (*SignIn, error) {
 	q := new(postgres.Query)
-	q.Finally(fmt.Sprintf("SELECT %s FROM sign_ins si JOIN sessions s ON s.id = si.session_id WHERE si.id = %s AND s.token_hash = %s AND (si.transaction_id IS NOT NULL OR si.requirement->'backchannel'->>'transaction' IS NOT NULL) AND si.expires_at > wall()",
+	q.Finally(fmt.Sprintf("SELECT %s FROM sign_ins si JOIN sessions s ON s.id = si.session_id WHERE si.id = %s AND s.token_hash = %s AND si.transaction_id IS NOT NULL AND si.expires_at > wall()",
 		s.columns(q), q.Bind(id)+"::uuid", q.Bind(cookie.hash())+"::bytea"))
 	in, err := s.read(ctx, q)
 	if err != nil {

@@ -391,10 +391,13 @@ func (p *Provider) finishBack(w http.ResponseWriter, r *http.Request, progress *
 	return nil
 }
 
-// refuseBack ends a sign-in that does not answer a question with yes. It is answered with no if the person who is asked says so; whoever else opened the page says nothing.
+// refuseBack ends a sign-in that does not answer a question with yes. It is answered with no if the person who is asked says so, once they have proven what an answer takes and have been shown the
+// question; whoever else opened the page, and whoever turned back before that, says nothing.
 func (p *Provider) refuseBack(w http.ResponseWriter, r *http.Request, progress *authn.Progress, cookie authn.Cookie, failure authn.Failure) error {
 	in := progress.SignIn
-	if in.Session.Subject == in.Requirement.Subject {
+	shown := slices.Contains([]authn.Step{authn.StepConsent, authn.StepConfirm, authn.StepDone}, progress.Decision.Step)
+	never := progress.Decision.Step == authn.StepFail && progress.Decision.Failure == authn.Unmet // nobody can answer it with yes
+	if in.Session.Subject == in.Requirement.Subject && (shown || never) {
 		if err := p.Backchannel.Refuse(r.Context(), in.Requirement.Backchannel.Request, &in.Session); err != nil && !errors.Is(err, backchannel.ErrOver) {
 			return err
 		}

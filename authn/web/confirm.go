@@ -126,6 +126,10 @@ func (h *Handler) payment(w http.ResponseWriter, r *http.Request) (*paying, erro
 		return nil, h.Next(w, r, p, v.cookie)
 	case asked(p.SignIn) == uuid.Nil:
 		return now, nil
+	case p.SignIn.Transaction == uuid.Nil: // it was created before somebody signed in to answer it
+		if err := h.SignIns.Asked(r.Context(), p.SignIn, v.cookie); err != nil {
+			return nil, err
+		}
 	}
 	now.Transaction, err = h.Payments.GetWithText(r.Context(), now.in().RelyingParty.ID, asked(now.in()))
 	if err == nil && now.over && now.State == transaction.Pending {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -182,6 +183,63 @@ func TestBankInTheBackground(t *testing.T) {
 	}
 	for _, problem := range tab.Problems() {
 		t.Error(problem)
+	}
+}
+
+// TestBankStrangersWithTheLink: whoever has the address that a question is answered at, but has not proven what an answer takes, learns nothing of the payment, answers nothing and reports nothing.
+func TestBankStrangersWithTheLink(t *testing.T) { // TX-4, TXN-5, TXN-6
+	t.Parallel()
+	s := running
+	tab, who := s.customer(t, browsertest.Taste{})
+	tab.Go(s.Bank + "/")
+	tab.Click("#pay-background")
+	bank := tab.URL()
+	code, err := s.text(t.Context(), who.Phone, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tab.Go(s.Issuer + "/account")
+	var link string
+	tab.Evaluate("document.querySelector(\"a[href^='/ciba/']\").getAttribute('href')", &link)
+
+	confirm := map[string]string{} // where the page would be for each stranger
+	strangers := map[string]*browsertest.Tab{}
+	for _, knows := range []string{"nothing", "the password"} {
+		stranger := browsertest.Open(t, browsertest.Taste{}, s.Issuer)
+		stranger.Go(s.Issuer + link)
+		if knows == "the password" {
+			stranger.Type("#username", who.Username)
+			stranger.Type("#password", who.Password)
+			stranger.Click("form[action^='/login?'] button[type=submit]")
+		}
+		_, flow, ok := strings.Cut(stranger.URL(), "flow=")
+		if !ok {
+			t.Fatalf("who knows %s is at %s", knows, stranger.URL())
+		}
+		var state int
+		stranger.Evaluate("fetch('/confirm/state?flow="+flow+"').then(r => r.status)", &state)
+		if state != http.StatusGone {
+			t.Errorf("who knows %s learns how it stands: %d", knows, state)
+		}
+		stranger.Click("form[action^='/login/cancel'] button")
+		confirm[knows], strangers[knows] = s.Issuer+"/confirm?flow="+flow, stranger
+	}
+	tab.Go(bank)
+	if tab.Text("#state") != "asked" {
+		t.Fatalf("a stranger answered: %s", tab.Text("body"))
+	}
+
+	tab.Go(s.Issuer + link)
+	tab.Type("#code", code)
+	tab.Click("button[value=approve]")
+	if got := tab.Text("h1"); got != "You approved this payment" {
+		t.Fatalf("after the code: %s %s", tab.URL(), tab.Text("body"))
+	}
+	for knows, stranger := range strangers {
+		stranger.Go(confirm[knows])
+		if got := stranger.Text("body"); strings.Contains(got, "129.90") || strings.Contains(got, "Müller") || strings.Contains(got, "didn't ask") {
+			t.Errorf("who knows %s reads the payment: %s", knows, got)
+		}
 	}
 }
 
