@@ -350,6 +350,8 @@ func TestRegistration(t *testing.T) {
 	good := oidc.Registration{Name: "App", RedirectURIs: []string{"https://rp.example/cb"}}
 	for name, change := range map[string]func(*oidc.Registration){
 		"no name":              func(r *oidc.Registration) { r.Name = " " },
+		"a name of two lines":  func(r *oidc.Registration) { r.Name = "Bank\u2028Amount: EUR 1.00" },
+		"a name that turns":    func(r *oidc.Registration) { r.Name = "Bank\u202e" },
 		"no redirect":          func(r *oidc.Registration) { r.RedirectURIs = nil },
 		"http":                 func(r *oidc.Registration) { r.RedirectURIs = []string{"http://rp.example/cb"} },
 		"script":               func(r *oidc.Registration) { r.RedirectURIs = []string{"javascript:alert(1)"} },

@@ -19,6 +19,7 @@ import (
 	zoidc "github.com/zitadel/oidc/v3/pkg/oidc"
 
 	"github.com/watchword-auth/watchword/authn"
+	"github.com/watchword-auth/watchword/internal/payment"
 )
 
 // Registration is what an application registered, in the words of OpenID Connect Dynamic Client Registration 1.0 section 2.
@@ -126,7 +127,7 @@ func (r *Registration) Validate() error {
 	if r.AndroidAppHash != "" && (r.ApplicationType != "native" || !androidAppHash.MatchString(r.AndroidAppHash)) {
 		complain("android_app_hash is for native applications and has eleven characters: see the SMS Retriever API")
 	}
-	if strings.TrimSpace(r.Name) == "" || len(r.Name) > 100 || strings.ContainsFunc(r.Name, func(c rune) bool { return c < ' ' }) {
+	if name, visible := payment.Visible(r.Name); !visible || name == "" || len(r.Name) > 100 { // it stands in sentences, texts and evidence
 		complain("client_name: give a name of 1 to 100 characters, as people will read it")
 	}
 	if r.SupportPhone != "" && !supportPhone.MatchString(r.SupportPhone) {

@@ -427,7 +427,13 @@ func repeated(t *transaction.Transaction, form url.Values) *transaction.Repeat {
 		payee.Name = form.Get("payee-" + strconv.Itoa(i))
 		again.Payees = append(again.Payees, payee)
 	}
-	if form.Has("payee-" + strconv.Itoa(len(t.Payees))) { // the page showed one more
+	shown := 0
+	for name := range form {
+		if strings.HasPrefix(name, "payee-") {
+			shown++
+		}
+	}
+	if shown != len(t.Payees) {
 		again.Payees = nil
 	}
 	return again

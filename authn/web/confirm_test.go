@@ -192,6 +192,7 @@ func TestConfirm(t *testing.T) {
 		"another record":   {"record": {"AAAA"}},
 		"no payee":         {"payee-0": {""}},
 		"one more payee":   {"payee-1": {"Mallory"}},
+		"a payee far off":  {"payee-9": {"Mallory"}},
 		"nothing":          {"amount": {""}, "currency": {""}, "payee-0": {""}, "record": {""}},
 	} {
 		t.Run("changed in the page "+what, func(t *testing.T) {

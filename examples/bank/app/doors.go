@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -29,6 +30,9 @@ func (p *payment) Message() string { return fmt.Sprintf("PAY-%d", p.Number) }
 
 // Because says to the customer what the words of the protocol, which developers find below, mean for a payment.
 func (p *payment) Because() string {
+	if p.State != "not approved" {
+		return ""
+	}
 	for _, meaning := range []struct{ words, sentence string }{
 		{"user_refused", "You did not approve it. No money has moved."},
 		{"user_reported", "You said that you did not ask for it. No money has moved. We look into it, and call you."},
@@ -36,7 +40,10 @@ func (p *payment) Because() string {
 		{"transaction_mismatch", "What you were shown is not what we would have carried out. No money has moved. Begin again."},
 		{"expired", "It was not approved in time. No money has moved. Begin again."},
 		{"suspended", "It was stopped, because you said of another payment that you did not ask for it. No money has moved."},
-		{"otp_incorrect", "Compare the code with the text message."},
+		{"attempts", "The code was wrong too often. No money has moved. Begin again."},
+		{"changed", "What you were shown is not what we would have carried out. No money has moved. Begin again."},
+		{"refused", "You did not approve it. No money has moved."},
+		{"canceled", "It was taken back. No money has moved."},
 	} {
 		if strings.Contains(p.Problem, meaning.words) {
 			return meaning.sentence
@@ -55,8 +62,14 @@ func (b *bank) again(ctx context.Context, paying *payment) {
 	if p.call(ctx, http.MethodGet, "/v1/transactions/"+paying.Transaction, nil, &now) != nil {
 		return // it is shown as it was
 	}
-	if paying.State == "asked" && now.Status != "pending" && now.Status != "approved" {
-		paying.State, paying.Problem = "not approved", strings.TrimSpace(now.Status+" "+now.Reason)
+	switch {
+	case paying.State == "approved" || now.Status == "pending":
+	case now.Status == "approved": // whose answer did not get here
+		if err := b.act(ctx, p, paying, now.Result, ""); err != nil {
+			paying.Problem = err.Error()
+		}
+	default:
+		paying.State, paying.Problem = "not approved", cmp.Or(paying.Problem, strings.TrimSpace(now.Status+" "+now.Reason))
 	}
 	if now.ReportedAt != nil {
 		paying.Problem = "You said that you did not ask for this. We look into it, and call you."
@@ -137,13 +150,9 @@ func (b *bank) verify(ctx context.Context, paying *payment, r *http.Request) err
 	err = p.call(ctx, http.MethodPost, "/v1/transactions/"+paying.Transaction+"/verify", again, &got)
 	if refused := new(refusal); errors.As(err, &refused) {
 		if refused.Problem == "otp_incorrect" && refused.AttemptsLeft > 0 {
-			return fmt.Errorf("otp_incorrect: the code is not right; attempts left: %d", refused.AttemptsLeft)
+			return fmt.Errorf("otp_incorrect: the code is not right, compare it with the text message; tries left: %d", refused.AttemptsLeft)
 		}
-		var now transaction // what became of the payment is read, not guessed
-		if p.call(ctx, http.MethodGet, "/v1/transactions/"+paying.Transaction, nil, &now) == nil && now.Status != "pending" {
-			paying.State = "not approved"
-		}
-		return err
+		return err // what became of the payment is read by the page that follows, not guessed
 	}
 	if err != nil {
 		return err
@@ -175,12 +184,12 @@ func (b *bank) wait(ctx context.Context, s *session, paying *payment) error {
 	if err := p.post(ctx, p.metadata.Background, form, &got); err != nil {
 		return err
 	}
-	go b.await(context.WithoutCancel(ctx), p, s, paying, got.Request, time.Duration(max(got.Interval, 1))*time.Second)
+	go b.await(context.WithoutCancel(ctx), p, s, paying, got.Request, time.Duration(max(got.Interval, 1))*time.Second, time.Now().Add(time.Duration(got.ExpiresIn)*time.Second))
 	return nil
 }
 
 // await polls until the customer has answered: Watchword holds a poll until then, or until it has to come again, which it may no oftener than every pause.
-func (b *bank) await(ctx context.Context, p *provider, s *session, paying *payment, request string, pause time.Duration) {
+func (b *bank) await(ctx context.Context, p *provider, s *session, paying *payment, request string, pause time.Duration, until time.Time) {
 	for {
 		asked := time.Now()
 		claims, err := b.tokens(ctx, p, url.Values{"grant_type": {"urn:openid:params:grant-type:ciba"}, "auth_req_id": {request}}, "")
@@ -190,6 +199,10 @@ func (b *bank) await(ctx context.Context, p *provider, s *session, paying *payme
 				pause += 5 * time.Second
 			}
 			<-time.After(time.Until(asked.Add(pause)))
+			continue
+		}
+		if err != nil && !errors.As(err, &refused) && time.Now().Before(until) { // nothing was said of the payment
+			<-time.After(pause)
 			continue
 		}
 		s.mu.Lock()
