@@ -135,7 +135,7 @@ func (s *system) nothingLeaked(ctx context.Context) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for value, what := range s.secrets {
-			if what == "code" { // six digits also turn up by chance, inside times and ids
+			if len(value) == 6 && strings.Trim(value, "0123456789") == "" { // six digits also turn up by chance, inside times and ids
 				value = "#" + value
 			}
 			if strings.Contains(text, value) {
