@@ -233,7 +233,7 @@ func TestWaysPage(t *testing.T) { // P5
 	if got := fmt.Sprint(order(methods)); !strings.HasPrefix(got, "[Text") || !strings.HasSuffix(got, "One of your backup codes]") {
 		t.Errorf("order %s", got)
 	}
-	methods.wantNot(t, "ways", "555", paper[0], app.Authenticator.ID.String()+" ")
+	methods.wantNot(t, "ways", "+1202", "5550143", paper[0], app.Authenticator.ID.String()+" ")
 
 	w.Outage.Store(true)
 	texts := w.Texts(t)
