@@ -117,12 +117,12 @@ func TestGarbledReference(t *testing.T) {
 		return sms.Accepted{Ref: l.ID.String()}, nil
 	}
 	c.through(t, 10*time.Second, v)
-	ctx, stop := context.WithCancel(t.Context())
-	stopped := make(chan error, 1)
-	go func() { stopped <- c.worker.Run(ctx) }()
 	for i := range 12 {
 		c.storeText(t, map[int]string{3: "nul", 7: "long"}[i], uuid.New())
 	}
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan error, 1)
+	go func() { stopped <- c.worker.Run(ctx) }() // not before: it would take a text before what it says is replaced
 	pgtest.Until(t, "the others are sent", func() bool { return c.count(t, `SELECT count(*) FROM messages WHERE state = 'sent'`) == 10 })
 	stop()
 	if err := <-stopped; err != nil {

