@@ -201,7 +201,7 @@ func (b *bank) await(ctx context.Context, p *provider, s *session, paying *payme
 			<-time.After(time.Until(asked.Add(pause)))
 			continue
 		}
-		if err != nil && !errors.As(err, &refused) && time.Now().Before(until) { // nothing was said of the payment
+		if err != nil && (!errors.As(err, &refused) || refused.Status >= http.StatusInternalServerError) && time.Now().Before(until) { // nothing was said of the payment
 			<-time.After(pause)
 			continue
 		}
