@@ -48,11 +48,13 @@ func ParseNumber(s, region string) (Number, error) {
 		}
 	}
 	parsed, err := phonenumbers.Parse(s, region)
-	if err != nil || !phonenumbers.IsValidNumber(parsed) || parsed.GetExtension() != "" {
+	if err != nil || parsed.GetExtension() != "" {
 		return Number{}, ErrNumberFormat
 	}
 	switch phonenumbers.GetNumberType(parsed) {
-	case phonenumbers.MOBILE, phonenumbers.FIXED_LINE_OR_MOBILE, phonenumbers.PERSONAL_NUMBER, phonenumbers.VOIP, phonenumbers.UNKNOWN:
+	case phonenumbers.UNKNOWN: // not a valid number: phonenumbers.IsValidNumber asks for nothing else, and takes as long again
+		return Number{}, ErrNumberFormat
+	case phonenumbers.MOBILE, phonenumbers.FIXED_LINE_OR_MOBILE, phonenumbers.PERSONAL_NUMBER, phonenumbers.VOIP:
 	case phonenumbers.FIXED_LINE:
 		return Number{}, ErrNumberLandline
 	default:
