@@ -848,8 +848,12 @@ func (l *Ledger) SendHits(ctx context.Context, subject uuid.UUID, to sms.Number)
 
 func (l *Ledger) hits(ctx context.Context, subject uuid.UUID, recipient []byte) []limits.Hit {
 	all := []limits.Hit{
-		{Window: l.Limits.NumberHour, Key: recipient}, {Window: l.Limits.NumberDay, Key: recipient},
 		{Window: l.Limits.SubjectHour, Key: subject[:]}, {Window: l.Limits.Everyone, Key: []byte{}},
+	}
+	if both := l.Limits.NumberDay.Within(l.Limits.NumberHour); both != nil {
+		all = append(all, limits.Hit{Window: *both, Key: recipient})
+	} else {
+		all = append(all, limits.Hit{Window: l.Limits.NumberHour, Key: recipient}, limits.Hit{Window: l.Limits.NumberDay, Key: recipient})
 	}
 	if !forMany(ctx) {
 		all = append(all, limits.Hit{Window: l.Limits.Source, Key: sourceKey(ctx)})

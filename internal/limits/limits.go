@@ -31,6 +31,18 @@ type Window struct {
 	Shared bool
 	// Tight is the burst in its place while the window's [Breaker] is open. 0: it has none. Not for shared windows.
 	Tight int
+
+	inner *Window // see Within
+}
+
+// Within gives w with a tighter bound for a shorter stretch: one row keeps the hits that both are judged by. Whoever hits one of them only has to hit it as a window of its own, which this one
+// knows nothing of. It is nil where one row cannot keep both: inner has the larger burst or the longer period, either has none, is shared or has a tight burst.
+func (w Window) Within(inner Window) *Window {
+	if inner.Burst == 0 || inner.Burst > w.Burst || inner.Period > w.Period || w.Shared || inner.Shared || w.Tight+inner.Tight > 0 || w.inner != nil || inner.inner != nil {
+		return nil
+	}
+	w.inner = &inner
+	return &w
 }
 
 // How shared windows are kept: shards of a window, and slots that a period is counted in. One more slot is kept, for a period begins and ends within slots.
@@ -70,6 +82,7 @@ func TakeUnless(q *postgres.Query, from, won string, hits ...Hit) {
 type asking struct {
 	own, shared int    // so many
 	tight       bool   // some have a tighter burst
+	inner       string // SQL for when the inner window of row w has room again, if some have one
 	arrays      string // SQL expressions of their names, keys and periods
 }
 
@@ -81,10 +94,15 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 	})
 	names, keys, shared := make([]string, len(hits)), make([][]byte, len(hits)), make([]bool, len(hits))
 	bursts, tights, periods, wanted := make([]int64, len(hits)), make([]int64, len(hits)), make([]float64, len(hits)), make([]int64, len(hits))
+	inners, within, stretches := make([]string, len(hits)), make([]int64, len(hits)), make([]float64, len(hits))
 	for i, h := range hits {
 		names[i], keys[i], shared[i] = h.Window.Name, h.Key, h.Window.Shared
 		bursts[i], tights[i], periods[i] = int64(h.Window.Burst), int64(h.Window.Tight), h.Window.Period.Seconds()
 		wanted[i] = int64(1 + h.ahead)
+		if w := h.Window.inner; w != nil {
+			inners[i], within[i], stretches[i] = w.Name, int64(w.Burst), w.Period.Seconds()
+			a.inner += fmt.Sprintf(" WHEN %s::text THEN %s", q.Bind(h.Window.Name), leaves(q.Bind(within[i])+"::int", q.Bind(stretches[i])+"::float8"))
+		}
 		if a.tight = a.tight || h.Window.Tight > 0; h.Window.Shared {
 			a.shared++
 		} else {
@@ -98,18 +116,25 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 		columns = fmt.Sprintf("name, key, seconds, full_burst, CASE WHEN tight > 0 AND tight < full_burst AND %s THEN tight ELSE full_burst END AS burst", breakerOpen("l.name"))
 		arrays, of = arrays+", "+q.Bind(pq.Array(tights))+"::bigint[]", of+", tight"
 	}
+	if a.inner != "" {
+		a.inner = "CASE w.name" + a.inner + " END"
+		columns += ", inner_name, inner_burst, inner_seconds"
+		arrays, of = fmt.Sprintf("%s, %s::text[], %s::bigint[], %s::float8[]", arrays, q.Bind(pq.Array(inners)), q.Bind(pq.Array(within)), q.Bind(pq.Array(stretches))), of+", inner_name, inner_burst, inner_seconds"
+	}
 	if a.shared > 0 {
 		columns += fmt.Sprintf(", shared, wanted, floor(extract(epoch FROM wall()) / (seconds / %d))::bigint AS slot", slots)
 		arrays, of = fmt.Sprintf("%s, %s::bool[], %s::bigint[]", arrays, q.Bind(pq.Array(shared)), q.Bind(pq.Array(wanted))), of+", shared, wanted"
 	}
 	q.With("limit_asked", fmt.Sprintf("SELECT %s FROM unnest(%s) AS l(%s) WHERE EXISTS (SELECT FROM %s)", columns, arrays, of, from))
 	var full []string
-	if a.own > 0 { // One that is full has room again when its burst-th latest hit leaves it.
-		full = append(full, `
-		SELECT l.name, w.hits[cardinality(w.hits) - l.burst + 1] + make_interval(secs => l.seconds) AS retry_at
-		  FROM limit_asked l JOIN windows w USING (name, key)
-		 WHERE cardinality(w.hits) >= l.burst
-		   AND w.hits[cardinality(w.hits) - l.burst + 1] > wall() - make_interval(secs => l.seconds)`)
+	if a.own > 0 {
+		name, retry := "l.name", leaves("l.burst", "l.seconds")
+		if a.inner != "" {
+			inner := leaves("l.inner_burst", "l.inner_seconds")
+			name, retry = fmt.Sprintf("CASE WHEN %[1]s > %[2]s THEN l.name ELSE coalesce(nullif(l.inner_name, ''), l.name) END", retry, inner), fmt.Sprintf("greatest(%s, %s)", retry, inner)
+		}
+		full = append(full, fmt.Sprintf(`
+		SELECT %[1]s AS name, %[2]s AS retry_at FROM limit_asked l JOIN windows w USING (name, key) WHERE %[2]s > wall()`, name, retry))
 	}
 	if a.shared > 0 {
 		// A shard that nobody holds is taken; else one that does not exist yet; else one is waited for. NULL: none has room.
@@ -127,6 +152,11 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 	}
 	q.With("limit_full", "SELECT max(retry_at) AS retry_at, (array_agg(name ORDER BY retry_at DESC))[1] AS name FROM ("+strings.Join(full, "\n\t\tUNION ALL ")+") f")
 	return a
+}
+
+// leaves is SQL for when the burst-th latest hit of row w leaves its window, which has room again then. NULL: it never had so many.
+func leaves(burst, seconds string) string {
+	return fmt.Sprintf("w.hits[cardinality(w.hits) - %s + 1] + make_interval(secs => %s)", burst, seconds)
 }
 
 // quota is SQL for the part of the burst of window l that shard n has.
@@ -158,9 +188,12 @@ func (a asking) take(q *postgres.Query, spent string, columns ...string) {
 		burst = "(SELECT burst FROM limit_asked l WHERE l.name = w.name AND l.key = w.key)"
 	}
 	if a.own > 0 {
-		full := "burst"
+		full, inner := "burst", ""
 		if a.tight {
 			full = "full_burst"
+		}
+		if a.inner != "" {
+			inner = fmt.Sprintf(" AND coalesce(%s, '-infinity') <= wall()", a.inner)
 		}
 		q.With("limit_hit", fmt.Sprintf(`
 		INSERT INTO windows AS w (name, key, hits, expires_at, burst)
@@ -168,8 +201,8 @@ func (a asking) take(q *postgres.Query, spent string, columns ...string) {
 		  FROM limit_asked WHERE (SELECT retry_at FROM limit_full) IS NULL%[3]s
 		ON CONFLICT (name, key) DO UPDATE
 		   SET hits = (w.hits || excluded.hits)[greatest(1, cardinality(w.hits) + 2 - excluded.burst):], expires_at = excluded.expires_at
-		 WHERE cardinality(w.hits) < %[4]s OR w.hits[cardinality(w.hits) - %[4]s + 1] <= wall() - (excluded.expires_at - wall())
-		RETURNING w.name, w.key`, spent, full, own, burst))
+		 WHERE (cardinality(w.hits) < %[4]s OR w.hits[cardinality(w.hits) - %[4]s + 1] <= wall() - (excluded.expires_at - wall()))%[5]s
+		RETURNING w.name, w.key`, spent, full, own, burst, inner))
 	} else {
 		q.With("limit_hit", none)
 	}

@@ -65,6 +65,64 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// One row keeps the hits of an hour and of a day: what either refuses is refused, by its name and until it has room.
+func TestWindowWithin(t *testing.T) { // LIM-5
+	t.Parallel()
+	db := pgtest.New(t)
+	hour, day := limits.Window{Name: "number-hour", Burst: 2, Period: time.Hour}, limits.Window{Name: "number-day", Burst: 3, Period: 24 * time.Hour}
+	both := limits.Hit{Window: *day.Within(hour), Key: []byte("a")}
+	other := limits.Hit{Window: limits.Window{Name: "other", Burst: 100, Period: time.Minute}, Key: []byte("a")}
+	try := func(name string, wait time.Duration) {
+		t.Helper()
+		q := new(postgres.Query)
+		q.With("asked", "SELECT 1")
+		limits.Take(q, "asked", other, both)
+		q.Finally("SELECT allowed, coalesce(full_window, '') AS full_window, coalesce(extract(epoch FROM retry_at - wall()), 0)::float8 AS wait FROM limit_taken")
+		var got struct {
+			Allowed bool    `db:"allowed"`
+			Full    string  `db:"full_window"`
+			Wait    float64 `db:"wait"`
+		}
+		if err := db.Get(t.Context(), &got, q); err != nil {
+			t.Fatal(err)
+		}
+		if off := time.Duration(got.Wait*float64(time.Second)) - wait; got.Allowed != (name == "") || got.Full != name || off > 0 || off < -pgtest.Patience {
+			t.Fatalf("%+v; want refused by %q for %v", got, name, wait)
+		}
+	}
+	try("", 0)
+	db.Advance(t, 30*time.Minute)
+	try("", 0)
+	try("number-hour", 30*time.Minute)
+	db.Advance(t, 31*time.Minute)
+	try("", 0)
+	try("number-day", 23*time.Hour-time.Minute)
+	db.Advance(t, 23*time.Hour)
+	try("", 0)
+	if n := 0; db.GetContext(t.Context(), &n, "SELECT count(*) FROM windows WHERE key = 'a' AND name <> 'other'") != nil || n != 1 {
+		t.Errorf("%d rows, want one", n)
+	}
+
+	both.Key = []byte("b")
+	var allowed atomic.Int64
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			if take(t, db.DB, both).Allowed {
+				allowed.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	if n := allowed.Load(); n != 2 {
+		t.Errorf("%d of 20 at once were allowed, want two", n)
+	}
+
+	if day.Within(limits.Window{Name: "hour", Burst: 4, Period: time.Hour}) != nil || hour.Within(day) != nil || day.Within(limits.Window{Name: "hour", Period: time.Hour}) != nil {
+		t.Error("one row is to keep what it cannot")
+	}
+}
+
 func TestWindowsTogetherOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
