@@ -452,7 +452,8 @@ func (e *WaitError) Error() string { return "factors: no message may be sent now
 // Effect adds to q what a right answer changes: parts that select from part won, which has one row (id, subject,
 // authenticator_id) if and only if the challenge is consumed by this very statement. Part `challenge_used` has the authenticator then, as it is
 // afterwards: id, subject, kind, hint and answers_left (NULL: it does not run out). It may give an SQL expression of type jsonb whose
-// value is handed back, whether the answer was right or not, or "".
+// value is handed back, whether the answer was right or not, or "". In it p is the row of part `challenge_paid`, whose columns are NULL where no attempt was paid: id, subject, attempts (with this
+// one), max_attempts and won.
 type Effect func(q *postgres.Query, won string) (returning string)
 
 // Answer tries answer on the challenge. Nil means that it was right, the challenge is consumed and effect has
@@ -473,8 +474,8 @@ func (l *Ledger) Answer(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 		candidates := l.Keys.Hashes(macLabel, id[:], b.sum(), []byte(answer))
 		c.right = "EXISTS (SELECT FROM unnest(c.macs, c.mac_expiries) AS m(mac, until) WHERE m.until > wall() AND m.mac = ANY(" + q.Bind(pq.Array(candidates)) + "::bytea[]))"
 	}
-	l.pay(ctx, q, id, b, c)
-	returned, paid, err := l.finish(ctx, q, b, effect, c.used)
+	again := l.pay(ctx, q, id, b, c)
+	returned, paid, err := l.finish(ctx, q, b, effect, c.used, again)
 	if paid == nil || l.Checks == nil {
 		return returned, err
 	}
@@ -540,10 +541,9 @@ func (l *Ledger) consume(ctx context.Context, id uuid.UUID, b Binding, p paid, e
 	}
 	q.With("challenge_live", "SELECT id, subject FROM challenge_paid")
 	q.With("streak_paid", "SELECT NULL::timestamptz AS blocked_until, 0 AS failures FROM challenge_paid")
-	q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at")
 	l.refundSource(ctx, q, "challenge_paid")
 	l.settle(ctx, q, b, comparison{used: "false"})
-	returned, _, err := l.finish(ctx, q, b, effect, "false")
+	returned, _, err := l.finish(ctx, q, b, effect, "false", anytime)
 	return returned, err
 }
 
@@ -618,13 +618,14 @@ func (l *Ledger) remote() string {
 }
 
 // pay adds what one attempt does: it is counted on the challenge and on the subject, and where the comparison finds the answer right, the challenge
-// is consumed instead of the failure being counted.
-func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Binding, c comparison) {
+// is consumed instead of the failure being counted. It gives an SQL expression for when the source may try again, NULL if it may at once.
+func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Binding, c comparison) (again string) {
+	reason, again := "'blocked'", anytime
 	if hits := l.sourceHit(ctx); len(hits) > 0 {
 		limits.TakeUnless(q, "challenge_live c", c.right, hits...)
 		q.With("challenge_tried", "SELECT c.id, c.created_at, c.subject, t.won AS is_right FROM challenge_live c, limit_taken t WHERE t.allowed")
+		reason, again = "CASE WHEN (SELECT allowed FROM limit_taken) THEN 'blocked' ELSE 'source_limit' END", "(SELECT retry_at FROM limit_taken)"
 	} else {
-		q.With("limit_taken", "SELECT true AS allowed, NULL::timestamptz AS retry_at")
 		q.With("challenge_tried", "SELECT c.id, c.created_at, c.subject, "+c.right+" AS is_right FROM challenge_live c OFFSET 0")
 	}
 	q.With("challenge_right", "SELECT c.*, NOT c.is_right AND "+l.remote()+" AS remote FROM challenge_tried c")
@@ -643,11 +644,15 @@ func (l *Ledger) pay(ctx context.Context, q *postgres.Query, id uuid.UUID, b Bin
 	q.With("challenge_refused", "SELECT id FROM challenge_live WHERE NOT EXISTS (SELECT FROM challenge_paid)")
 	audit.Record(ctx, q, "challenge_refused", audit.Event{Name: "challenge.answer", Outcome: audit.Refused, Actor: "subscriber", Subject: b.Subject, Session: b.Browser},
 		audit.Expressions{
-			"reason": "CASE WHEN (SELECT allowed FROM limit_taken) THEN 'blocked' ELSE 'source_limit' END",
+			"reason": reason,
 			"object": "challenge_refused.id::text",
 		})
 	l.settle(ctx, q, b, c)
+	return again
 }
+
+// anytime is SQL for when somebody may try again who does not have to wait.
+const anytime = "NULL::timestamptz"
 
 // settle adds what follows part `challenge_paid`. On the authenticator's row that is one UPDATE, for a statement can change a row only once: when it
 // was used, what is used up, and that it is bound now if that was what the answer had to prove.
@@ -703,8 +708,8 @@ func recordAnswer(ctx context.Context, q *postgres.Query, from string, b Binding
 }
 
 // finish runs an answer's statement and tells its outcome. asked says that the attempt is paid, and that somebody else has to look at the answer. used is an
-// SQL condition: a wrong answer had been right.
-func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effect Effect, used string) (returned json.RawMessage, asked *paid, err error) {
+// SQL condition: a wrong answer had been right; again an SQL expression for when the source may try again.
+func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effect Effect, used, again string) (returned json.RawMessage, asked *paid, err error) {
 	returning := ""
 	if effect != nil {
 		returning = effect(q, "challenge_won")
@@ -713,10 +718,10 @@ func (l *Ledger) finish(ctx context.Context, q *postgres.Query, b Binding, effec
 		returning = "NULL::jsonb"
 	}
 	q.Finally(fmt.Sprintf(`
-		SELECT c.id IS NOT NULL AS live, p.id IS NOT NULL AS paid, coalesce(p.won, false) AS won, coalesce(p.remote AND NOT p.won, false) AS remote, coalesce(s.failures, 0) AS failures,
-		       %s AS returned, %s AS used, CASE WHEN p.id IS NULL THEN coalesce(%s, (SELECT retry_at FROM limit_taken)) END AS blocked_until
-		  FROM (SELECT 1) one LEFT JOIN challenge_live c ON true LEFT JOIN challenge_paid p ON true LEFT JOIN streak_paid s ON true`,
-		returning, used, l.streak(b).BlockedUntil(q, "uuid_send(c.subject)")))
+		SELECT c.id IS NOT NULL AS live, p.id IS NOT NULL AS paid, coalesce(p.won, false) AS won, coalesce(p.remote AND NOT p.won, false) AS remote, coalesce((SELECT failures FROM streak_paid), 0) AS failures,
+		       %s AS returned, %s AS used, CASE WHEN p.id IS NULL THEN coalesce(%s, %s) END AS blocked_until
+		  FROM (SELECT 1) one LEFT JOIN challenge_live c ON true LEFT JOIN challenge_paid p ON true`,
+		returning, used, l.streak(b).BlockedUntil(q, "uuid_send(c.subject)"), again))
 	var got struct {
 		Live     bool   `db:"live"`
 		Paid     bool   `db:"paid"`

@@ -316,7 +316,11 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 	if !c.Test && !o.to.isMail() {
 		refused = g.Outbox.Refused(q, o.to.phone)
 	}
-	q.With("asked", "SELECT "+refused+" AS refused FROM caller"+claim.Held(q))
+	held, mine := claim.Held(q), "true"
+	if held != "" {
+		mine = "EXISTS (SELECT FROM asked)"
+	}
+	q.With("asked", "SELECT "+refused+" AS refused FROM caller"+held)
 	q.With("may_send", "SELECT 1 FROM asked WHERE refused IS NULL")
 	a := factors.Authenticator{Subject: uuid.UUID(recipient[:16]), Kind: Kind}
 	draw := g.purse.Draw()
@@ -347,7 +351,7 @@ func (g *Gateway) create(ctx context.Context, c *Caller, o *order, claim *claim)
 	q.With("unopened", "SELECT coalesce(refused, "+full+", '') AS reason FROM asked WHERE NOT EXISTS (SELECT FROM challenge_opened)")
 	audit.Record(ctx, q, "unopened", audit.Event{Name: "verification.create", Outcome: audit.Refused, Actor: "client"}, audit.Expressions{"reason": "unopened.reason"})
 	claim.Settle(q, "challenge_opened", 201, "jsonb_build_object('created', jsonb_build_object('id', id, 'created_at', created_at, 'expires_at', expires_at, 'next_send_at', next_send_at, 'max_attempts', max_attempts))")
-	q.Finally(`SELECT EXISTS (SELECT FROM caller) AS standing, EXISTS (SELECT FROM asked) AS mine, (SELECT refused FROM asked) AS refused, ` + full + ` AS full_window, ` + retry + ` AS retry_at, wall() AS now,
+	q.Finally(`SELECT EXISTS (SELECT FROM caller) AS standing, ` + mine + ` AS mine, (SELECT refused FROM asked) AS refused, ` + full + ` AS full_window, ` + retry + ` AS retry_at, wall() AS now,
 		o.id, o.created_at, o.expires_at, o.next_send_at, o.max_attempts FROM (SELECT 1) one LEFT JOIN challenge_opened o ON true`)
 	var got struct {
 		Standing    bool       `db:"standing"`
@@ -591,8 +595,8 @@ func (g *Gateway) check(ctx context.Context, c *Caller, id uuid.UUID, code strin
 			g.happenedTo(ctx, q, "challenge_closed", "owned v", q.Bind(c.Tenant.Name)+"::text", "CASE WHEN challenge_closed.won THEN '"+EventApproved+"' ELSE '"+EventFailed+"' END",
 				"CASE WHEN NOT challenge_closed.won THEN 'attempts_exhausted' END", "''")
 		}
-		return fmt.Sprintf(`(SELECT jsonb_build_object('standing', %s, 'found', o.id IS NOT NULL, 'left', p.max_attempts - p.attempts, 'payment', encode(o.payment, 'hex'),
-			'state', CASE WHEN p.id IS NULL AND o.id IS NOT NULL THEN %s END, 'now', wall()) FROM (SELECT 1) one LEFT JOIN owned o ON true LEFT JOIN challenge_paid p ON true)`, c.standing(q), l.BriefSQL("o.id"))
+		return fmt.Sprintf(`jsonb_build_object('standing', %s) || coalesce((SELECT jsonb_build_object('found', true, 'left', p.max_attempts - p.attempts, 'payment', encode(o.payment, 'hex'),
+			'state', CASE WHEN p.id IS NULL THEN %s END, 'now', wall()) FROM owned o), '{}')`, c.standing(q), l.BriefSQL("o.id"))
 	})
 	blocked, isBlocked := errors.AsType[*factors.BlockedError](answered)
 	if answered != nil && !isBlocked && !errors.Is(answered, factors.ErrMismatch) && !errors.Is(answered, factors.ErrOver) {

@@ -222,15 +222,15 @@ func (a asking) take(q *postgres.Query, spent string, columns ...string) {
 	if a.shared > 0 {
 		hit = "(SELECT name, key FROM limit_hit UNION ALL SELECT name, key FROM limit_hit_shared) h"
 	}
-	q.With("limit_spent", "SELECT count(*) AS hits, array_agg(name) AS names, array_agg(key) AS keys FROM "+hit)
+	q.With("limit_spent", "SELECT count(*) AS hits, array_agg(name) AS names, array_agg(key) AS keys, EXISTS (SELECT FROM limit_asked) AS asked FROM "+hit)
 	// Where one has been missed somebody else was faster, unless nothing was asked for.
 	all, missed := a.own+a.shared, fmt.Sprintf("limit_missed(%s, s.names, s.keys)", a.arrays)
 	names, periods := strings.Split(a.arrays, ", ")[0], strings.Split(a.arrays, ", ")[2]
 	q.With("limit_taken", fmt.Sprintf(`
 		SELECT s.hits = %[1]d AND %[1]d > 0 AS allowed,
-		       CASE WHEN s.hits < %[1]d AND a.asked THEN coalesce(f.retry_at, wall() + least(interval '1 minute', make_interval(secs => (%[4]s)[%[2]s]))) END AS retry_at,
-		       CASE WHEN s.hits < %[1]d AND a.asked THEN coalesce(f.name, (%[3]s)[%[2]s]) END AS full_window%[5]s
-		  FROM limit_full f, limit_spent s, (SELECT EXISTS (SELECT FROM limit_asked) AS asked) a`,
+		       CASE WHEN s.hits < %[1]d AND s.asked THEN coalesce(f.retry_at, wall() + least(interval '1 minute', make_interval(secs => (%[4]s)[%[2]s]))) END AS retry_at,
+		       CASE WHEN s.hits < %[1]d AND s.asked THEN coalesce(f.name, (%[3]s)[%[2]s]) END AS full_window%[5]s
+		  FROM limit_full f, limit_spent s`,
 		all, missed, names, periods, strings.Join(append([]string{""}, columns...), ", ")))
 }
 
