@@ -60,6 +60,7 @@ func BenchmarkConfirmation(b *testing.B) {
 		must(b, w.DB.GetContext(b.Context(), &people[i], "SELECT subject FROM subscribers WHERE id = $1", id))
 	}
 	w.api.Confirm.Config.Hold = 0
+	w.DB.Season(b)
 	server := httptest.NewServer(w.handler)
 	b.Cleanup(server.Close)
 	client := server.Client()
