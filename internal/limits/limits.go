@@ -83,14 +83,21 @@ type asking struct {
 	own, shared int    // so many
 	tight       bool   // some have a tighter burst
 	inner       string // SQL for when the inner window of row w has room again, if some have one
-	arrays      string // SQL expressions of their names, keys and periods
+	// SQL expressions for arrays of what is known of each, those of one's own first; called and stretches are of the inner windows where there are.
+	names, keys, periods, called, stretches string
 }
 
 // ask adds what is wanted (part limit_asked), which shard of each shared window (limit_shard), and whether there is room (limit_full).
 func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 	hits = slices.Clone(hits)
+	last := func(h Hit) int {
+		if h.Window.Shared {
+			return 1
+		}
+		return 0
+	}
 	slices.SortStableFunc(hits, func(x, y Hit) int { // the order in which rows are locked, the same for everybody
-		return cmp.Or(strings.Compare(x.Window.Name, y.Window.Name), bytes.Compare(x.Key, y.Key))
+		return cmp.Or(last(x)-last(y), strings.Compare(x.Window.Name, y.Window.Name), bytes.Compare(x.Key, y.Key))
 	})
 	names, keys, shared := make([]string, len(hits)), make([][]byte, len(hits)), make([]bool, len(hits))
 	bursts, tights, periods, wanted := make([]int64, len(hits)), make([]int64, len(hits)), make([]float64, len(hits)), make([]int64, len(hits))
@@ -99,9 +106,10 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 		names[i], keys[i], shared[i] = h.Window.Name, h.Key, h.Window.Shared
 		bursts[i], tights[i], periods[i] = int64(h.Window.Burst), int64(h.Window.Tight), h.Window.Period.Seconds()
 		wanted[i] = int64(1 + h.ahead)
+		inners[i], stretches[i] = names[i], periods[i] // of a window without one
 		if w := h.Window.inner; w != nil {
 			inners[i], within[i], stretches[i] = w.Name, int64(w.Burst), w.Period.Seconds()
-			a.inner += fmt.Sprintf(" WHEN %s::text THEN %s", q.Bind(h.Window.Name), leaves(q.Bind(within[i])+"::int", q.Bind(stretches[i])+"::float8"))
+			a.inner += fmt.Sprintf(" WHEN w.name = %s::text AND w.key = %s::bytea THEN %s", q.Bind(names[i]), q.Bind(keys[i]), leaves(q.Bind(within[i])+"::int", q.Bind(stretches[i])+"::float8"))
 		}
 		if a.tight = a.tight || h.Window.Tight > 0; h.Window.Shared {
 			a.shared++
@@ -109,17 +117,19 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 			a.own++
 		}
 	}
-	a.arrays = fmt.Sprintf("%s::text[], %s::bytea[], %s::float8[]", q.Bind(pq.Array(names)), q.Bind(pq.Array(keys)), q.Bind(pq.Array(periods)))
-	arrays := a.arrays + ", " + q.Bind(pq.Array(bursts)) + "::bigint[]"
+	a.names, a.keys, a.periods = q.Bind(pq.Array(names))+"::text[]", q.Bind(pq.Array(keys))+"::bytea[]", q.Bind(pq.Array(periods))+"::float8[]"
+	a.called, a.stretches = a.names, a.periods
+	arrays := a.names + ", " + a.keys + ", " + a.periods + ", " + q.Bind(pq.Array(bursts)) + "::bigint[]"
 	columns, of := "name, key, seconds, full_burst AS burst", "name, key, seconds, full_burst"
 	if a.tight {
 		columns = fmt.Sprintf("name, key, seconds, full_burst, CASE WHEN tight > 0 AND tight < full_burst AND %s THEN tight ELSE full_burst END AS burst", breakerOpen("l.name"))
 		arrays, of = arrays+", "+q.Bind(pq.Array(tights))+"::bigint[]", of+", tight"
 	}
 	if a.inner != "" {
-		a.inner = "CASE w.name" + a.inner + " END"
+		a.inner = "CASE" + a.inner + " END"
+		a.called, a.stretches = q.Bind(pq.Array(inners))+"::text[]", q.Bind(pq.Array(stretches))+"::float8[]"
 		columns += ", inner_name, inner_burst, inner_seconds"
-		arrays, of = fmt.Sprintf("%s, %s::text[], %s::bigint[], %s::float8[]", arrays, q.Bind(pq.Array(inners)), q.Bind(pq.Array(within)), q.Bind(pq.Array(stretches))), of+", inner_name, inner_burst, inner_seconds"
+		arrays, of = fmt.Sprintf("%s, %s, %s::bigint[], %s", arrays, a.called, q.Bind(pq.Array(within)), a.stretches), of+", inner_name, inner_burst, inner_seconds"
 	}
 	if a.shared > 0 {
 		columns += fmt.Sprintf(", shared, wanted, floor(extract(epoch FROM wall()) / (seconds / %d))::bigint AS slot", slots)
@@ -131,7 +141,7 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 		name, retry := "l.name", leaves("l.burst", "l.seconds")
 		if a.inner != "" {
 			inner := leaves("l.inner_burst", "l.inner_seconds")
-			name, retry = fmt.Sprintf("CASE WHEN %[1]s > %[2]s THEN l.name ELSE coalesce(nullif(l.inner_name, ''), l.name) END", retry, inner), fmt.Sprintf("greatest(%s, %s)", retry, inner)
+			name, retry = fmt.Sprintf("CASE WHEN %[1]s > %[2]s THEN l.name ELSE l.inner_name END", retry, inner), fmt.Sprintf("greatest(%s, %s)", retry, inner)
 		}
 		full = append(full, fmt.Sprintf(`
 		SELECT %[1]s AS name, %[2]s AS retry_at FROM limit_asked l JOIN windows w USING (name, key) WHERE %[2]s > wall()`, name, retry))
@@ -223,15 +233,16 @@ func (a asking) take(q *postgres.Query, spent string, columns ...string) {
 		hit = "(SELECT name, key FROM limit_hit UNION ALL SELECT name, key FROM limit_hit_shared) h"
 	}
 	q.With("limit_spent", "SELECT count(*) AS hits, array_agg(name) AS names, array_agg(key) AS keys, EXISTS (SELECT FROM limit_asked) AS asked FROM "+hit)
-	// Where one has been missed somebody else was faster, unless nothing was asked for.
-	all, missed := a.own+a.shared, fmt.Sprintf("limit_missed(%s, s.names, s.keys)", a.arrays)
-	names, periods := strings.Split(a.arrays, ", ")[0], strings.Split(a.arrays, ", ")[2]
+	// Where one has been missed somebody else was faster, unless nothing was asked for. Shared windows were not tried where one of the others was missed.
+	all := a.own + a.shared
+	tried := fmt.Sprintf("[:CASE WHEN s.hits < %d THEN %[1]d ELSE %d END]", a.own, all)
+	missed := fmt.Sprintf("limit_missed((%[1]s)%[4]s, (%[2]s)%[4]s, (%[3]s)%[4]s, s.names, s.keys)", a.names, a.keys, a.stretches, tried)
 	q.With("limit_taken", fmt.Sprintf(`
 		SELECT s.hits = %[1]d AND %[1]d > 0 AS allowed,
 		       CASE WHEN s.hits < %[1]d AND s.asked THEN coalesce(f.retry_at, wall() + least(interval '1 minute', make_interval(secs => (%[4]s)[%[2]s]))) END AS retry_at,
 		       CASE WHEN s.hits < %[1]d AND s.asked THEN coalesce(f.name, (%[3]s)[%[2]s]) END AS full_window%[5]s
 		  FROM limit_full f, limit_spent s`,
-		all, missed, names, periods, strings.Join(append([]string{""}, columns...), ", ")))
+		all, missed, a.called, a.stretches, strings.Join(append([]string{""}, columns...), ", ")))
 }
 
 // Refund adds part `limit_refunded` to q: the newest hit of each of hits is taken back, for as long as part from has a row.

@@ -104,22 +104,71 @@ func TestWindowWithin(t *testing.T) { // LIM-5
 	}
 
 	both.Key = []byte("b")
-	var allowed atomic.Int64
-	var group sync.WaitGroup
-	for range 20 {
-		group.Go(func() {
-			if take(t, db.DB, both).Allowed {
-				allowed.Add(1)
-			}
-		})
-	}
-	group.Wait()
-	if n := allowed.Load(); n != 2 {
-		t.Errorf("%d of 20 at once were allowed, want two", n)
+	tighter := limits.Hit{Window: *day.Within(limits.Window{Name: "number-minute", Burst: 1, Period: time.Minute}), Key: []byte("z")} // the same window, under another key, with another bound
+	for _, race := range []struct {
+		hits []limits.Hit
+		want int64
+	}{{[]limits.Hit{both}, 2}, {[]limits.Hit{{Window: both.Window, Key: []byte("d")}, tighter}, 1}} {
+		var allowed atomic.Int64
+		var group sync.WaitGroup
+		for range 20 {
+			group.Go(func() {
+				if take(t, db.DB, race.hits...).Allowed {
+					allowed.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		if n := allowed.Load(); n != race.want {
+			t.Errorf("%d of 20 at once were allowed, want %d", n, race.want)
+		}
 	}
 
 	if day.Within(limits.Window{Name: "hour", Burst: 4, Period: time.Hour}) != nil || hour.Within(day) != nil || day.Within(limits.Window{Name: "hour", Period: time.Hour}) != nil {
 		t.Error("one row is to keep what it cannot")
+	}
+}
+
+// Whoever loses the last room of a window to somebody else is told of that window, and not of a shared one that was not tried.
+func TestMissedInRace(t *testing.T) { // SN-20
+	t.Parallel()
+	db := pgtest.New(t)
+	hour, day := limits.Window{Name: "number-hour", Burst: 1, Period: time.Hour}, limits.Window{Name: "number-day", Burst: 2, Period: 24 * time.Hour}
+	hits := []limits.Hit{
+		{Window: limits.Window{Name: "budget-day", Burst: 100, Period: 24 * time.Hour, Shared: true}, Key: []byte("a")},
+		{Window: limits.Window{Name: "budget-minute", Burst: 100, Period: time.Minute, Shared: true}, Key: []byte("a")},
+		{Window: *day.Within(hour), Key: []byte("a")},
+	}
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // committed by then
+	if _, err := tx.ExecContext(t.Context(), "INSERT INTO windows (name, key, hits, expires_at) VALUES ('number-day', 'a', ARRAY[wall()], wall() + interval '1 day')"); err != nil {
+		t.Fatal(err)
+	}
+	full := make(chan string, 1)
+	go func() {
+		q := new(postgres.Query)
+		q.With("asked", "SELECT 1")
+		limits.Take(q, "asked", hits...)
+		q.Finally("SELECT coalesce(full_window, 'none') FROM limit_taken")
+		var name string
+		if err := db.Get(t.Context(), &name, q); err != nil {
+			t.Error(err)
+		}
+		full <- name
+	}()
+	pgtest.Until(t, "somebody waits for the row", func() bool {
+		var waiting int
+		err := db.GetContext(t.Context(), &waiting, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+		return err == nil && waiting > 0
+	})
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if name := <-full; name != "number-hour" {
+		t.Errorf("%s is full, want number-hour", name)
 	}
 }
 

@@ -188,7 +188,8 @@ func (b *bank) wait(ctx context.Context, s *session, paying *payment) error {
 	return nil
 }
 
-// await polls until the customer has answered: Watchword holds a poll until then, or until it has to come again, which it may no oftener than every pause.
+// await polls until the customer has answered: Watchword holds a poll until then, or until it has to come again, which it may no oftener than every pause. Tokens are given once: where
+// they get lost on the way the payment is not executed, and its customer begins again.
 func (b *bank) await(ctx context.Context, p *provider, s *session, paying *payment, request string, pause time.Duration, until time.Time) {
 	for {
 		asked := time.Now()
