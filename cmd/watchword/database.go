@@ -50,6 +50,8 @@ func refusal(err *pq.Error) (what, cure string) {
 		return "there is no such database: " + says, "make it, owned by the role: CREATE DATABASE watchword OWNER watchword"
 	case err.Code == pqerror.UndefinedTable, err.Code == pqerror.UndefinedColumn, err.Code == pqerror.UndefinedFunction:
 		return "the database lacks tables of this version: " + says, "run: watchword migrate up"
+	case err.Code == pqerror.TooManyConnections:
+		return "the database has no connection left: " + says, "let PostgreSQL have more (max_connections), or each server fewer (database.max_conns)"
 	case err.Code == pqerror.InsufficientPrivilege:
 		return "the role may not do that: " + says, "let it own its database: ALTER DATABASE watchword OWNER TO watchword"
 	}

@@ -145,8 +145,8 @@ func (p *Program) otpVerify() *cobra.Command {
 	f.add(cmd.Flags())
 	cmd.Flags().StringVar(&file, "code-file", "", "file with the code; - is the standard input")
 	cmd.Flags().StringVar(&t.Amount, "amount", "", "as it was sent, if it was; likewise the others")
-	cmd.Flags().StringVar(&t.Currency, "currency", "", "")
-	cmd.Flags().StringVar(&t.Payee, "payee", "", "")
+	cmd.Flags().StringVar(&t.Currency, "currency", "", "its currency, as it was sent")
+	cmd.Flags().StringVar(&t.Payee, "payee", "", "who is paid, as it was sent")
 	return cmd
 }
 
@@ -268,9 +268,9 @@ func (p *Program) watchDelivery(ctx context.Context, c *client.Client, id string
 		if err != nil {
 			return apiFailure(err)
 		}
-		newest, class, delivered := "queued", "", false
+		newest, class, delivered := "queued", "", false // so that nothing more will be heard of it
 		for _, d := range v.Deliveries {
-			newest, class, delivered = d.Status, d.Reason, delivered || d.Status == "delivered"
+			newest, class, delivered = d.Status, d.Reason, delivered || d.Status == "delivered" || d.Channel == "email" && d.Status == "sent" // mail servers report nothing
 			state := strings.TrimSpace(d.Status + " by " + d.Channel + " " + d.Reason)
 			if d.Channel == "" {
 				state = strings.TrimSpace(d.Status + " " + d.Reason)

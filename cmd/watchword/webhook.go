@@ -47,6 +47,19 @@ func owner(text string) (events.Owner, error) {
 	return o, nil
 }
 
+// known refuses an owner that does not exist: its endpoint would never be told anything.
+func known(ctx context.Context, s *services, o events.Owner) error {
+	if name, found := strings.CutPrefix(string(o), string(events.Tenant(""))); found {
+		_, err := s.gateway.Tenants.Get(ctx, name)
+		return tenantFailure(err, name)
+	}
+	if id, found := strings.CutPrefix(string(o), string(events.Client(""))); found {
+		_, err := s.clients.Get(ctx, id)
+		return clientFailure(err, id)
+	}
+	return nil
+}
+
 // webhookFailure says what is wrong with what was asked for.
 func webhookFailure(err error, id string) error {
 	switch {
@@ -168,6 +181,9 @@ func (p *Program) webhookCreate() *cobra.Command {
 			}
 			n.URL = args[0]
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				if err := known(ctx, s, n.Owner); err != nil {
+					return err
+				}
 				e, secret, err := s.endpoints.Create(ctx, n)
 				if err != nil {
 					return webhookFailure(err, "")
@@ -398,6 +414,9 @@ func (p *Program) webhookListen() *cobra.Command {
 				}
 			}
 			return p.with(cmd.Context(), func(ctx context.Context, s *services) error {
+				if err := known(ctx, s, n.Owner); err != nil {
+					return err
+				}
 				e, secret, err := s.endpoints.Listen(ctx, n, secret)
 				if err != nil {
 					return webhookFailure(err, "")

@@ -129,6 +129,14 @@ func TestWebhooks(t *testing.T) {
 	if _, body := fetch(t, s.manage+"/metrics"); !strings.Contains(body, want) || !strings.Contains(body, "watchword_webhook_oldest_due_seconds 0\n") {
 		t.Error("metrics lack", want)
 	}
+	// An owner that does not exist would never be told anything.
+	for _, args := range [][]string{{"create", desk, "--owner", "tenant:nope"}, {"create", desk, "--owner", "client:nope"}, {"listen", "--owner", "tenant:nope"}} {
+		var complaint bytes.Buffer
+		p := &Program{Args: append([]string{"webhook"}, append(args, "--config", s.file)...), Env: s.Env, Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &complaint}
+		if code := p.Run(t.Context()); code != exitNotFound || !strings.Contains(complaint.String(), `"nope"`) {
+			t.Errorf("%v: %d %s, want %d", args, code, &complaint, exitNotFound)
+		}
+	}
 	// Once more, under the same id.
 	var happened []events.Happened
 	if err := json.Unmarshal(admin("webhook", "events"), &happened); err != nil || len(happened) == 0 {

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Verify a phone with curl: WATCHWORD_API=https://login.example.com WATCHWORD_API_KEY=otp_… bash verify.sh +12025550143
 set -euo pipefail
+: "${1:?give a number, as: bash verify.sh +12025550143}" "${WATCHWORD_API:?is not set: the address of the server}" "${WATCHWORD_API_KEY:?is not set: a key of the tenant}"
 call() { # path and body
   local answer
   if ! answer=$(curl -s --fail-with-body "$WATCHWORD_API$1" -H "X-API-Key: $WATCHWORD_API_KEY" -H 'Content-Type: application/json' -d "$2" "${@:3}"); then

@@ -60,7 +60,7 @@ func kinds() map[Code]struct {
 		InvalidNumber:       {http.StatusBadRequest, "Not a number that can be texted", "Ask for another number, in international form, such as +12025550143."},
 		OTPIncorrect:        {http.StatusBadRequest, "Wrong code", "Ask for the code again; attempts_left says how often that is possible."},
 		TransactionMismatch: {http.StatusBadRequest, "Another transaction", "What was sent with the code differs from what it was made for. It has ended: begin a new one."},
-		InvalidAPIKey:       {http.StatusUnauthorized, "No valid key", "Send a key that stands in X-API-Key, or an access token in Authorization."},
+		InvalidAPIKey:       {http.StatusUnauthorized, "No valid key", "Send a key that has not been revoked in X-API-Key, or an access token in Authorization."},
 		Forbidden:           {http.StatusForbidden, "Not allowed", "The key or token lacks the scope for this, unless reason says something else."},
 		CountryNotServed:    {http.StatusForbidden, "Country not served", "This server does not text numbers of that country."},
 		FraudSuspected:      {http.StatusForbidden, "Fraud suspected", "Texts to numbers like this one are stopped for a while, because their codes are not used."},
