@@ -139,27 +139,38 @@ func TestMissedInRace(t *testing.T) { // SN-20
 		{Window: limits.Window{Name: "budget-minute", Burst: 100, Period: time.Minute, Shared: true}, Key: []byte("a")},
 		{Window: *day.Within(hour), Key: []byte("a")},
 	}
+	full := behind(t, db, "INSERT INTO windows (name, key, hits, expires_at) VALUES ('number-day', 'a', ARRAY[wall()], wall() + interval '1 day')", func() (name string) {
+		q := new(postgres.Query)
+		q.With("asked", "SELECT 1")
+		limits.Take(q, "asked", hits...)
+		q.Finally("SELECT coalesce(full_window, 'none') FROM limit_taken")
+		if err := db.Get(t.Context(), &name, q); err != nil {
+			t.Error(err)
+		}
+		return name
+	})
+	if full != "number-hour" {
+		t.Errorf("%s is full, want number-hour", full)
+	}
+}
+
+// behind has do begin while somebody else's statement is done and not committed, and wait for it.
+func behind[T any](t *testing.T, db *pgtest.Database, statement string, do func() T) T {
+	t.Helper()
 	tx, err := db.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tx.Rollback() //nolint:errcheck // committed by then
-	if _, err := tx.ExecContext(t.Context(), "INSERT INTO windows (name, key, hits, expires_at) VALUES ('number-day', 'a', ARRAY[wall()], wall() + interval '1 day')"); err != nil {
+	if _, err := tx.ExecContext(t.Context(), statement); err != nil {
 		t.Fatal(err)
 	}
-	full := make(chan string, 1)
-	go func() {
-		q := new(postgres.Query)
-		q.With("asked", "SELECT 1")
-		limits.Take(q, "asked", hits...)
-		q.Finally("SELECT coalesce(full_window, 'none') FROM limit_taken")
-		var name string
-		if err := db.Get(t.Context(), &name, q); err != nil {
-			t.Error(err)
-		}
-		full <- name
-	}()
+	done := make(chan T, 1)
+	go func() { done <- do() }()
 	pgtest.Until(t, "somebody waits for the row", func() bool {
+		if len(done) > 0 {
+			t.Fatal("nobody waited for the row")
+		}
 		var waiting int
 		err := db.GetContext(t.Context(), &waiting, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 		return err == nil && waiting > 0
@@ -167,9 +178,7 @@ func TestMissedInRace(t *testing.T) { // SN-20
 	if err := tx.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	if name := <-full; name != "number-hour" {
-		t.Errorf("%s is full, want number-hour", name)
-	}
+	return <-done
 }
 
 func TestWindowsTogetherOrNotAtAll(t *testing.T) {
@@ -256,28 +265,7 @@ func TestTakeUnless(t *testing.T) { // THR-5: who is right spends nothing, and n
 	}
 
 	// The last room is being taken by somebody else: whoever is right has to see how that ends.
-	tx, err := db.BeginTx(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tx.Rollback() //nolint:errcheck // committed by then
-	if _, err := tx.ExecContext(t.Context(), "UPDATE windows SET hits = array_fill(wall(), ARRAY[3])"); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan taken, 1)
-	go func() { done <- try(true) }()
-	for waiting := 0; waiting == 0; {
-		if err := db.GetContext(t.Context(), &waiting, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"); err != nil {
-			t.Fatal(err)
-		}
-		if len(done) > 0 {
-			t.Fatal("a right one did not wait for the window")
-		}
-	}
-	if err := tx.Commit(); err != nil {
-		t.Fatal(err)
-	}
-	if got := <-done; got.Allowed {
+	if got := behind(t, db, "UPDATE windows SET hits = array_fill(wall(), ARRAY[3])", func() taken { return try(true) }); got.Allowed {
 		t.Fatal("a right one passed a window that had become full")
 	}
 }
