@@ -460,6 +460,24 @@ func TestCursors(t *testing.T) { // GW-8, API-5
 	}
 }
 
+// A program that mistypes a path is answered as programs are, wherever people's pages begin.
+func TestMistyped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	mux := http.NewServeMux()
+	for _, path := range gateway.Paths() {
+		mux.Handle(path, w.gateway.Routes())
+	}
+	mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) { rw.Write([]byte("<html>")) }) //nolint:errcheck // the asker is this test
+	for _, path := range []string{"/v1/verification", "/v1/verifications/vrf_1/chek", "/v1/", "/otp/sent", "/otp/send/", "/otp/"} {
+		for _, method := range []string{"GET", "POST"} {
+			if a := w.askAt(t, mux, method, path, w.live, "").want(t, 404, "not_found"); a.header.Get("Content-Type") != "application/problem+json" {
+				t.Errorf("%s %s: %v", method, path, a.header)
+			}
+		}
+	}
+}
+
 func TestBodies(t *testing.T) { // GW-10, HT-7
 	t.Parallel()
 	w := newWorld(t)
@@ -534,14 +552,19 @@ func TestNumbers(t *testing.T) { // GW-11, SN-4, SN-5, SN-6, SN-10, BND-7
 		}
 	}
 	for _, value := range []string{`["+12025560001"]`, `12025560001`, `true`, `{"number":"+12025560001"}`, `null`} {
-		w.ask(t, "POST", "/v1/verifications", w.live, `{"to":`+value+`}`).want(t, 400, "invalid_request")
+		a := w.ask(t, "POST", "/v1/verifications", w.live, `{"to":`+value+`}`).want(t, 400, "invalid_request")
+		if !strings.Contains(a.text, `{"pointer":"/to","message":"`) || value != "null" && !strings.Contains(a.text, "is not a string") {
+			t.Errorf("%s: %s", value, a.text)
+		}
 	}
 	if n := w.count(t, "SELECT count(*) FROM messages"); n != 0 {
 		t.Fatalf("%d texts", n)
 	}
 	w.create(t, w.live, "+12025560001") // SN-4: whatever the spelling, it is one number
 	for _, spelling := range []string{"001 202 556 0001", "+1 (202) 556-0001", "＋１２０２５５６０００１", "+1.202.556.0001"} {
-		w.ask(t, "POST", "/v1/verifications", w.live, fmt.Sprintf(`{"to":%q}`, spelling)).want(t, 429, "rate_limited")
+		if a := w.ask(t, "POST", "/v1/verifications", w.live, fmt.Sprintf(`{"to":%q}`, spelling)).want(t, 429, "rate_limited"); a.body["reason"] != "too_early" {
+			t.Errorf("%s", a.text)
+		}
 	}
 	if _, err := w.worker.Drain(t.Context()); err != nil {
 		t.Fatal(err)

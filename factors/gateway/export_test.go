@@ -35,6 +35,9 @@ type Operation = operation
 // Operations is the table.
 func (g *Gateway) Operations() []Operation { return g.operations() }
 
+// AnswerTo is what the description gives as the answer to an operation's example.
+func AnswerTo(op *rest.Operation) any { return exampleAnswer(op) }
+
 // Codes lists the codes of problems.
 func Codes() []Code { return rest.Codes() }
 

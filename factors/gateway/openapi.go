@@ -11,7 +11,7 @@ import (
 // Describe writes the API's description: OpenAPI 3.1, or 3.0.3 for tools that read no newer one.
 func (g *Gateway) Describe(old bool) ([]byte, error) {
 	d := rest.Description{
-		Title: "Watchword OTP gateway", Server: g.Docs, Prefix: "Gateway", Closed: []string{"Transaction", "Way"}, Example: func(op *rest.Operation) any { return exampleAnswer(op.Output) },
+		Title: "Watchword OTP gateway", Server: g.Docs, Prefix: "Gateway", Closed: []string{"Transaction", "Way"}, Example: exampleAnswer,
 		Answers: []any{Verification{}, List{}, Delivery{}, CheckResult{}, SendAnswer{}, VerifyAnswer{}, StatusAnswer{}},
 		Text: "Verify phones from any program: send a code, check it, see whether the text arrived. Errors are application/problem+json (RFC 9457); decide by code. " +
 			"Keys that begin with otp_test_ reach no phone: every code is 123456, and some numbers have a story of their own. Members may be added to answers at any time.",
@@ -30,14 +30,20 @@ func (g *Gateway) Describe(old bool) ([]byte, error) {
 // exampleID stands for the id of a verification.
 const exampleID = "vrf_…"
 
-// exampleAnswer is an answer of out's type, as it looks after the examples of the requests.
-func exampleAnswer(out any) any {
+// exampleAnswer is the answer to an operation's example.
+func exampleAnswer(op *rest.Operation) any {
 	began := time.Date(2026, 1, 2, 10, 0, 0, 0, time.UTC)
-	resend := began.Add(30 * time.Second)
+	resend, ended := began.Add(30*time.Second), began.Add(time.Minute)
 	v := Verification{ID: exampleID, Status: StatusPending, Test: true, To: "••00", Country: "US", Purpose: "sign_up", ClientRef: "order-4711", AttemptsLeft: 5,
 		Deliveries: []Delivery{{ID: "dlv_…", Channel: "sms", Status: DeliveryDelivered, CreatedAt: began, UpdatedAt: began}}, CreatedAt: began, ExpiresAt: began.Add(MaxLife), ResendAt: &resend}
-	switch out := out.(type) {
+	switch out := op.Output.(type) {
 	case Verification:
+		switch op.ID {
+		case "createVerification": // what is sent is sent after it
+			v.Deliveries = []Delivery{}
+		case "cancelVerification":
+			v.Status, v.ResendAt, v.EndedAt = StatusCanceled, nil, &ended
+		}
 		return v
 	case List:
 		return List{Data: []Verification{v}}

@@ -271,7 +271,7 @@ func TestLimits(t *testing.T) { // GW-9, SN-2, SN-3, SN-15, SN-19, SN-20, SND-4
 		}
 		for _, key := range []string{w.live, w.other} {
 			a := w.ask(t, "POST", "/v1/verifications", key, `{"to":"+12025560001"}`).want(t, 429, "rate_limited")
-			if wait := retryAfter(t, a); a.body["scope"] != "number" || wait > time.Hour || wait < 55*time.Minute {
+			if wait := retryAfter(t, a); a.body["scope"] != "number" || a.body["reason"] != nil || wait > time.Hour || wait < 55*time.Minute {
 				t.Errorf("%s", a.text)
 			}
 		}

@@ -408,6 +408,8 @@ func refusal(class sms.Class) *Problem {
 func full429(window string, retry *time.Time, now time.Time) *Problem {
 	p := problem(TooMany).Scoped("number")
 	switch window {
+	case pauseWindow:
+		p.Reason = "too_early"
 	case dayWindow:
 		p = problem(QuotaExceeded)
 	case minuteWindow:

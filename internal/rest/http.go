@@ -88,12 +88,33 @@ func Decode(body []byte, into any) *Problem {
 		if errors.Is(err, jsonv2.ErrUnknownName) {
 			return Invalid(known(string(e.JSONPointer), into), "has a member that is not known")
 		}
-		return Invalid(known(string(e.JSONPointer), into), "is of the wrong type")
+		return Invalid(known(string(e.JSONPointer), into), wanted(e.GoType))
 	}
 	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok && errors.Is(err, jsontext.ErrDuplicateName) {
 		return Invalid(known(string(e.JSONPointer), into), "has a member twice")
 	}
 	return Invalid("", "is not JSON")
+}
+
+// wanted says of a value what it is not, which is what is wanted.
+func wanted(t reflect.Type) string {
+	if t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch {
+	case t == nil:
+	case t.Kind() == reflect.String:
+		return "is not a string"
+	case t.Kind() == reflect.Bool:
+		return "is neither true nor false"
+	case t.Kind() == reflect.Slice && t.Elem().Kind() != reflect.Uint8:
+		return "is not an array"
+	case t.Kind() == reflect.Struct && t != reflect.TypeFor[time.Time](), t.Kind() == reflect.Map:
+		return "is not an object"
+	case t.ConvertibleTo(reflect.TypeFor[int]()):
+		return "is not a whole number, or is out of range"
+	}
+	return "is of the wrong type"
 }
 
 // known is the part of a pointer that is the API's own: names that the caller made up are not repeated.
