@@ -605,8 +605,8 @@ func (l *Ledger) live(q *postgres.Query, id uuid.UUID, b Binding, and string) {
 	// Not a part of the one before, which would have it once for each partition.
 	q.With("challenge_live", fmt.Sprintf(`
 		SELECT c.* FROM challenge_locked c
-		 WHERE (SELECT count(*) FROM challenges n WHERE n.subject = c.subject AND n.ended_at IS NULL
-		           AND n.expires_at > wall() AND n.created_at > c.created_at AND %s) < %s%s`, recent("n."), q.Bind(l.Limits.Live)+"::int", guard))
+		 WHERE NOT EXISTS (SELECT FROM challenges n WHERE n.subject = c.subject AND n.ended_at IS NULL
+		           AND n.expires_at > wall() AND n.created_at > c.created_at AND %s OFFSET %s)%s`, recent("n."), q.Bind(l.Limits.Live-1)+"::int", guard))
 }
 
 // remote is an SQL condition on challenge c, whose answer is not known to be right: only the vendor that made its code can check it.

@@ -405,23 +405,23 @@ type Caller struct {
 
 func (c *Caller) may(scope Scope) bool { return slices.Contains(c.Scopes, scope) }
 
-// stands is an SQL condition: whoever asks still may.
+// stands is what an SQL statement selects from to have one row as long as whoever asks still may, and none afterwards.
 func (c *Caller) stands(q *postgres.Query) string {
 	if c.page {
-		return fmt.Sprintf("EXISTS (SELECT FROM tenants t WHERE t.id = %s AND %s)", q.Bind(c.Tenant.ID)+"::uuid", hostsPages)
+		return fmt.Sprintf("tenants t WHERE t.id = %s AND %s", q.Bind(c.Tenant.ID)+"::uuid", hostsPages)
 	}
 	if c.Key == uuid.Nil {
-		return fmt.Sprintf("EXISTS (SELECT FROM tenant_clients k JOIN tenants t ON t.id = k.tenant_id WHERE k.client_id = %s AND t.id = %s AND k.scopes @> %s AND t.disabled_at IS NULL)",
+		return fmt.Sprintf("tenant_clients k JOIN tenants t ON t.id = k.tenant_id WHERE k.client_id = %s AND t.id = %s AND k.scopes @> %s AND t.disabled_at IS NULL",
 			q.Bind(c.Client)+"::text", q.Bind(c.Tenant.ID)+"::uuid", q.Bind(pq.Array(c.Scopes))+"::text[]")
 	}
-	return fmt.Sprintf(`EXISTS (SELECT FROM api_keys k JOIN tenants t ON t.id = k.tenant_id
-		WHERE k.id = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > wall()) AND t.disabled_at IS NULL)`, q.Bind(c.Key)+"::uuid")
+	return fmt.Sprintf(`api_keys k JOIN tenants t ON t.id = k.tenant_id
+		WHERE k.id = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > wall()) AND t.disabled_at IS NULL`, q.Bind(c.Key)+"::uuid")
 }
 
 // standing adds part `caller`: one row as long as whoever asks still may. It gives the condition that there is one.
 func (c *Caller) standing(q *postgres.Query) string {
 	if !q.Has("caller") {
-		q.With("caller", "SELECT 1 WHERE "+c.stands(q))
+		q.With("caller", "SELECT 1 FROM "+c.stands(q))
 	}
 	return "EXISTS (SELECT FROM caller)"
 }

@@ -237,7 +237,7 @@ func Add(q *postgres.Query, part string, e Event, over Expressions) {
 		INSERT INTO events AS e (owner, type, data)
 		SELECT happened.owner, happened.type, happened.data FROM (SELECT %s AS owner, %s AS type, %s AS data FROM %s) happened
 		 WHERE happened.owner IS NOT NULL AND happened.type IS NOT NULL
-		RETURNING id, created_at, owner, type, (SELECT count(webhook_enqueue(w.id, e.id, e.created_at)) FROM webhook_endpoints w WHERE w.owner = e.owner AND %s AND %s) AS queued`,
+		RETURNING id, created_at, owner, type, ARRAY(SELECT webhook_enqueue(w.id, e.id, e.created_at) FROM webhook_endpoints w WHERE w.owner = e.owner AND %s AND %s) AS queued`,
 		owner, kind, content, part, open("w"), wants("w", "e.type")))
 }
 

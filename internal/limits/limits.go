@@ -160,7 +160,7 @@ func ask(q *postgres.Query, from string, hits []Hit) (a asking) {
 	if full == nil {
 		full = append(full, "SELECT NULL::text AS name, NULL::timestamptz AS retry_at WHERE false")
 	}
-	q.With("limit_full", "SELECT max(retry_at) AS retry_at, (array_agg(name ORDER BY retry_at DESC))[1] AS name FROM ("+strings.Join(full, "\n\t\tUNION ALL ")+") f")
+	q.With("limit_full", "SELECT name, retry_at FROM ("+strings.Join(full, "\n\t\tUNION ALL ")+") f ORDER BY retry_at DESC LIMIT 1")
 	return a
 }
 
@@ -232,7 +232,8 @@ func (a asking) take(q *postgres.Query, spent string, columns ...string) {
 	if a.shared > 0 {
 		hit = "(SELECT name, key FROM limit_hit UNION ALL SELECT name, key FROM limit_hit_shared) h"
 	}
-	q.With("limit_spent", "SELECT count(*) AS hits, array_agg(name) AS names, array_agg(key) AS keys, EXISTS (SELECT FROM limit_asked) AS asked FROM "+hit)
+	// Two lists cost less than one aggregate, and can be counted.
+	q.With("limit_spent", fmt.Sprintf("SELECT cardinality(names) AS hits, names, keys, asked FROM (SELECT ARRAY(SELECT name FROM %[1]s) AS names, ARRAY(SELECT key FROM %[1]s) AS keys, EXISTS (SELECT FROM limit_asked) AS asked OFFSET 0) h", hit))
 	// Where one has been missed somebody else was faster, unless nothing was asked for. Shared windows were not tried where one of the others was missed.
 	all := a.own + a.shared
 	tried := fmt.Sprintf("[:CASE WHEN s.hits < %d THEN %[1]d ELSE %d END]", a.own, all)
@@ -241,7 +242,7 @@ func (a asking) take(q *postgres.Query, spent string, columns ...string) {
 		SELECT s.hits = %[1]d AND %[1]d > 0 AS allowed,
 		       CASE WHEN s.hits < %[1]d AND s.asked THEN coalesce(f.retry_at, wall() + least(interval '1 minute', make_interval(secs => (%[4]s)[%[2]s]))) END AS retry_at,
 		       CASE WHEN s.hits < %[1]d AND s.asked THEN coalesce(f.name, (%[3]s)[%[2]s]) END AS full_window%[5]s
-		  FROM limit_full f, limit_spent s`,
+		  FROM limit_spent s LEFT JOIN limit_full f ON true`,
 		all, missed, a.called, a.stretches, strings.Join(append([]string{""}, columns...), ", ")))
 }
 
