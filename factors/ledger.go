@@ -218,7 +218,7 @@ func (l *Ledger) Open(ctx context.Context, q *postgres.Query, from string, a Aut
 		limits.Take(q, from, l.sendHits(ctx, b, l.recipient(issued))...)
 		q.With(sends, "SELECT allowed, retry_at FROM limit_taken WHERE EXISTS (SELECT FROM "+from+")")
 	}
-	id := uuid.New()
+	id := postgres.NewID()
 	subject, browser, purpose := q.Bind(b.Subject)+"::uuid", q.Bind(b.Browser[:])+"::bytea", q.Bind(string(b.Purpose))+"::text"
 	challenge := q.Bind(id) + "::uuid"
 	q.With("challenge_superseded", fmt.Sprintf(`
@@ -273,13 +273,13 @@ func (l *Ledger) enqueue(q *postgres.Query, id uuid.UUID, b Binding, i Issued) (
 	switch {
 	case i.Message != nil:
 		m := *i.Message
-		m.ID, m.Challenge, m.Purpose, m.Code, m.Life = uuid.New(), id, cmp.Or(m.Purpose, string(b.Purpose)), i.Code, i.Life
+		m.ID, m.Challenge, m.Purpose, m.Code, m.Life = postgres.NewID(), id, cmp.Or(m.Purpose, string(b.Purpose)), i.Code, i.Life
 		err = l.Outbox.Enqueue(q, m, "challenge_message")
 	case l.Mails == nil:
 		err = errors.New("no mails are carried")
 	default:
 		m := i.Mail.Message
-		m.ID, m.Challenge, m.Purpose, m.Life = uuid.New(), id, string(b.Purpose), i.Life
+		m.ID, m.Challenge, m.Purpose, m.Life = postgres.NewID(), id, string(b.Purpose), i.Life
 		err = l.Mails.Enqueue(q, m, "challenge_message")
 	}
 	if err != nil {
@@ -374,7 +374,7 @@ func (l *Ledger) Resend(ctx context.Context, id uuid.UUID, a Authenticator, b Bi
 	}
 	if issued.Message != nil {
 		q.With("challenge_repeat", "SELECT challenge_id FROM challenge_resent WHERE NOT further")
-		l.Outbox.Repeat(q, uuid.New(), issued.Message.Channels, "challenge_repeat")
+		l.Outbox.Repeat(q, postgres.NewID(), issued.Message.Channels, "challenge_repeat")
 	}
 	q.Finally(`SELECT EXISTS (SELECT FROM challenge_live) AS live, EXISTS (SELECT FROM challenge_resent) AS sent,
 		(SELECT sends FROM challenge_live) >= ` + maxSends + ` AS used_up,
@@ -426,7 +426,7 @@ func (l *Ledger) Again(ctx context.Context, q *postgres.Query, from string, id u
 		 WHERE c.id = l.id AND c.created_at = l.created_at AND t.allowed AND EXISTS (SELECT FROM challenge_due)
 		RETURNING c.id AS challenge_id`, q.Bind(l.Limits.Cooldown.Seconds())+"::float8"))
 	audit.Record(ctx, q, "challenge_resent", audit.Event{Name: "challenge.resend", Outcome: audit.Success, Reason: "channel", Actor: audit.System, Object: id.String()}, nil)
-	l.Outbox.Repeat(q, uuid.New(), channels, "challenge_resent")
+	l.Outbox.Repeat(q, postgres.NewID(), channels, "challenge_resent")
 }
 
 // Expire adds part `challenge_expired` (column challenge_id) to q: up to n challenges of that purpose whose time has passed, and which nobody has noticed yet, are marked so.

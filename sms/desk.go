@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/watchword-auth/watchword/internal/audit"
 	"github.com/watchword-auth/watchword/internal/limits"
 	"github.com/watchword-auth/watchword/internal/postgres"
@@ -261,7 +259,7 @@ func (d *Desk) reply(ctx context.Context, vendor string, in Inbound) error {
 		limits.Take(q, changed, limits.Hit{Window: replyWindow, Key: key})
 		q.With("answered", "SELECT 1 FROM limit_taken WHERE allowed AND EXISTS (SELECT FROM "+changed+")")
 		text, locale := d.Texts.Reply(keyword, "en")
-		if err := d.Outbox.Enqueue(q, Message{ID: uuid.New(), To: in.From, Purpose: replyPurpose + string(keyword), Locale: locale, Text: text, Life: replyLife}, "answered"); err != nil {
+		if err := d.Outbox.Enqueue(q, Message{ID: postgres.NewID(), To: in.From, Purpose: replyPurpose + string(keyword), Locale: locale, Text: text, Life: replyLife}, "answered"); err != nil {
 			return err
 		}
 	}

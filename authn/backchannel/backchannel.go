@@ -351,7 +351,7 @@ func (s *Service) ask(ctx context.Context, question *Question, who *person) (*As
 	s.insert(ctx, q, "allowed", question, who, asked, notify)
 	if who.phone != nil {
 		text, locale := s.Texts.Asked(question.Locales, question.RelyingParty.Name, s.Issuer+Path(asked.ID))
-		if err := s.Outbox.Enqueue(q, sms.Message{ID: uuid.New(), To: who.number, Purpose: sms.Asked, Locale: locale, Text: text, Life: question.Life}, "backchannel_asked"); err != nil {
+		if err := s.Outbox.Enqueue(q, sms.Message{ID: postgres.NewID(), To: who.number, Purpose: sms.Asked, Locale: locale, Text: text, Life: question.Life}, "backchannel_asked"); err != nil {
 			return nil, fmt.Errorf("store text of a question: %w", err)
 		}
 	}

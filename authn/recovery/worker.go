@@ -237,7 +237,7 @@ func (e *Engine) enqueue(q *postgres.Query, r *Recovery, locale, from string) ([
 	token := keyring.Token()
 	link := strings.TrimSuffix(e.Issuer, "/") + LinkPath + "?" + url.Values{"token": {token}}.Encode()
 	subject, text, used := e.Texts.Link(r.Kind, locale, link, e.Config.Life)
-	return hashed(token), e.Mail.Enqueue(q, mail.Message{ID: uuid.New(), To: r.Address, Purpose: "recovery_" + string(r.Kind), Locale: used, Subject: subject, Text: text, Life: e.Config.Life}, from)
+	return hashed(token), e.Mail.Enqueue(q, mail.Message{ID: postgres.NewID(), To: r.Address, Purpose: "recovery_" + string(r.Kind), Locale: used, Subject: subject, Text: text, Life: e.Config.Life}, from)
 }
 
 // LinkPath is where mailed links lead, at the issuer.

@@ -1,0 +1,4 @@
+package postgres
+
+// NewIDAt is NewID at another time.
+var NewIDAt = newID
