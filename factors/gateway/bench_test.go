@@ -3,25 +3,25 @@ package gateway_test
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/watchword-auth/watchword/factors"
 	"github.com/watchword-auth/watchword/factors/gateway"
@@ -30,8 +30,11 @@ import (
 	"github.com/watchword-auth/watchword/internal/retention"
 )
 
-// oldRows is how many verifications of the past the benchmarks have: -pairs.old 10000000 takes minutes to fill.
-var oldRows = flag.Int("pairs.old", 0, "verifications of the past in BenchmarkPair")
+// oldRows is how many verifications of the past the benchmark has besides none, one after the other in every round: -pairs.old 10000000 takes a quarter of an hour to fill.
+var oldRows = flag.Int("pairs.old", 0, "verifications of the past that BenchmarkPair has, besides none")
+
+// pairRounds is how often each is measured. What else runs on the machine changes from minute to minute, so that only figures taken in turns can be compared.
+var pairRounds = flag.Int("pairs.rounds", 1, "rounds of BenchmarkPair")
 
 // pairRate is how many pairs are begun in a second; how long a request took then counts from the moment at which it should have begun. 0: as many as there can be, by eight at once.
 var pairRate = flag.Float64("pairs.rate", 0, "pairs a second that BenchmarkPair begins")
@@ -39,7 +42,27 @@ var pairRate = flag.Float64("pairs.rate", 0, "pairs a second that BenchmarkPair 
 // pairConns bounds the connections that pairs share.
 var pairConns = flag.Int("pairs.conns", 16, "connections to the database in BenchmarkPair")
 
-// seedOld stores n verifications of the last two days with their challenges, by COPY, and as many texts.
+// daysBefore is for how long the benchmark's server has been running: longer than anything is kept that a pair touches and does not only add to.
+const daysBefore = 9
+
+// aged has the database get its partitions as it does in a server that runs for days, in which each day has its own.
+func (w *world) aged(b *testing.B) {
+	b.Helper()
+	keeper := &retention.Keeper{DB: w.db.DB, Log: slog.New(slog.DiscardHandler)}
+	w.db.Advance(b, -daysBefore*24*time.Hour)
+	for range daysBefore {
+		if err := keeper.Once(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		w.db.Advance(b, 24*time.Hour)
+	}
+	if err := keeper.Once(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// seedOld stores, by COPY, what n verifications of the last two days that were approved have left: their challenges, texts, events, records and the windows of their numbers. Fingerprints are as scattered as those that
+// the gateway makes, so that new ones go to pages all over the indexes, and ids as close.
 func (w *world) seedOld(b *testing.B, n int) {
 	b.Helper()
 	if n == 0 {
@@ -49,46 +72,82 @@ func (w *world) seedOld(b *testing.B, n int) {
 	if err := w.db.GetContext(b.Context(), &tenant, "SELECT id FROM tenants WHERE name = 'shop'"); err != nil {
 		b.Fatal(err)
 	}
-	load := func(columns string, row func(i int) string) {
+	load := func(columns string, count int, row func(i int) []string) error {
 		cmd := exec.CommandContext(b.Context(), "psql", "-q", "-v", "ON_ERROR_STOP=1", w.db.DSN, "-c", "COPY "+columns+" FROM STDIN")
 		in, err := cmd.StdinPipe()
 		if err != nil {
-			b.Fatal(err)
+			return err
 		}
 		cmd.Stderr = b.Output()
 		if err := cmd.Start(); err != nil {
-			b.Fatal(err)
+			return err
 		}
 		out := bufio.NewWriterSize(in, 1<<20)
-		for i := range n {
-			fmt.Fprintln(out, row(i))
+		for i := range count {
+			out.WriteString(strings.Join(row(i), "\t")) //nolint:errcheck // Flush tells
+			out.WriteByte('\n')                         //nolint:errcheck // Flush tells
 		}
-		if err := out.Flush(); err != nil {
-			b.Fatal(err)
+		if err := errors.Join(out.Flush(), in.Close(), cmd.Wait()); err != nil {
+			return fmt.Errorf("copy %s: %w", columns, err)
 		}
-		if err := in.Close(); err != nil {
-			b.Fatal(err)
-		}
-		if err := cmd.Wait(); err != nil {
-			b.Fatal(err)
-		}
+		return nil
 	}
 	now := w.db.Now(b)
-	at := func(i int) string {
-		return now.Add(-time.Hour - time.Duration(float64(i)/float64(n)*float64(46*time.Hour))).Format(time.RFC3339Nano)
+	then := func(i int) time.Time { // the latest first
+		return now.Add(-time.Hour - time.Duration(float64(i)/float64(n)*float64(46*time.Hour)))
 	}
-	id := func(i int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012x", i) }
-	hash := func(i int) string { return `\\x` + hex.EncodeToString(fmt.Appendf(nil, "%032d", i)) }
-	load("challenges (id, created_at, subject, kind, purpose, binding, browser, attempts, max_attempts, expires_at, ended_at, outcome)", func(i int) string {
-		return strings.Join([]string{id(i), at(i), id(i), "gateway", "gateway", hash(i), hash(i), "1", "5", at(i), at(i), "verified"}, "\t")
+	at := func(i int) string { return then(i).Format(time.RFC3339Nano) }
+	scattered := func(of string, i int) [sha256.Size]byte { return sha256.Sum256(fmt.Appendf(nil, "%s %d", of, i)) }
+	id := func(of string, i int) string { // as postgres.NewID made it
+		sum := scattered(of, i)
+		sum[0] = byte(then(i).Unix() % 86400 * 256 / 86400)
+		return uuid.UUID(sum[:16]).String()
+	}
+	hash := func(of string, i int) string {
+		sum := scattered(of, i)
+		return `\\x` + hex.EncodeToString(sum[:])
+	}
+	subject := func(i int) string {
+		sum := scattered("subject", i)
+		return uuid.UUID(sum[:16]).String()
+	}
+	var loads errgroup.Group
+	loads.SetLimit(2)
+	loads.Go(func() error {
+		return load("challenges (id, created_at, subject, kind, purpose, binding, browser, attempts, max_attempts, sends, expires_at, ended_at, outcome)", n, func(i int) []string {
+			return []string{id("challenge", i), at(i), subject(i), "gateway", "gateway", hash("binding", i), hash("browser", i), "1", "5", "1", at(i), at(i), "verified"}
+		})
 	})
-	load("verifications (id, created_at, tenant_id, test, recipient, number, hint, country, request)", func(i int) string {
-		return strings.Join([]string{id(i), at(i), tenant.String(), "f", hash(i), hash(i), "00", "US", "{}"}, "\t")
+	loads.Go(func() error {
+		return load("verifications (id, created_at, tenant_id, test, recipient, number, hint, country, request)", n, func(i int) []string {
+			return []string{id("challenge", i), at(i), tenant.String(), "f", hash("recipient", i), hash("number", i), "00", "US", "{}"}
+		})
 	})
-	load("messages (id, created_at, challenge_id, purpose, locale, recipient, hint, country, state, not_after)", func(i int) string {
-		return strings.Join([]string{id(i), at(i), id(i), "gateway", "en", hash(i), "00", "US", "delivered", at(i)}, "\t")
+	loads.Go(func() error {
+		return load("messages (id, created_at, challenge_id, purpose, locale, recipient, hint, country, state, not_after, verified)", n, func(i int) []string {
+			return []string{id("message", i), at(i), id("challenge", i), "gateway", "en", hash("recipient", i), "00", "US", "delivered", at(i), "t"}
+		})
 	})
-	if out, err := exec.CommandContext(b.Context(), "psql", "-q", w.db.DSN, "-c", "VACUUM ANALYZE challenges, verifications, messages").CombinedOutput(); err != nil {
+	loads.Go(func() error {
+		return load("events (id, created_at, owner, type, data)", n, func(i int) []string {
+			return []string{id("event", i), at(i), "tenant:shop", "verification.approved", `{"id": "` + id("challenge", i) + `", "to": "••00", "status": "approved"}`}
+		})
+	})
+	loads.Go(func() error {
+		return load("audit_events (id, at, event, outcome, actor, client_id, object, source, request_id)", 2*n, func(i int) []string {
+			event := []string{"challenge.answer", "challenge.open"}[i%2]
+			return []string{id(event, i/2), at(i / 2), event, "success", "client", "shop", id("challenge", i/2), "192.0.2.1", ""}
+		})
+	})
+	loads.Go(func() error {
+		return load("windows (name, key, hits, expires_at, burst)", n*24/46, func(i int) []string { // those of more than a day ago are gone
+			return []string{w.gateway.Limits.NumberDay.Name, hash("recipient", i), "{" + at(i) + "}", now.Add(24 * time.Hour).Format(time.RFC3339Nano), "10"}
+		})
+	})
+	if err := loads.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	if out, err := exec.CommandContext(b.Context(), "psql", "-q", w.db.DSN, "-c", "VACUUM ANALYZE challenges, verifications, messages, events, audit_events, windows").CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
 }
@@ -96,78 +155,101 @@ func (w *world) seedOld(b *testing.B, n int) {
 // BenchmarkPair is a send and its verify, over the handlers without a network between, with several at once: pairs a second, the processor time of this process for a pair, and how
 // long each half takes. PostgreSQL runs beside it.
 //
-//	GOGC=400 go test -run '^$' -bench Pair -benchtime 5000x ./factors/gateway -pg.durable [-pairs.old 10000000]
-//
-// with GOGC as `watchword serve` has it.
+//	GOGC=400 go test -run '^$' -bench Pair -benchtime 5000x ./factors/gateway -pg.durable [-pairs.old 10000000 -pairs.rounds 5 -timeout 1h]
 func BenchmarkPair(b *testing.B) {
-	w := newWorld(b)
-	keeper := &retention.Keeper{DB: w.db.DB, Log: slog.New(slog.DiscardHandler)} // days have partitions of their own, as they have in a server
-	if err := keeper.Once(b.Context()); err != nil {
-		b.Fatal(err)
+	olds := []int{0}
+	if *oldRows > 0 {
+		olds = append(olds, *oldRows)
 	}
-	w.seedOld(b, *oldRows)
+	var pairings []*pairing
+	for _, old := range olds {
+		pairings = append(pairings, newPairing(b, old))
+	}
+	for range *pairRounds {
+		for i, p := range pairings {
+			b.Run(fmt.Sprintf("old=%d", olds[i]), p.measure)
+		}
+	}
+}
+
+// pairing is a gateway that pairs are asked of.
+type pairing struct {
+	*world
+	codes func(id string) string
+	next  atomic.Int64
+}
+
+// newPairing makes one with so many verifications of the past, and connections that have planned their statements: a new one reads the catalogue first, a tenth of a second, once.
+func newPairing(b *testing.B, old int) *pairing {
+	b.Helper()
+	w := newWorld(b)
+	w.aged(b)
+	w.seedOld(b, old)
 	if err := w.gateway.Tenants.Update(b.Context(), "shop", gateway.Settings{Service: "Shop", Day: 50_000_000}); err != nil {
 		b.Fatal(err)
 	}
 	w.db.SetMaxOpenConns(*pairConns)
-	w.gateway.Limits.Everyone.Burst = 100_000_000
+	w.gateway.Limits.Everyone.Burst, w.gateway.Rate = 100_000_000, 100_000_000
 	w.gateway.Outbox.Wake = func() {}                                              // a server runs a worker of its own
 	w.gateway.Happened = func(_ context.Context, q *postgres.Query, from string) { // as the program does
 		events.Add(q, from, events.Event{}, events.Expressions{Type: from + ".event", Owner: events.TenantSQL(from + ".tenant"), ID: from + ".public_id", Status: "split_part(" + from + ".event, '.', 2)",
 			Reason: from + ".reason", Channel: from + ".channel", Hint: from + ".hint", ClientRef: "nullif(" + from + ".client_ref, '')"})
 	}
-	var next atomic.Int64
-	var mu sync.Mutex
-	var sends, verifies []time.Duration
-	do := func(path, body string, began time.Time) (id string, took time.Duration) {
-		r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, path, strings.NewReader(body))
-		if err != nil {
-			b.Error(err)
-			return "", 0
-		}
-		r.RemoteAddr = "192.0.2.1:1234"
-		r.Header.Set("Content-Type", "application/json")
-		r.Header.Set("X-API-Key", w.live)
-		rec := httptest.NewRecorder()
-		w.handlers[0].ServeHTTP(rec, r)
-		took = time.Since(began)
-		var out struct{ Data struct{ RequestID string } }
-		if err := json.Unmarshal(rec.Body.Bytes(), &out); err != nil || rec.Code > 201 {
-			b.Errorf("%d %s", rec.Code, rec.Body)
-		}
-		return out.Data.RequestID, took
-	}
-	pair := func(codes func(id string) string, began time.Time) {
-		n := next.Add(1)
-		id, send := do("/otp/send", fmt.Sprintf(`{"phoneNumber":"+1%03d%07d"}`, []int{202, 303, 404, 512, 617, 702, 818}[n/7_000_000%7], 2_000_000+n%7_000_000), began)
-		if id == "" {
-			return
-		}
-		_, verify := do("/otp/verify", fmt.Sprintf(`{"requestId":%q,"otpCode":%q}`, id, codes(id)), time.Now())
-		mu.Lock()
-		defer mu.Unlock()
-		sends, verifies = append(sends, send), append(verifies, verify)
-	}
-	w.db.Season(b)
-	codes := w.knownCodes(b)
-	// A connection that is new reads the catalogue and plans each statement: a tenth of a second, once. What is measured is the time after.
+	p := &pairing{world: w, codes: w.knownCodes(b)}
 	var warm sync.WaitGroup
 	for range *pairConns {
 		warm.Go(func() {
 			for range 20 {
-				pair(codes, time.Now())
+				p.pair(b, time.Now())
 			}
 		})
 	}
 	warm.Wait()
-	sends, verifies = nil, nil
-	before, dbBefore := cpu(), w.dbCPU(b)
-	b.ResetTimer()
+	return p
+}
+
+// do asks for one half; it took as long as is past since it should have begun.
+func (p *pairing) do(b *testing.B, path, body string, began time.Time) (id string, took time.Duration) {
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, path, strings.NewReader(body))
+	if err != nil {
+		b.Error(err)
+		return "", 0
+	}
+	r.RemoteAddr = "192.0.2.1:1234"
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("X-API-Key", p.live)
+	rec := httptest.NewRecorder()
+	p.handlers[0].ServeHTTP(rec, r)
+	took = time.Since(began)
+	var out struct{ Data struct{ RequestID string } }
+	if err := json.Unmarshal(rec.Body.Bytes(), &out); err != nil || rec.Code > 201 {
+		b.Errorf("%d %s", rec.Code, rec.Body)
+	}
+	return out.Data.RequestID, took
+}
+
+// pair is one pair, for a number of its own.
+func (p *pairing) pair(b *testing.B, began time.Time) (send, verify time.Duration) {
+	n := p.next.Add(1)
+	id, send := p.do(b, "/otp/send", fmt.Sprintf(`{"phoneNumber":"+1%03d%07d"}`, []int{202, 303, 404, 512, 617, 702, 818}[n/7_000_000%7], 2_000_000+n%7_000_000), began)
+	if id == "" {
+		return send, 0
+	}
+	_, verify = p.do(b, "/otp/verify", fmt.Sprintf(`{"requestId":%q,"otpCode":%q}`, id, p.codes(id)), time.Now())
+	return send, verify
+}
+
+func (p *pairing) measure(b *testing.B) {
+	p.db.Season(b)
+	var mu sync.Mutex
+	var sends, verifies []time.Duration
+	before := p.db.Spent(b)
 	b.SetParallelism(4)
 	if *pairRate > 0 {
 		b.SetParallelism(64)
 	}
 	var begun atomic.Int64
+	b.ResetTimer()
 	began := time.Now()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
@@ -176,19 +258,18 @@ func BenchmarkPair(b *testing.B) {
 				at = began.Add(time.Duration(float64(begun.Add(1)) / *pairRate * float64(time.Second)))
 				time.Sleep(time.Until(at))
 			}
-			pair(codes, at)
+			send, verify := p.pair(b, at)
+			mu.Lock()
+			sends, verifies = append(sends, send), append(verifies, verify)
+			mu.Unlock()
 		}
 	})
 	b.StopTimer()
-	if len(sends) == 0 {
-		return
-	}
 	at := func(list []time.Duration, p int) float64 {
 		slices.Sort(list)
 		return float64(list[min(len(list)-1, len(list)*p/100)].Microseconds()) / 1000
 	}
-	b.ReportMetric(float64((cpu()-before).Microseconds())/1000/float64(len(sends)), "cpu-ms/pair")
-	b.ReportMetric(float64((w.dbCPU(b)-dbBefore).Microseconds())/1000/float64(len(sends)), "db-cpu-ms/pair")
+	p.db.Per(b, before, len(sends))
 	b.ReportMetric(float64(len(sends))/b.Elapsed().Seconds(), "pairs/s")
 	b.ReportMetric(at(sends, 50), "send-p50-ms")
 	b.ReportMetric(at(sends, 99), "send-p99-ms")
@@ -222,35 +303,4 @@ func (o *overheard) Seal(plain []byte, context string) ([]byte, error) {
 		o.codes.Store(context, string(found[1]))
 	}
 	return o.Keys.Seal(plain, context)
-}
-
-// cpu is the processor time of this process.
-func cpu() time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-}
-
-// dbCPU is the processor time of PostgreSQL's processes; 0 where the system does not tell.
-func (w *world) dbCPU(b *testing.B) (total time.Duration) {
-	var pids []int
-	if err := w.db.SelectContext(b.Context(), &pids, "SELECT pid FROM pg_stat_activity WHERE pid IS NOT NULL"); err != nil {
-		b.Fatal(err)
-	}
-	for _, pid := range pids {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			continue
-		}
-		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-		for _, field := range fields[11:13] { // utime and stime, in hundredths of a second
-			n, err := strconv.Atoi(field)
-			if err == nil {
-				total += time.Duration(n) * 10 * time.Millisecond
-			}
-		}
-	}
-	return total
 }
