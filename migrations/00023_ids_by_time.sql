@@ -7,10 +7,13 @@ CREATE FUNCTION new_id() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
 SELECT encode(set_byte(uuid_send(gen_random_uuid()), 0, (date_part('epoch', now())::bigint % 86400 * 256 / 86400)::integer), 'hex')::uuid
 $$;
 -- +goose StatementEnd
+-- While somebody reads these for long, a backup say, this would wait, and everybody who writes would wait behind it. It fails instead, and can be run again.
+SET LOCAL lock_timeout = '2s';
 ALTER TABLE audit_events ALTER COLUMN id SET DEFAULT new_id();
 ALTER TABLE events ALTER COLUMN id SET DEFAULT new_id();
 
 -- +goose Down
+SET LOCAL lock_timeout = '2s';
 ALTER TABLE events ALTER COLUMN id SET DEFAULT gen_random_uuid();
 ALTER TABLE audit_events ALTER COLUMN id SET DEFAULT gen_random_uuid();
 DROP FUNCTION new_id();

@@ -233,7 +233,7 @@ func (o *Outbox) CancelOne(q *postgres.Query, from, verified string) {
 func (o *Outbox) cancel(q *postgres.Query, from, which, verified string) {
 	q.With("sms_canceled_"+from, fmt.Sprintf(`
 		UPDATE messages m
-		   SET body = NULL, updated_at = wall(), lease_until = NULL, verified = m.verified OR %s,
+		   SET body = NULL, updated_at = CASE WHEN m.state = 'queued' THEN wall() ELSE m.updated_at END, lease_until = NULL, verified = m.verified OR %s,
 		       state = CASE WHEN m.state = 'queued' THEN 'canceled' ELSE m.state END
 		 WHERE %s AND (m.body IS NOT NULL OR m.state = 'queued')`, verified, which))
 }

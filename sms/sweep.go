@@ -28,7 +28,7 @@ func (w *Worker) expire(ctx context.Context) error {
 	q := new(postgres.Query)
 	q.With("expired", `
 		UPDATE messages SET state = CASE WHEN state = 'queued' THEN 'failed' ELSE state END,
-		       reason = CASE WHEN state = 'queued' THEN 'expired' ELSE reason END, body = NULL, updated_at = wall()
+		       reason = CASE WHEN state = 'queued' THEN 'expired' ELSE reason END, body = NULL, updated_at = CASE WHEN state = 'queued' THEN wall() ELSE updated_at END
 		 WHERE body IS NOT NULL AND not_after <= wall() AND (lease_until IS NULL OR lease_until <= wall())
 		RETURNING id, state, reason, challenge_id, purpose`)
 	q.With("unsent", "SELECT challenge_id, purpose, state, reason, NULL::text AS channel, false AS fresh FROM expired WHERE reason = 'expired'")

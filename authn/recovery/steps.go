@@ -195,7 +195,7 @@ func (e *Engine) Answer(ctx context.Context, cookie Cookie, typed string) (*Gran
 	}
 	challenge := r.challenge
 	if challenge == uuid.Nil {
-		challenge = uuid.New()
+		challenge = postgres.NewID()
 	}
 	var g *Grant
 	returned, err := e.SignIns.Ledger.Answer(ctx, challenge, a, e.binding(r), answer, func(q *postgres.Query, won string) string {

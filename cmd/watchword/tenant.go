@@ -340,7 +340,7 @@ func tenantFailure(err error, name string) error {
 	if !ok {
 		return err
 	}
-	f := &failure{code: exitUsage, hint: "see: watchword tenant create --help"}
+	f := &failure{code: exitUsage, hint: "see: watchword tenant --help"}
 	for _, e := range joined.Unwrap() {
 		f.problems = append(f.problems, &config.Problem{What: e.Error()})
 	}

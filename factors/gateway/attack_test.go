@@ -469,11 +469,38 @@ func TestMistyped(t *testing.T) {
 		mux.Handle(path, w.gateway.Routes())
 	}
 	mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) { rw.Write([]byte("<html>")) }) //nolint:errcheck // the asker is this test
-	for _, path := range []string{"/v1/verification", "/v1/verifications/vrf_1/chek", "/v1/", "/otp/sent", "/otp/send/", "/otp/"} {
+	for _, path := range []string{"/v1/verification", "/v1/verifications/vrf_1/chek", "/v1", "/v1/", "/otp", "/otp/sent", "/otp/send/", "/otp/"} {
 		for _, method := range []string{"GET", "POST"} {
-			if a := w.askAt(t, mux, method, path, w.live, "").want(t, 404, "not_found"); a.header.Get("Content-Type") != "application/problem+json" {
-				t.Errorf("%s %s: %v", method, path, a.header)
+			if a := w.askAt(t, mux, method, path, w.live, "").want(t, 404, "not_found"); a.header.Get("Content-Type") != "application/problem+json" || !strings.Contains(a.text, "no such path") {
+				t.Errorf("%s %s: %v %s", method, path, a.header, a.text)
 			}
+		}
+	}
+}
+
+// What is wrong with a body is said of the place where it is, in words that say what is wanted, and without a name that whoever asks made up.
+func TestWanted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for body, want := range map[string]string{
+		`{"to":1}`:                                    `{"pointer":"/to","message":"is not a string"}`,
+		`{"to":"a","metadata":"x"}`:                   `{"pointer":"/metadata","message":"is not an object"}`,
+		`{"to":"a","metadata":{"mine":1}}`:            `{"pointer":"/metadata","message":"has a value that is not a string"}`,
+		`{"to":"a","metadata":{"mine":"","mine":""}}`: `{"pointer":"/metadata","message":"has a member twice"}`,
+		`{"to":"a","to":"a"}`:                         `{"pointer":"/to","message":"is there twice"}`,
+		`{"to":"a","metadata":{"4711":1}}`:            `{"pointer":"/metadata","message":"has a value that is not a string"}`,
+		`{"to":"a","transaction":{"4711":1}}`:         `{"pointer":"/transaction","message":"has a member that is not known"}`,
+		`{"+12025550143":1}`:                          `{"pointer":"","message":"has a member that is not known"}`,
+		`{"to":"a","mine":"x"}`:                       `{"pointer":"","message":"has a member that is not known"}`,
+		`{"to":"a","channels":{}}`:                    `{"pointer":"/channels","message":"is not an array"}`,
+		`{"to":"a","channels":["sms"]}`:               `{"pointer":"/channels/0","message":"is not an object"}`,
+		`{"to":"a","transaction":{"amount":1}}`:       `{"pointer":"/transaction/amount","message":"is not a string"}`,
+		`{"to":"a","purpose":"Sign up"}`:              `{"pointer":"/purpose","message":"is no word of small letters, digits and _, 40 of them at most"}`,
+		`[]`:                                          `{"pointer":"","message":"is not an object"}`,
+		`{"to":`:                                      `{"pointer":"","message":"is not JSON"}`,
+	} {
+		if a := w.ask(t, "POST", "/v1/verifications", w.live, body).want(t, 400, "invalid_request"); !strings.Contains(a.text, want) || strings.Contains(a.text, "mine") || strings.Contains(a.text, "4711") || strings.Contains(a.text, "2025550143") {
+			t.Errorf("%s: %s, want %s", body, a.text, want)
 		}
 	}
 }

@@ -30,7 +30,7 @@ import (
 	"github.com/watchword-auth/watchword/internal/retention"
 )
 
-// oldRows is how many verifications of the past the benchmark has besides none, one after the other in every round: -pairs.old 10000000 takes a quarter of an hour to fill.
+// oldRows is how many verifications of the past the benchmark has besides none, one after the other in every round: -pairs.old 10000000 takes minutes to fill.
 var oldRows = flag.Int("pairs.old", 0, "verifications of the past that BenchmarkPair has, besides none")
 
 // pairRounds is how often each is measured. What else runs on the machine changes from minute to minute, so that only figures taken in turns can be compared.

@@ -90,7 +90,7 @@ func (g *Gateway) serveStatus(ctx context.Context, r *request) (any, error) {
 				return nil, invalid("", "has a parameter that is not known, or one twice")
 			}
 		}
-		in = StatusRequest{RequestID: query.Get("requestId"), Number: query.Get("number")}
+		in = StatusRequest{RequestID: query.Get("requestId"), Number: plus(query.Get("number"))}
 	} else {
 		in = *r.input.(*StatusRequest)
 	}

@@ -101,9 +101,9 @@ const (
 	describedAtOld = "/openapi-3.0.json"
 )
 
-// Paths lists the patterns of [Gateway.Routes]: with all below the two prefixes that nobody else serves, so that a program that mistypes a path is answered as programs are.
+// Paths lists the patterns of [Gateway.Routes]: with all below its two prefixes that nothing else is served at, so that a program that mistypes a path is answered as programs are.
 func Paths() []string {
-	return []string{"/v1/", "/otp/", describedAt, describedAtOld, Reference().Path, rest.ProblemsPath}
+	return []string{"/v1", "/v1/", "/otp", "/otp/", describedAt, describedAtOld, Reference().Path, rest.ProblemsPath}
 }
 
 // Routes serves the API.
@@ -155,7 +155,11 @@ func (g *Gateway) Routes() http.Handler {
 	mux.HandleFunc(rest.ProblemsPath, func(w http.ResponseWriter, r *http.Request) {
 		g.pages().ServeProblem(w, r, func(err error) { fail(w, r, err) })
 	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { g.write(w, r, problem(NotFound)) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		unknown := problem(NotFound)
+		unknown.Detail = "There is no such path: " + Reference().Path + " has those that there are."
+		g.write(w, r, unknown)
+	})
 	return httpkit.Recover(g.Log, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.write(w, r, problem(Internal)) }), mux)
 }
 
@@ -579,6 +583,14 @@ func (g *Gateway) serveCancel(ctx context.Context, r *request) (any, error) {
 	return v.show(r.caller)
 }
 
+// plus is a number of a query in which the + was not written as %2B, and therefore read as a space.
+func plus(number string) string {
+	if after, found := strings.CutPrefix(number, " "); found {
+		return "+" + after
+	}
+	return number
+}
+
 // Bounds of a list.
 const (
 	defaultList = 20
@@ -613,7 +625,7 @@ func (g *Gateway) serveList(ctx context.Context, r *request) (any, error) {
 		return nil, found
 	}
 	if text := query.Get("to"); text != "" {
-		to, bad := read(text)
+		to, bad := read(plus(text))
 		if bad != nil {
 			return nil, bad
 		}

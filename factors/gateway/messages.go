@@ -237,7 +237,7 @@ func (g *Gateway) order(c *Caller, r *CreateRequest) (*order, *Problem) {
 	}
 	k.channels(r, o)
 	if r.Purpose != "" && (len(r.Purpose) > maxPurpose || !purposeForm.MatchString(r.Purpose)) {
-		k.fail("/purpose", "is no word of small letters, digits and _")
+		k.fail("/purpose", fmt.Sprintf("is no word of small letters, digits and _, %d of them at most", maxPurpose))
 	}
 	if o.locale == "" {
 		o.locale = c.Tenant.Settings.Locale
@@ -386,11 +386,11 @@ func (r *record) show(c *Caller) (Verification, error) {
 		v.ResendAt = &at
 	}
 	switch {
+	case v.Status == StatusExpired: // however much later that was noticed
+		v.EndedAt = &v.ExpiresAt
 	case r.state.EndedAt != nil:
 		at := r.state.EndedAt.UTC()
 		v.EndedAt = &at
-	case v.Status == StatusExpired:
-		v.EndedAt = &v.ExpiresAt
 	}
 	v.of(c, &r.asked, r.Hint, r.Country, r.Ref)
 	if c.Test {

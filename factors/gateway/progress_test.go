@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -379,4 +380,69 @@ func (m *mailer) sent() []mail.Message {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.mails)
+}
+
+// What is for good stays as it was: a verification whose time is over is expired whatever is done to it afterwards, and a text that arrived did so when it did.
+func TestForGood(t *testing.T) {
+	t.Parallel()
+	t.Run("expired", func(t *testing.T) {
+		t.Parallel()
+		for name, key := range map[string]func(*world) string{"live": func(w *world) string { return w.live }, "test": func(w *world) string { return w.test }} {
+			for action, do := range map[string]func(t *testing.T, w *world, id, key, to string){
+				"canceled": func(t *testing.T, w *world, id, key, _ string) {
+					w.ask(t, "POST", "/v1/verifications/"+id+"/cancel", key, "").want(t, 410, "otp_expired")
+				},
+				"another is made": func(t *testing.T, w *world, _, key, to string) { w.create(t, key, to) },
+				"noticed":         func(t *testing.T, w *world, _, _, _ string) { w.tidy(t) },
+			} {
+				t.Run(name+" "+action, func(t *testing.T) {
+					t.Parallel()
+					w := newWorld(t)
+					to := map[string]string{"live": "+12025560001", "test": "+12025550100"}[name]
+					id := w.create(t, key(w), to)
+					w.db.Advance(t, 11*time.Minute)
+					do(t, w, id, key(w), to)
+					w.db.Advance(t, time.Minute)
+					if a := w.ask(t, "GET", "/v1/verifications/"+id, key(w), "").want(t, 200, ""); a.body["status"] != "expired" || a.body["ended_at"] != a.body["expires_at"] {
+						t.Errorf("%s", a.text)
+					}
+				})
+			}
+		}
+	})
+	t.Run("delivered", func(t *testing.T) {
+		t.Parallel()
+		for action, do := range map[string]func(t *testing.T, w *world, id string){
+			"checked":         func(t *testing.T, w *world, id string) { w.check(t, w.live, id, w.code(t, id)).want(t, 200, "") },
+			"canceled":        func(t *testing.T, w *world, id string) { w.ask(t, "POST", "/v1/verifications/"+id+"/cancel", w.live, "").want(t, 200, "") },
+			"another is made": func(t *testing.T, w *world, _ string) { w.create(t, w.live, number(1)) },
+			"expired": func(t *testing.T, w *world, _ string) {
+				w.db.Advance(t, 11*time.Minute)
+				w.tidy(t)
+				must(t, w.worker.Sweep(t.Context()))
+			},
+		} {
+			t.Run(action, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				id := w.create(t, w.live, number(1))
+				w.drain(t)
+				w.report(t, w.last(t), sms.LegDelivered, "")
+				at := func() string {
+					a := w.ask(t, "GET", "/v1/verifications/"+id, w.live, "").want(t, 200, "")
+					var v gateway.Verification
+					if err := json.Unmarshal([]byte(a.text), &v); err != nil || len(v.Deliveries) != 1 || v.Deliveries[0].Status != gateway.DeliveryDelivered {
+						t.Fatalf("%v %s", err, a.text)
+					}
+					return v.Deliveries[0].UpdatedAt.String()
+				}
+				before := at()
+				w.db.Advance(t, 31*time.Second)
+				do(t, w, id)
+				if after := at(); after != before {
+					t.Errorf("delivered %s, and now %s", before, after)
+				}
+			})
+		}
+	})
 }

@@ -531,6 +531,8 @@ func status(s *factors.State, now time.Time) (status Status, reason string) {
 		return StatusApproved, ""
 	case s.Outcome == "failed":
 		return StatusFailed, "attempts_exhausted"
+	case s.EndedAt != nil && !s.EndedAt.Before(s.ExpiresAt): // whatever was done to it afterwards
+		return StatusExpired, ""
 	case s.Outcome == "superseded":
 		return StatusCanceled, "superseded"
 	case s.Outcome == "canceled":

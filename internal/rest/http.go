@@ -85,13 +85,21 @@ func Decode(body []byte, into any) *Problem {
 		return nil
 	}
 	if e, ok := errors.AsType[*jsonv2.SemanticError](err); ok {
-		if errors.Is(err, jsonv2.ErrUnknownName) {
-			return Invalid(known(string(e.JSONPointer), into), "has a member that is not known")
+		at, whole := known(string(e.JSONPointer), into)
+		switch {
+		case errors.Is(err, jsonv2.ErrUnknownName):
+			return Invalid(at, "has a member that is not known")
+		case !whole:
+			return Invalid(at, "has a value that "+wanted(e.GoType))
 		}
-		return Invalid(known(string(e.JSONPointer), into), wanted(e.GoType))
+		return Invalid(at, wanted(e.GoType))
 	}
 	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok && errors.Is(err, jsontext.ErrDuplicateName) {
-		return Invalid(known(string(e.JSONPointer), into), "has a member twice")
+		at, whole := known(string(e.JSONPointer), into)
+		if whole {
+			return Invalid(at, "is there twice")
+		}
+		return Invalid(at, "has a member twice")
 	}
 	return Invalid("", "is not JSON")
 }
@@ -117,43 +125,44 @@ func wanted(t reflect.Type) string {
 	return "is of the wrong type"
 }
 
-// known is the part of a pointer that is the API's own: names that the caller made up are not repeated.
-func known(pointer string, into any) string {
-	fields := fieldNames(into)
-	var kept strings.Builder
-	for part := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
-		if _, err := strconv.Atoi(part); err != nil && !fields[part] {
-			break
-		}
-		kept.WriteString("/" + part)
+// known is the part of a pointer that is the API's own, and whether that is the whole of it: names that the caller made up are not repeated.
+func known(pointer string, into any) (at string, whole bool) {
+	t := reflect.TypeOf(into)
+	if pointer == "" {
+		return "", true
 	}
-	return kept.String()
+	for part := range strings.SplitSeq(pointer[1:], "/") {
+		for t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		switch t.Kind() { //nolint:exhaustive // nothing else has members
+		case reflect.Slice:
+			t = t.Elem() // part is an index: the decoder knows of no other there
+		case reflect.Struct:
+			field, found := member(t, part)
+			if !found {
+				return at, false
+			}
+			t = field
+		default:
+			return at, false
+		}
+		at += "/" + part
+	}
+	return at, true
+}
+
+// member is the type of a member that a struct has in JSON.
+func member(t reflect.Type, name string) (reflect.Type, bool) {
+	for field := range t.Fields() {
+		if called, _, _ := strings.Cut(field.Tag.Get("json"), ","); called == name && name != "-" {
+			return field.Type, true
+		}
+	}
+	return nil, false
 }
 
 // UsableKey reports whether a text can be an idempotency key.
 func UsableKey(key string) bool {
 	return key != "" && len(key) <= maxKey && !strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' })
-}
-
-// fieldNames are the names that a type has in JSON, at any depth.
-func fieldNames(v any) map[string]bool {
-	names := map[string]bool{}
-	var walk func(t reflect.Type)
-	walk = func(t reflect.Type) {
-		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
-			t = t.Elem()
-		}
-		if t.Kind() != reflect.Struct || t == reflect.TypeFor[time.Time]() {
-			return
-		}
-		for i := range t.NumField() {
-			name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-			if name != "" && name != "-" {
-				names[name] = true
-				walk(t.Field(i).Type)
-			}
-		}
-	}
-	walk(reflect.TypeOf(v))
-	return names
 }

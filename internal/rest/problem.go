@@ -132,7 +132,7 @@ type Problem struct { //nolint:errname // RFC 9457 calls it a problem
 	RequestID    string       `json:"request_id" description:"Tell it whoever runs this server, who finds it in the log."`
 	Errors       []FieldError `json:"errors,omitempty"`
 	Scope        string       `json:"scope,omitempty" description:"Of rate_limited: key, number, account, tenant, transaction."`
-	Reason       string       `json:"reason,omitempty" description:"More exactly, where there is more to say: landline, unsupported, too_early, phone_too_new, too_many_open."`
+	Reason       string       `json:"reason,omitempty" description:"More exactly, where there is more to say: landline, unsupported, too_early, sends_exhausted, phone_too_new, too_many_open."`
 	RetryAfter   *int         `json:"retry_after,omitempty" description:"Seconds, as in Retry-After."`
 	AttemptsLeft *int         `json:"attempts_left,omitempty"`
 	Message      string       `json:"message" description:"Repeats detail."`
