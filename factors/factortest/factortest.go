@@ -508,6 +508,14 @@ func threeLive(t *testing.T, w *world) {
 		ids[i] = w.open(t, bindings[i])
 		w.DB.Advance(t, time.Second)
 	}
+	var live int
+	if err := w.DB.GetContext(t.Context(), &live, "SELECT count(*) FROM challenges WHERE ended_at IS NULL"); err != nil || live != 3 {
+		t.Fatalf("%d of 5 are live, %v; want 3", live, err)
+	}
+	// Those that are opened in one instant do not see one another.
+	if _, err := w.DB.ExecContext(t.Context(), "UPDATE challenges SET ended_at = NULL, outcome = NULL"); err != nil {
+		t.Fatal(err)
+	}
 	for i, id := range ids {
 		err := w.answer(t, w.Ledger, id, bindings[i], w.Wrong)
 		if live := errors.Is(err, factors.ErrMismatch); live != (i >= 2) {

@@ -413,8 +413,10 @@ func TestForGood(t *testing.T) {
 	t.Run("delivered", func(t *testing.T) {
 		t.Parallel()
 		for action, do := range map[string]func(t *testing.T, w *world, id string){
-			"checked":         func(t *testing.T, w *world, id string) { w.check(t, w.live, id, w.code(t, id)).want(t, 200, "") },
-			"canceled":        func(t *testing.T, w *world, id string) { w.ask(t, "POST", "/v1/verifications/"+id+"/cancel", w.live, "").want(t, 200, "") },
+			"checked": func(t *testing.T, w *world, id string) { w.check(t, w.live, id, w.code(t, id)).want(t, 200, "") },
+			"canceled": func(t *testing.T, w *world, id string) {
+				w.ask(t, "POST", "/v1/verifications/"+id+"/cancel", w.live, "").want(t, 200, "")
+			},
 			"another is made": func(t *testing.T, w *world, _ string) { w.create(t, w.live, number(1)) },
 			"expired": func(t *testing.T, w *world, _ string) {
 				w.db.Advance(t, 11*time.Minute)
