@@ -4,7 +4,7 @@
 -- ids wholly random each row would need a page of its own, and with millions of rows every one has to be fetched, logged whole after a checkpoint, and written back.
 -- +goose StatementBegin
 CREATE FUNCTION new_id() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
-SELECT encode(set_byte(uuid_send(gen_random_uuid()), 0, (date_part('epoch', now())::bigint % 86400 * 256 / 86400)::integer), 'hex')::uuid
+SELECT encode(set_byte(uuid_send(gen_random_uuid()), 0, (floor(date_part('epoch', now()))::bigint % 86400 * 256 / 86400)::integer), 'hex')::uuid
 $$;
 -- +goose StatementEnd
 -- While somebody reads these for long, a backup say, this would wait, and everybody who writes would wait behind it. It fails instead, and can be run again.

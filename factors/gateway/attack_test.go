@@ -587,7 +587,14 @@ func TestNumbers(t *testing.T) { // GW-11, SN-4, SN-5, SN-6, SN-10, BND-7
 	if n := w.count(t, "SELECT count(*) FROM messages"); n != 0 {
 		t.Fatalf("%d texts", n)
 	}
-	w.create(t, w.live, "+12025560001") // SN-4: whatever the spelling, it is one number
+	w.create(t, w.live, "+12025560001")                                                     // SN-4: whatever the spelling, it is one number
+	for _, path := range []string{"/v1/verifications?limit=1&to=", "/otp/status?number="} { // a + that was not written as %2B
+		for _, to := range []string{"%2B12025560001", "+12025560001"} {
+			if a := w.ask(t, "GET", path+to, w.live, "").want(t, 200, ""); !strings.Contains(a.text, "vrf_") {
+				t.Errorf("%s%s: %s", path, to, a.text)
+			}
+		}
+	}
 	for _, spelling := range []string{"001 202 556 0001", "+1 (202) 556-0001", "＋１２０２５５６０００１", "+1.202.556.0001"} {
 		if a := w.ask(t, "POST", "/v1/verifications", w.live, fmt.Sprintf(`{"to":%q}`, spelling)).want(t, 429, "rate_limited"); a.body["reason"] != "too_early" {
 			t.Errorf("%s", a.text)

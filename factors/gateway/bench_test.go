@@ -36,7 +36,7 @@ var oldRows = flag.Int("pairs.old", 0, "verifications of the past that Benchmark
 // pairRounds is how often each is measured. What else runs on the machine changes from minute to minute, so that only figures taken in turns can be compared.
 var pairRounds = flag.Int("pairs.rounds", 1, "rounds of BenchmarkPair")
 
-// pairRate is how many pairs are begun in a second; how long a request took then counts from the moment at which it should have begun. 0: as many as there can be, by eight at once.
+// pairRate is how many pairs are begun in a second; how long a request took then counts from the moment at which it should have begun. 0: as many as there can be, four at once for each processor.
 var pairRate = flag.Float64("pairs.rate", 0, "pairs a second that BenchmarkPair begins")
 
 // pairConns bounds the connections that pairs share.
